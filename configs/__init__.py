@@ -1,0 +1,1 @@
+"""What an experiment is: schema, loading, seeding and the YAML files. Nothing here imports our other rooms."""

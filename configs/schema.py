@@ -1,0 +1,284 @@
+"""What an experiment is: frozen, checked when built, trusted after.
+
+Every section is a pydantic model that refuses unknown keys. Options of a plug-in
+(`options:`) are the keyword arguments of the class that `name:` points to and are
+checked beside that class, not here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ModalityName = Literal["camera", "radar", "lidar", "gps", "box"]
+CodecName = Literal["float32", "float16", "uint8"]
+EngineName = Literal["ray", "inline"]
+SplitName = Literal["train", "validation", "test"]
+
+
+class Section(BaseModel):
+    """A part of an experiment: immutable, typed, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Plugin(Section):
+    """A class named in YAML, and its keyword arguments.
+
+    Attributes:
+        name: a short name of `strategies.registry`, or ``"module:Class"``; the module may be a file beside the user's YAML.
+        options: keyword arguments of the class.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Task(Section):
+    """Beam tracking: from the last ``num_frames`` frames the best beam now and in ``num_future`` slots.
+
+    Source: arXiv 2603.16116 (L = 8, J = 3, 64 beams).
+    """
+
+    num_frames: int = Field(default=8, ge=1, le=64)
+    num_future: int = Field(default=3, ge=0, le=32)
+    num_beams: int = Field(default=64, ge=2, le=1024)
+
+    @property
+    def num_horizons(self) -> int:
+        """The current slot and the future ones."""
+        return 1 + self.num_future
+
+
+class World(Section):
+    """The synthetic street at a base station: geometry, traffic, array and sensors.
+
+    Source: geometry and constants are those of DeepSense 6G scenario 9, as far as they are published.
+
+    Attributes:
+        near_lane_share: share of vehicles under test that drive on the near lane (towards -x).
+        speed_mps: mean speed of the vehicle under test; ``speed_spread`` is its coefficient of variation.
+        acceleration_std: s.d. of the Ornstein-Uhlenbeck acceleration, m/s^2.
+        stop_probability: chance that a pass contains a stop.
+        density: mean number of other vehicles near the mast during a pass.
+        rician_k_db: LOS power over the diffuse cluster; smaller means noisier labels.
+        night_probability: share of passes by night (the camera sees little).
+        rain_probability: share of passes in rain.
+        gps_bias_m: pass-constant GPS error, s.d. across and along the street.
+        array_seed: seed of the array's manufacturing errors; nodes of one federation share it.
+    """
+
+    near_lane_share: float = Field(default=0.7, ge=0, le=1)
+    speed_mps: float = Field(default=5.0, gt=0.5, le=40)
+    speed_spread: float = Field(default=0.3, ge=0, le=1)
+    acceleration_std: float = Field(default=0.5, ge=0, le=5)
+    stop_probability: float = Field(default=0.15, ge=0, le=1)
+    density: float = Field(default=1.6, ge=0, le=20)
+    rician_k_db: float = Field(default=7.5, ge=-10, le=99)
+    night_probability: float = Field(default=0.0, ge=0, le=1)
+    rain_probability: float = Field(default=0.0, ge=0, le=1)
+    gps_bias_m: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.45, 0.3)
+    array_seed: int = Field(default=1, ge=0)
+
+
+class Nodes(Section):
+    """How many clients of one modality there are.
+
+    Attributes:
+        modality: what they sense.
+        count: number of clients.
+    """
+
+    modality: ModalityName
+    count: int = Field(default=1, ge=1, le=100_000)
+
+
+class Passes(Section):
+    """Vehicle passes in each part of a federation; one pass is one vehicle driving by.
+
+    Attributes:
+        server: labelled passes of the server itself.
+        public: unlabelled passes that all modalities recorded.
+        test: the common test set.
+        client: passes of one client, its validation passes included (street: the mean; DeepSense: the total over
+            the clients of one modality).
+        client_test: further passes on which each client tests itself.
+        validation_share: share of the labelled passes of a client or of the server kept for model selection.
+    """
+
+    server: int = Field(ge=1)
+    public: int = Field(ge=1)
+    test: int = Field(ge=1)
+    client: int = Field(ge=1)
+    client_test: int = Field(default=0, ge=0)
+    validation_share: float = Field(default=0.2, ge=0, lt=1)
+
+
+class StreetData(Section):
+    """A federation made by the embedded world.
+
+    Attributes:
+        skew: concentration of the Dirichlet (here Beta) draw of each client's lane mix; small is very non-IID.
+        amount_spread: s.d. of the log-normal factor on each client's number of passes; 0 gives equal amounts.
+    """
+
+    source: Literal["street"]
+    passes: Passes
+    nodes: tuple[Nodes, ...] = Field(min_length=1)
+    world: World = World()
+    skew: float = Field(default=2.0, gt=0)
+    amount_spread: float = Field(default=0.25, ge=0, le=2)
+
+
+class DeepSenseData(Section):
+    """A federation cut from one DeepSense 6G scenario, by pass.
+
+    Attributes:
+        folder: the scenario's folder, in the official layout or as compact arrays; relative to the checkout.
+        share_passes: whether clients of different modalities hold the same passes (one mast, several sensors).
+    """
+
+    source: Literal["deepsense"]
+    folder: str
+    passes: Passes
+    nodes: tuple[Nodes, ...] = Field(min_length=1)
+    share_passes: bool = True
+
+
+class Model(Section):
+    """Size of a student or teacher.
+
+    Attributes:
+        width: channels of the first convolution; later ones are multiples.
+        features: size of a frame's feature vector.
+        hidden: size of the GRU state.
+        dropout: on the GRU's last state, in training.
+    """
+
+    width: int = Field(default=8, ge=1, le=512)
+    features: int = Field(default=48, ge=1, le=4096)
+    hidden: int = Field(default=64, ge=1, le=4096)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class Training(Section):
+    """How a client spends its optimizer steps; the baselines get exactly the same number.
+
+    Attributes:
+        steps_per_round: optimizer steps of a client in a round, own and public batches together.
+        digest_share: share of those steps that learn from targets on the public set.
+        batch_size: windows in a batch.
+        learning_rate: of AdamW at the start.
+        schedule: ``constant``, ``cosine`` (to zero over all rounds) or ``plateau`` (halved when validation stalls).
+        weight_decay: of AdamW.
+        task_loss: ``cross_entropy`` or ``focal`` (gamma 2) on own labels.
+        max_grad_norm: gradients are clipped to this norm.
+    """
+
+    steps_per_round: int = Field(default=60, ge=1)
+    digest_share: float = Field(default=0.5, ge=0, le=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    weight_decay: float = Field(default=1e-2, ge=0)
+    task_loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    max_grad_norm: float = Field(default=1.0, gt=0)
+
+
+class Teaching(Section):
+    """How the server trains its teacher.
+
+    Attributes:
+        pretrain_steps: optimizer steps on the server's own labelled passes before the federation.
+        steps_per_round: optimizer steps in a round, on own labels and on the ensemble.
+        digest_share: share of those steps that learn from the ensemble.
+        batch_size: windows in a batch.
+        learning_rate: of AdamW at the start of each phase.
+        weight_decay: of AdamW.
+        modality_dropout: chance that a modality is hidden from the teacher in a batch, so that it tolerates its absence.
+        max_grad_norm: gradients are clipped to this norm.
+    """
+
+    pretrain_steps: int = Field(default=400, ge=1)
+    steps_per_round: int = Field(default=60, ge=0)
+    digest_share: float = Field(default=0.5, ge=0, le=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    modality_dropout: float = Field(default=0.25, ge=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+
+
+class Strategy(Section):
+    """The protocol of the federation.
+
+    Attributes:
+        name: a `DistillationStrategy`: short name or ``"module:Class"``.
+        rounds: number of rounds.
+        public_samples: public samples asked for in a round; 0 asks for all.
+        aggregator: how contributions become the ensemble.
+        codec: how soft labels travel.
+        temperature: of all soft labels on the wire, and of the distillation loss.
+        publish: what the server broadcasts.
+        teacher_weight: weight of the teacher's own answer among the contributions; 0 leaves it out.
+        mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
+        round_timeout_s: after this long a client that has not answered is recorded as missing.
+    """
+
+    name: str = "distillation"
+    options: dict[str, Any] = Field(default_factory=dict)
+    rounds: int = Field(default=8, ge=1)
+    public_samples: int = Field(default=0, ge=0)
+    aggregator: Plugin = Plugin(name="entropy_product")
+    codec: CodecName = "float16"
+    temperature: float = Field(default=2.0, gt=0, le=100)
+    publish: Literal["teacher", "ensemble", "mix"] = "ensemble"
+    teacher_weight: float = Field(default=1.0, ge=0)
+    mix: float = Field(default=0.5, ge=0, le=1)
+    round_timeout_s: float = Field(default=600.0, gt=0)
+
+
+class Engine(Section):
+    """What runs the virtual clients.
+
+    Attributes:
+        name: ``ray`` (Flower's simulation runtime) or ``inline`` (this process, one after the other).
+        workers: Ray actors at a time, one CPU each; 0 takes every core.
+    """
+
+    name: EngineName = "ray"
+    workers: int = Field(default=0, ge=0)
+
+
+class Experiment(Section):
+    """One experiment, whole: same experiment, same results, whatever the engine."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    seed: int = Field(default=0, ge=0)
+    task: Task = Task()
+    data: StreetData | DeepSenseData = Field(discriminator="source")
+    students: dict[ModalityName, Model] = Field(default_factory=dict)
+    teacher: Model = Model(width=12, features=96, hidden=128)
+    training: Training = Training()
+    teaching: Teaching = Teaching()
+    strategy: Strategy = Strategy()
+    engine: Engine = Engine()
+
+    @model_validator(mode="after")
+    def _each_modality_once(self) -> Experiment:
+        names = [nodes.modality for nodes in self.data.nodes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"data.nodes: name each modality once, got {names}")
+        if self.data.source == "street" and "box" in names:
+            raise ValueError("data.nodes: the street world has no camera boxes; use camera, radar, lidar, gps")
+        return self
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """The modalities of the clients, in the order of the YAML: what the teacher fuses."""
+        return tuple(nodes.modality for nodes in self.data.nodes)
+
+    def student_size(self, modality: ModalityName) -> Model:
+        """The size of a modality's student."""
+        return self.students.get(modality, Model())

@@ -1,0 +1,1 @@
+"""The central teacher: model, distiller, evaluation, checkpoint, recorder and its ServerApp."""

@@ -1,0 +1,1 @@
+"""Worlds and launches: scene, channel, sensors, generation, engines, baselines, report, command line."""
