@@ -27,7 +27,7 @@ class Plugin(Section):
     """A class named in YAML, and its keyword arguments.
 
     Attributes:
-        name: a short name of `strategies.registry`, or ``"module:Class"``; the module may be a file beside the user's YAML.
+        name: a short name of `strategies.registry`, or ``"module:Class"``; the module may lie beside the user's YAML.
         options: keyword arguments of the class.
     """
 
@@ -71,7 +71,7 @@ class World(Section):
 
     near_lane_share: float = Field(default=0.7, ge=0, le=1)
     speed_mps: float = Field(default=5.0, gt=0.5, le=40)
-    speed_spread: float = Field(default=0.3, ge=0, le=1)
+    speed_spread: float = Field(default=0.2, ge=0, le=1)
     acceleration_std: float = Field(default=0.5, ge=0, le=5)
     stop_probability: float = Field(default=0.15, ge=0, le=1)
     density: float = Field(default=1.6, ge=0, le=20)
@@ -163,10 +163,10 @@ class Model(Section):
 
 
 class Training(Section):
-    """How a client spends its optimizer steps; the baselines get exactly the same number.
+    """How a learner spends its optimizer steps; the controls of a client get exactly the same number.
 
     Attributes:
-        steps_per_round: optimizer steps of a client in a round, own and public batches together.
+        steps_per_round: optimizer steps in a round, own and public batches together.
         digest_share: share of those steps that learn from targets on the public set.
         batch_size: windows in a batch.
         learning_rate: of AdamW at the start.
@@ -186,28 +186,16 @@ class Training(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
 
 
-class Teaching(Section):
+class Teaching(Training):
     """How the server trains its teacher.
 
     Attributes:
-        pretrain_steps: optimizer steps on the server's own labelled passes before the federation.
-        steps_per_round: optimizer steps in a round, on own labels and on the ensemble.
-        digest_share: share of those steps that learn from the ensemble.
-        batch_size: windows in a batch.
-        learning_rate: of AdamW at the start of each phase.
-        weight_decay: of AdamW.
-        modality_dropout: chance that a modality is hidden from the teacher in a batch, so that it tolerates its absence.
-        max_grad_norm: gradients are clipped to this norm.
+        pretrain_rounds: rounds on the server's own labelled passes before the federation.
+        modality_dropout: chance that a modality is hidden from a training window, so that its absence is tolerated.
     """
 
-    pretrain_steps: int = Field(default=400, ge=1)
-    steps_per_round: int = Field(default=60, ge=0)
-    digest_share: float = Field(default=0.5, ge=0, le=1)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
+    pretrain_rounds: int = Field(default=8, ge=1)
     modality_dropout: float = Field(default=0.25, ge=0, lt=1)
-    max_grad_norm: float = Field(default=1.0, gt=0)
 
 
 class Strategy(Section):
@@ -221,7 +209,7 @@ class Strategy(Section):
         codec: how soft labels travel.
         temperature: of all soft labels on the wire, and of the distillation loss.
         publish: what the server broadcasts.
-        teacher_weight: weight of the teacher's own answer among the contributions; 0 leaves it out.
+        teacher_votes: whether the teacher's own answer is one of the contributions.
         mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
         round_timeout_s: after this long a client that has not answered is recorded as missing.
     """
@@ -234,7 +222,7 @@ class Strategy(Section):
     codec: CodecName = "float16"
     temperature: float = Field(default=2.0, gt=0, le=100)
     publish: Literal["teacher", "ensemble", "mix"] = "ensemble"
-    teacher_weight: float = Field(default=1.0, ge=0)
+    teacher_votes: bool = True
     mix: float = Field(default=0.5, ge=0, le=1)
     round_timeout_s: float = Field(default=600.0, gt=0)
 
@@ -258,7 +246,7 @@ class Experiment(Section):
     seed: int = Field(default=0, ge=0)
     task: Task = Task()
     data: StreetData | DeepSenseData = Field(discriminator="source")
-    students: dict[ModalityName, Model] = Field(default_factory=dict)
+    students: dict[str, Model] = Field(default_factory=dict)
     teacher: Model = Model(width=12, features=96, hidden=128)
     training: Training = Training()
     teaching: Teaching = Teaching()
@@ -279,6 +267,6 @@ class Experiment(Section):
         """The modalities of the clients, in the order of the YAML: what the teacher fuses."""
         return tuple(nodes.modality for nodes in self.data.nodes)
 
-    def student_size(self, modality: ModalityName) -> Model:
+    def student_size(self, modality: str) -> Model:
         """The size of a modality's student."""
         return self.students.get(modality, Model())

@@ -1,1 +1,1 @@
-"""What a client senses: modalities, the on-disk recording, DeepSense 6G, encoders, beam metrics. No Flower, no protocol."""
+"""What a client senses: modalities, recordings, DeepSense 6G, encoders, beam metrics. No Flower, no protocol."""

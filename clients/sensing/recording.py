@@ -79,7 +79,8 @@ class Recording:
         Raises:
             ValueError: the recording has no power.
         """
-        return np.argmax(self.powers(starts, num_frames, num_future), axis=-1).astype(np.int64)
+        best: NDArray[np.int64] = np.argmax(self.powers(starts, num_frames, num_future), axis=-1)
+        return best
 
     def powers(self, starts: NDArray[np.int64], num_frames: int, num_future: int) -> NDArray[np.float32]:
         """(N, H, B) linear power of every beam at each horizon.
@@ -89,7 +90,8 @@ class Recording:
         """
         if self.power is None:
             raise ValueError(f"{self.folder}: no power.npy, so this recording has no beam labels")
-        return self.power[starts[:, None] + num_frames - 1 + np.arange(num_future + 1)]
+        powers: NDArray[np.float32] = self.power[starts[:, None] + num_frames - 1 + np.arange(num_future + 1)]
+        return powers
 
 
 def write_recording(

@@ -1,0 +1,279 @@
+"""How a beam tracker learns: from labelled windows and, if it has targets, from soft labels on the public set.
+
+Students and the teacher share this code; so do the federation and its controls *local only* (never a
+target) and *offline KD* (the targets of a teacher that stays as it is), which is why all of them take
+the same optimizer steps, with the same schedule and the same rule for stopping.
+
+N windows or public samples, H horizons, B beams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clients.sensing.learning import cosine, take_steps, window_batches
+from clients.sensing.metrics import BeamMetrics, rank_beams, top_k
+from clients.sensing.recording import Recording
+from clients.sensing.tracker import BeamTracker, predict, read_windows
+from configs.schema import Training
+from configs.seeding import rng_for, seed_for
+
+# Rounds without a better validation score that the `plateau` schedule bears before it halves the rate.
+PLATEAU_PATIENCE = 1
+
+
+class Targets(Protocol):
+    """Soft labels to learn from."""
+
+    @property
+    def sample_ids(self) -> NDArray[np.int64]:
+        """(N,) public samples."""
+
+    @property
+    def probs(self) -> NDArray[np.float32]:
+        """(N, H, B) rows on the simplex."""
+
+    @property
+    def temperature(self) -> float:
+        """At which they were softened."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What is minimised.
+
+    Attributes:
+        task: of logits (N, H, B) and best beams (N, H).
+        distillation: of logits (N, H, B), target probabilities (N, H, B) and their temperature.
+    """
+
+    task: Callable[[Tensor, Tensor], Tensor]
+    distillation: Callable[[Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from.
+
+    Attributes:
+        recording: labelled frames of its own.
+        train: (N,) starts of its training windows.
+        validation: (N,) starts of its validation windows, for stopping; may be empty.
+        public: the public recording.
+        public_starts: (N,) starts of the public samples; a sample's id is its position here.
+    """
+
+    recording: Recording
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    public: Recording
+    public_starts: NDArray[np.int64]
+
+
+@dataclass
+class Progress:
+    """What a learner remembers beside its weights.
+
+    Attributes:
+        round: rounds taken in all.
+        steps: optimizer steps taken in this phase.
+        rate_factor: of the ``plateau`` schedule.
+        stalled: rounds since the best score.
+        best_score: mean Top-5 over horizons on the validation windows, the best so far; -1 before the first.
+        best_round: when that was.
+    """
+
+    round: int = 0
+    steps: int = 0
+    rate_factor: float = 1.0
+    stalled: int = 0
+    best_score: float = -1.0
+    best_round: int = 0
+
+
+class Learner:
+    """A beam tracker on its way: model, optimizer and what validation has said so far.
+
+    Args:
+        model: the tracker, freshly made; its input scales are fitted here.
+        training: steps, rates and batches.
+        losses: what is minimised.
+        material: what it learns from.
+        seed: of the experiment; together with ``name`` and the round it fixes every random draw.
+        name: of the owner, such as a client's id.
+        modality_dropout: chance that a modality is hidden from a training window.
+    """
+
+    def __init__(
+        self,
+        model: BeamTracker,
+        *,
+        training: Training,
+        losses: Losses,
+        material: Material,
+        seed: int,
+        name: str,
+        modality_dropout: float = 0.0,
+    ) -> None:
+        self.model = model
+        self.training = training
+        self.losses = losses
+        self.material = material
+        self.seed = seed
+        self.name = name
+        self.modality_dropout = modality_dropout
+        self.progress = Progress()
+        model.fit_scale(material.recording, material.train)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+        )
+        self.best_model = _copy(model)
+
+    def begin_phase(self) -> None:
+        """Start the learning-rate schedule again; weights, optimizer and the best student stay."""
+        self.progress.steps = 0
+        self.progress.rate_factor = 1.0
+
+    def learn(self, targets: Targets | None, *, total_rounds: int) -> float:
+        """One round of optimizer steps, digesting targets and revisiting own labels, then a validation.
+
+        Args:
+            targets: soft labels of public samples; without any, every step goes to own labels.
+            total_rounds: of this phase; the schedule ends there.
+
+        Returns:
+            The mean loss.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
+        self.progress.round += 1
+        training = self.training
+        rng = rng_for(self.seed, self.name, "round", self.progress.round)
+        has_targets = targets is not None and len(targets.sample_ids) > 0
+        num_digest = round(training.steps_per_round * training.digest_share) if has_targets else 0
+        is_digest = rng.permutation(np.arange(training.steps_per_round) < num_digest)
+        rates = [self._rate(step, total_rounds) for step in range(training.steps_per_round)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(self.seed, self.name, "dropout", self.progress.round))
+            self.model.train()
+            loss = take_steps(
+                self.optimizer,
+                self._batch_losses(is_digest.tolist(), targets, rng),
+                rates,
+                max_grad_norm=training.max_grad_norm,
+            )
+        if not np.isfinite(loss):
+            raise ValueError(f"{self.name}: the loss is {loss}; lower the learning rate")
+        self.progress.steps += training.steps_per_round
+        self._validate()
+        return loss
+
+    def predict(self, recording: Recording, starts: NDArray[np.int64], *, best: bool) -> Tensor:
+        """(N, H, B) logits of the tracker, as it is now or as it validated best."""
+        if not best:
+            return predict(self.model, recording, starts)
+        now = _copy(self.model)
+        self.model.load_state_dict(self.best_model)
+        logits = predict(self.model, recording, starts)
+        self.model.load_state_dict(now)
+        return logits
+
+    def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
+        """(N, H, B) probabilities for public samples, at a temperature."""
+        logits = self.predict(self.material.public, self.material.public_starts[sample_ids], best=False)
+        probs: NDArray[np.float32] = torch.softmax(logits / temperature, dim=-1).numpy()
+        return probs
+
+    def evaluate(self, recording: Recording, starts: NDArray[np.int64]) -> BeamMetrics:
+        """Score the tracker that validated best on labelled windows."""
+        task = self.model.task
+        scores = self.predict(recording, starts, best=True).numpy()
+        return BeamMetrics.of(scores, recording.powers(starts, task.num_frames, task.num_future))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next round needs, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best_model": self.best_model,
+            "progress": dict(vars(self.progress)),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up a state made by :meth:`state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_model = state["best_model"]
+        self.progress = Progress(**state["progress"])
+
+    def _batch_losses(
+        self, is_digest: list[bool], targets: Targets | None, rng: np.random.Generator
+    ) -> Iterator[Callable[[], Tensor]]:
+        batch_size = self.training.batch_size
+        own = window_batches(self.material.train, batch_size=batch_size, rng=rng)
+        rows = np.arange(0 if targets is None else len(targets.sample_ids))
+        public = window_batches(rows, batch_size=batch_size, rng=rng)
+        for digest in is_digest:
+            if digest and targets is not None:
+                yield self._digest_loss(targets, next(public))
+            else:
+                yield self._revisit_loss(next(own))
+
+    def _digest_loss(self, targets: Targets, rows: NDArray[np.int64]) -> Callable[[], Tensor]:
+        starts = self.material.public_starts[targets.sample_ids[rows]]
+        probs = torch.from_numpy(targets.probs[rows])
+        return lambda: self.losses.distillation(self._logits(self.material.public, starts), probs, targets.temperature)
+
+    def _revisit_loss(self, starts: NDArray[np.int64]) -> Callable[[], Tensor]:
+        task = self.model.task
+        beams = torch.from_numpy(self.material.recording.beams(starts, task.num_frames, task.num_future))
+        return lambda: self.losses.task(self._logits(self.material.recording, starts), beams)
+
+    def _logits(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
+        model = self.model
+        names = [name for name in model.modalities if name in recording.sensors]
+        windows = read_windows(recording, starts, modalities=names, num_frames=model.task.num_frames)
+        present = None
+        if self.modality_dropout > 0 and len(model.modalities) > 1:
+            present = torch.rand(len(starts), len(model.modalities)) >= self.modality_dropout
+        logits: Tensor = model(windows, present)
+        return logits
+
+    def _rate(self, step: int, total_rounds: int) -> float:
+        training = self.training
+        if training.schedule == "cosine":
+            taken = self.progress.steps + step
+            return training.learning_rate * cosine(taken, total_rounds * training.steps_per_round)
+        return training.learning_rate * (self.progress.rate_factor if training.schedule == "plateau" else 1.0)
+
+    def _validate(self) -> None:
+        """Keep the tracker if its validation windows say that it is the best so far; without any, keep the last."""
+        progress = self.progress
+        score = self._validation_score()
+        if score >= progress.best_score:
+            progress.best_score, progress.best_round, progress.stalled = score, progress.round, 0
+            self.best_model = _copy(self.model)
+            return
+        progress.stalled += 1
+        if progress.stalled > PLATEAU_PATIENCE:
+            progress.rate_factor, progress.stalled = progress.rate_factor / 2.0, 0
+
+    def _validation_score(self) -> float:
+        starts, recording, task = self.material.validation, self.material.recording, self.model.task
+        if len(starts) == 0:
+            return self.progress.best_score
+        scores = predict(self.model, recording, starts).numpy()
+        beams = recording.beams(starts, task.num_frames, task.num_future)
+        return float(np.mean([top_k(rank_beams(scores[:, h]), beams[:, h], 5) for h in range(task.num_horizons)]))
+
+
+def _copy(model: BeamTracker) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -1,0 +1,127 @@
+"""How good a beam ranking is. N samples, H horizons, B beams, K ranked guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Below this a power reading is taken as this, so that the loss in dB stays finite.
+POWER_FLOOR = 1e-9
+
+
+def rank_beams(scores: NDArray[np.floating], k: int = 5) -> NDArray[np.int64]:
+    """(N, k) beams by falling score; ties go to the smaller beam index.
+
+    Args:
+        scores: (N, B) anything monotone in the probability of a beam.
+        k: how many guesses to keep.
+    """
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
+
+
+def top_k(ranked: NDArray[np.int64], best: NDArray[np.int64], k: int) -> float:
+    """Share of samples whose best beam is among the first ``k`` guesses, in [0, 1].
+
+    Args:
+        ranked: (N, K) guesses, K >= k.
+        best: (N,) best beam.
+        k: how many guesses count.
+    """
+    return float(np.mean(np.any(ranked[:, :k] == best[:, None], axis=1)))
+
+
+def dba_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> float:
+    """Distance-based accuracy over the top three beams, in [0, 1].
+
+    The mean of Y_1, Y_2, Y_3, where Y_k credits the nearest of the k first
+    guesses and a miss of ``delta`` beams or more earns nothing.
+
+    Source: DeepSense 6G Multi-Modal Beam Prediction Challenge 2022, arXiv:2209.07519.
+    Some papers report Y_3 alone under this name; see :func:`dba_k3_score`.
+    """
+    return float(1.0 - np.minimum.accumulate(_misses(ranked, best, delta), axis=1).mean())
+
+
+def dba_k3_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> float:
+    """Y_3 alone of the distance-based accuracy, in [0, 1]; never smaller than :func:`dba_score`.
+
+    Source: the beam-tracking papers that report "DBA" with K = 3 only, such as arXiv 2603.16116.
+    """
+    return float(1.0 - _misses(ranked, best, delta).min(axis=1).mean())
+
+
+def power_loss_db(power: NDArray[np.floating], ranked: NDArray[np.int64]) -> float:
+    """Mean of the power lost by using the first guess instead of the best beam, in dB; zero means none.
+
+    The mean over samples of 10 log10(P_best / P_first guess); the noise floor is not subtracted.
+
+    Args:
+        power: (N, B) linear receive power.
+        ranked: (N, K) guesses.
+    """
+    floored = np.maximum(power.astype(np.float64), POWER_FLOOR)
+    chosen = np.take_along_axis(floored, ranked[:, :1], axis=1)[:, 0]
+    return float(np.mean(10.0 * np.log10(floored.max(axis=1) / chosen)))
+
+
+def _misses(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int) -> NDArray[np.float64]:
+    distance = np.abs(ranked[:, :3] - best[:, None]) / delta
+    misses: NDArray[np.float64] = np.minimum(distance, 1.0)
+    return misses
+
+
+@dataclass(frozen=True)
+class BeamMetrics:
+    """Every metric at every horizon (H entries each); fractions in [0, 1], power loss in dB >= 0."""
+
+    top1: tuple[float, ...]
+    top3: tuple[float, ...]
+    top5: tuple[float, ...]
+    dba: tuple[float, ...]
+    dba_k3: tuple[float, ...]
+    power_loss_db: tuple[float, ...]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.floating], power: NDArray[np.floating]) -> BeamMetrics:
+        """Score a prediction against the measured power.
+
+        Args:
+            scores: (N, H, B) anything monotone in the probability of a beam.
+            power: (N, H, B) linear receive power; its arg-max is the label.
+
+        Raises:
+            ValueError: there is no sample.
+        """
+        if len(scores) == 0:
+            raise ValueError("there is no sample to score")
+        rows = []
+        for horizon in range(scores.shape[1]):
+            ranked = rank_beams(scores[:, horizon])
+            best = np.argmax(power[:, horizon], axis=1).astype(np.int64)
+            rows.append(
+                (
+                    top_k(ranked, best, 1),
+                    top_k(ranked, best, 3),
+                    top_k(ranked, best, 5),
+                    dba_score(ranked, best),
+                    dba_k3_score(ranked, best),
+                    power_loss_db(power[:, horizon], ranked),
+                )
+            )
+        return cls(*(tuple(column) for column in zip(*rows, strict=True)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Sequence[float]]) -> BeamMetrics:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{name: tuple(float(x) for x in row) for name, row in values.items()})
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Metric name -> one number per horizon."""
+        return {name: list(row) for name, row in asdict(self).items()}
+
+    def mean(self, name: str) -> float:
+        """One metric, averaged over the horizons."""
+        return float(np.mean(getattr(self, name)))

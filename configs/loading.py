@@ -1,0 +1,152 @@
+"""From YAML and ``--set`` to a frozen `Experiment`, with errors that name the dotted path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from configs.schema import Experiment
+
+CONFIG_FOLDER = Path(__file__).parent
+
+
+def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment.
+
+    Args:
+        source: a YAML file, or the name of one in ``configs/``.
+        overrides: ``dotted.path=value`` entries, values as in YAML.
+
+    Raises:
+        ValueError: not found, not YAML, an unknown key, a wrong type or range; one line per mistake.
+    """
+    path = find_config(source)
+    values = _read_yaml(path)
+    for override in overrides:
+        _set(values, override)
+    return build_experiment(values, origin=str(path))
+
+
+def build_experiment(values: Any, *, origin: str) -> Experiment:
+    """Check plain values and freeze them.
+
+    Args:
+        values: nested dictionaries and lists, as YAML gives them.
+        origin: where they came from, for the error.
+
+    Raises:
+        ValueError: an unknown key, a wrong type or range; one line per mistake.
+    """
+    try:
+        # JSON mode: lists are accepted for tuples, while "3" is still no integer.
+        return Experiment.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        lines = [f"{_dotted(item['loc'])}: {_explain(item)}" for item in error.errors()]
+        raise ValueError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from None
+    except TypeError as error:
+        raise ValueError(f"{origin}: {error}; use numbers, text, lists and mappings only") from None
+
+
+def find_config(source: str | Path) -> Path:
+    """The YAML file that a user means by a path or a short name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for path in (Path(source), CONFIG_FOLDER / f"{source}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml")))
+    raise ValueError(f"{source}: no such config; give a YAML file or one of {known}")
+
+
+def to_values(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain values that :func:`build_experiment` takes back."""
+    values: dict[str, Any] = experiment.model_dump(mode="json")
+    return values
+
+
+def experiment_digest(experiment: Experiment) -> str:
+    """What must agree between server and clients: everything but the engine."""
+    return _digest({name: value for name, value in to_values(experiment).items() if name != "engine"})
+
+
+def data_digest(experiment: Experiment) -> str:
+    """What the data of a federation depends on: the data section, the seed and the task's window length."""
+    values = to_values(experiment)
+    return _digest({name: values[name] for name in ("data", "seed", "task")})
+
+
+def source_digest() -> str:
+    """Of the Python files that server and clients must share."""
+    root = CONFIG_FOLDER.parent
+    digest = hashlib.sha256()
+    for room in ("configs", "strategies", "clients"):
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
+    return values
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    path, sign, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not sign or not all(keys):
+        raise ValueError(f"--set {override}: expected dotted.path=value, such as seed=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {override}: the value is not valid YAML") from None
+    here: Any = values
+    for depth, key in enumerate(keys):
+        if isinstance(here, list):
+            if not key.isdigit() or int(key) >= len(here):
+                raise ValueError(f"--set {override}: {'.'.join(keys[:depth])} is a list of {len(here)}; no entry {key}")
+            index: Any = int(key)
+        elif isinstance(here, dict):
+            index = key
+        else:
+            raise ValueError(f"--set {override}: {'.'.join(keys[:depth])} is a value, not a section")
+        if depth == len(keys) - 1:
+            here[index] = value
+        else:
+            here = here.setdefault(index, {}) if isinstance(here, dict) else here[index]
+
+
+def _dotted(location: tuple[str | int, ...]) -> str:
+    # The discriminator of `data` appears as a path element of its own; users never wrote it.
+    parts = [str(part) for index, part in enumerate(location) if not (index == 1 and location[0] == "data")]
+    return ".".join(parts) or "experiment"
+
+
+def _explain(item: Any) -> str:
+    value = item.get("input")
+    shown = f", got {value!r}" if isinstance(value, (str, int, float, bool, type(None))) else ""
+    match item["type"]:
+        case "extra_forbidden":
+            return "unknown key; see configs/schema.py for the known ones"
+        case "missing":
+            return "required, but missing"
+        case "value_error":
+            return str(item["ctx"]["error"])
+        case _:
+            return str(item["msg"]).replace("Input should be", "must be").replace("Input", "it") + shown

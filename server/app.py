@@ -1,0 +1,225 @@
+"""The ServerApp: trains the teacher, runs the controls and the federation, records and checkpoints.
+
+It goes on where the checkpoint in its run folder ends, so a killed run is resumed by starting it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+
+from clients.sensing.recording import Recording, open_recording
+from clients.sensing.tracker import count_parameters
+from configs.loading import experiment_digest, source_digest
+from configs.placement import Placement, native_placement
+from configs.schema import Experiment
+from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from server.recorder import Recorder, metrics_of
+from server.teacher import Distiller, make_teacher, pretrain
+from strategies.accounts import Member, break_even_samples
+from strategies.codecs import CODECS
+from strategies.distillation import DistillationStrategy
+from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, find_class
+from strategies.wire import BASELINES, Request, WireError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a launcher follows the run.
+
+    Attributes:
+        progress: called with what is going on, work done and work in all.
+        data_seconds: that making the data took.
+        started: `time.monotonic` when the launch began.
+    """
+
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None
+    data_seconds: float = 0.0
+    started: float | None = None
+
+
+def build_app(placement: Placement | None = None, watch: Watch | None = None) -> ServerApp:
+    """The ServerApp.
+
+    Args:
+        placement: of a run by `sim.launch`; None reads it from Flower's run config.
+        watch: of the launcher.
+    """
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        run(grid, placement or native_placement(context.run_config, context.run_id), watch or Watch())
+
+    return server_app
+
+
+def check_plugins(placement: Placement) -> None:
+    """Build what the YAML names, to find its mistakes before anything starts.
+
+    Raises:
+        ValueError: an unknown name or a refused option, with its dotted path.
+    """
+    _find_plugins(placement)
+
+
+def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
+    """One experiment, from the first or from its last checkpoint to the summary."""
+    torch.set_num_threads(1)
+    begin = watch.started or time.monotonic()
+    experiment = placement.experiment
+    strategy_class, aggregator = _find_plugins(placement)
+    recorder = Recorder(placement.run, experiment)
+    checkpoint = load_checkpoint(placement.run)
+    common = open_recording(placement.federation / "test")
+    teacher, findings = _prepare_teacher(placement, checkpoint, common, watch)
+    strategy: DistillationStrategy = strategy_class(
+        experiment=experiment,
+        aggregator=aggregator,
+        teacher=teacher,
+        num_public=len(teacher.learner.material.public_starts),
+        run=placement.run.name,
+        digests=(experiment_digest(experiment), source_digest()),
+        state=None if checkpoint is None else checkpoint.federation,
+        **experiment.strategy.options,
+    )
+    timeout = experiment.strategy.round_timeout_s
+    members = strategy.meet(grid, num_nodes=sum(nodes.count for nodes in experiment.data.nodes), timeout=timeout)
+    start_seconds = time.monotonic() - begin
+    rounds = experiment.strategy.rounds
+    desk = _Desk(strategy, teacher, recorder, common, findings, watch, num_units=3 * rounds * len(members))
+    if "controls" not in findings:
+        findings["controls"] = desk.train_controls(grid, members)
+        desk.checkpoint()
+    recorder.keep_rounds(strategy.state.round)
+    rounds_begin = time.monotonic()
+    desk.begin_rounds()
+    strategy.start(grid, evaluate_fn=desk.after_round)
+    total = time.monotonic() - begin + watch.data_seconds
+    return recorder.write_summary(
+        engine=experiment.engine.name,
+        seconds={
+            "data": watch.data_seconds,
+            "start": start_seconds,
+            "rounds": time.monotonic() - rounds_begin,
+            "total": total,
+        },
+        members=list(members.values()),
+        controls={
+            client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in ("local", "offline_kd")}
+            for client, metrics in findings["controls"].items()
+        },
+        teacher={
+            "parameters": count_parameters(teacher.learner.model),
+            "before": findings["teacher_before"],
+            "after": teacher.evaluate(common).to_dict(),
+        },
+        break_even_samples=_break_even(experiment, members),
+    )
+
+
+@dataclass
+class _Desk:
+    """What the phases of a run share."""
+
+    strategy: DistillationStrategy
+    teacher: Distiller
+    recorder: Recorder
+    common: Recording
+    findings: dict[str, Any]
+    watch: Watch
+    num_units: int
+    done: int = 0
+
+    def train_controls(self, grid: Grid, members: dict[str, Member]) -> dict[str, dict[str, Any]]:
+        """Let every client train *local only* and *offline KD*; by client, what it reported."""
+        settings = self.strategy.settings
+        every_sample = np.arange(self.strategy.num_public)
+        targets = self.teacher.answer(every_sample, settings.temperature)
+        requests = {client: Request(targets, np.empty(0, np.int64)) for client in members}
+        self.strategy.on_reply = self._counter("local only and offline KD", 2 * settings.rounds)
+        # The controls take two whole federations' worth of steps in one message.
+        timeout = 2 * settings.rounds * settings.round_timeout_s
+        answers = self.strategy.ask(grid, BASELINES, requests, round_number=0, timeout=timeout)
+        controls: dict[str, dict[str, Any]] = {}
+        for client, answer in answers.items():
+            problem = str(answer) if isinstance(answer, WireError) else answer.error
+            if problem:
+                log.warning("client %s has no controls: %s", client, problem)
+            controls[client] = {} if isinstance(answer, WireError) else dict(answer.metrics)
+        return controls
+
+    def begin_rounds(self) -> None:
+        """Count the rounds from here on, after those that a resumed run has behind it."""
+        settings = self.strategy.settings
+        num_members = self.num_units // (3 * settings.rounds)
+        self.done = num_members * (2 * settings.rounds + self.strategy.state.round)
+        self.strategy.on_reply = self._counter("federation", 1)
+
+    def after_round(self, round_number: int, targets: ArrayRecord) -> MetricRecord | None:
+        """Record the round, then make it durable."""
+        account = self.strategy.account
+        if account is None:
+            return None
+        scores = self.teacher.evaluate(self.common)
+        self.recorder.write_round(account, scores, self.teacher.learner.progress.best_score)
+        self.checkpoint()
+        log.info("round %d: teacher Top-5 %.1f %%", round_number, 100 * scores.mean("top5"))
+        return MetricRecord({name: list(values) for name, values in scores.to_dict().items()})
+
+    def checkpoint(self) -> None:
+        """Make what was learned durable."""
+        state = Checkpoint(self.teacher.learner.state(), self.strategy.state, self.findings)
+        save_checkpoint(self.recorder.folder, state)
+
+    def _counter(self, phase: str, units: int) -> Callable[[], None]:
+        def count() -> None:
+            self.done += units
+            self.watch.progress(phase, self.done, self.num_units)
+
+        return count
+
+
+def _prepare_teacher(
+    placement: Placement, checkpoint: Checkpoint | None, common: Recording, watch: Watch
+) -> tuple[Distiller, dict[str, Any]]:
+    experiment = placement.experiment
+    learner = make_teacher(experiment, placement.federation)
+    teacher = Distiller(learner, total_rounds=experiment.strategy.rounds)
+    if checkpoint is not None:
+        learner.load_state(checkpoint.teacher)
+        return teacher, checkpoint.findings
+    watch.progress("teacher", 0, 1)
+    pretrain(learner, experiment.teaching.pretrain_rounds)
+    return teacher, {"teacher_before": teacher.evaluate(common).to_dict()}
+
+
+def _find_plugins(placement: Placement) -> tuple[type[Any], Any]:
+    strategy = placement.experiment.strategy
+    folder = placement.plugins
+    strategy_class = find_class(strategy.name, STRATEGIES, key="strategy.name", folder=folder)
+    aggregator_class = find_class(strategy.aggregator.name, AGGREGATORS, key="strategy.aggregator.name", folder=folder)
+    return strategy_class, build_plugin(
+        aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options"
+    )
+
+
+def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:
+    """Of the smallest student, which is the first to be cheaper as weights."""
+    task = experiment.task
+    one = np.full((1, task.num_horizons, task.num_beams), 1.0 / task.num_beams, np.float32)
+    bytes_per_sample = 4 + CODECS[experiment.strategy.codec].encode(one).nbytes
+    return min(break_even_samples(member.num_parameters, bytes_per_sample) for member in members.values())
+
+
+app = build_app()

@@ -1,0 +1,187 @@
+"""What a run leaves behind: one line a round, and the summary that scripts and papers read."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clients.sensing.metrics import BeamMetrics
+from configs.loading import experiment_digest, source_digest, to_values
+from configs.schema import Experiment
+from strategies.accounts import ClientRound, Member, RoundAccount
+
+ARMS = ("local", "offline_kd", "federated")
+
+
+class Recorder:
+    """Writes into one run folder; a resumed run goes on in the same files.
+
+    Args:
+        folder: of the run; made if missing.
+        experiment: written there as a snapshot.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment) -> None:
+        self.folder = folder
+        self.experiment = experiment
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "experiment.yaml", yaml.safe_dump(to_values(experiment), sort_keys=False))
+        write_atomically(folder / "environment.json", json.dumps(_environment(experiment), indent=1) + "\n")
+
+    def write_round(self, account: RoundAccount, teacher: BeamMetrics, teacher_validation: float) -> None:
+        """Add the line of a round."""
+        line = {
+            "round": account.round,
+            "num_asked": account.num_asked,
+            "num_targets": account.num_targets,
+            "seconds": dict(account.seconds),
+            "teacher": {"common": teacher.to_dict(), "validation": teacher_validation},
+            "clients": {client: _client_line(entry) for client, entry in account.clients.items()},
+        }
+        with (self.folder / "rounds.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def keep_rounds(self, last: int) -> None:
+        """Forget lines of rounds after ``last``: a round that was not checkpointed is done again."""
+        lines = [json.dumps(line) + "\n" for line in read_rounds(self.folder) if line["round"] <= last]
+        write_atomically(self.folder / "rounds.jsonl", "".join(lines))
+
+    def write_summary(
+        self,
+        *,
+        engine: str,
+        seconds: Mapping[str, float],
+        members: Sequence[Member],
+        controls: Mapping[str, Mapping[str, Any]],
+        teacher: Mapping[str, Any],
+        break_even_samples: int,
+    ) -> dict[str, Any]:
+        """Write ``summary.json`` and ``summary.csv``.
+
+        Args:
+            engine: that ran.
+            seconds: ``data``, ``start``, ``rounds`` and ``total``.
+            members: every client.
+            controls: client -> arm -> metrics on the common test set.
+            teacher: ``parameters``, ``before`` and ``after``.
+            break_even_samples: public samples per message above which the smallest student's weights are cheaper.
+        """
+        rounds = read_rounds(self.folder)
+        summary = {
+            "experiment": self.experiment.name,
+            "seed": self.experiment.seed,
+            "engine": engine,
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "clients": [_client_summary(member, controls.get(member.id, {}), rounds) for member in members],
+            "teacher": dict(teacher),
+            "break_even_samples": break_even_samples,
+            "rounds": len(rounds),
+        }
+        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+        _write_csv(self.folder / "summary.csv", summary)
+        return summary
+
+
+def read_rounds(folder: Path) -> list[dict[str, Any]]:
+    """The lines of ``rounds.jsonl``; a last line cut short by a crash is left out."""
+    path = folder / "rounds.jsonl"
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader or a crash never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def metrics_of(values: Mapping[str, Any], prefix: str) -> dict[str, Any] | None:
+    """The metrics that stand under ``prefix.`` in a flat mapping; None if there are none."""
+    found = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    return found or None
+
+
+def _client_line(entry: ClientRound) -> dict[str, Any]:
+    return {
+        "common": metrics_of(entry.metrics, "common."),
+        "own": metrics_of(entry.metrics, "own."),
+        "validation": entry.metrics.get("validation"),
+        "loss": entry.metrics.get("loss"),
+        "uplink_bytes": entry.uplink_bytes,
+        "downlink_bytes": entry.downlink_bytes,
+        "num_answers": entry.num_answers,
+        "seconds": entry.seconds,
+        "problem": entry.problem,
+    }
+
+
+def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    lines = [line["clients"][member.id] for line in rounds if member.id in line["clients"]]
+    scored = [line["common"] for line in lines if line["common"]]
+    return {
+        "id": member.id,
+        "modality": member.modality,
+        "parameters": member.num_parameters,
+        "passes": member.num_passes,
+        "local": controls.get("local"),
+        "offline_kd": controls.get("offline_kd"),
+        "federated": scored[-1] if scored else None,
+        "uplink_bytes": sum(line["uplink_bytes"] for line in lines),
+        "downlink_bytes": sum(line["downlink_bytes"] for line in lines),
+        "refused": sum(bool(line["problem"]) for line in lines),
+    }
+
+
+def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
+    metrics = list(summary["teacher"]["before"])
+    rows = [
+        [
+            client["id"],
+            client["modality"],
+            client["parameters"],
+            arm,
+            horizon,
+            *(client[arm][m][horizon] for m in metrics),
+        ]
+        for client in summary["clients"]
+        for arm in ARMS
+        if client[arm]
+        for horizon in range(len(client[arm]["top1"]))
+    ]
+    teacher = summary["teacher"]
+    rows += [
+        ["teacher", "fused", teacher["parameters"], arm, horizon, *(teacher[arm][m][horizon] for m in metrics)]
+        for arm in ("before", "after")
+        for horizon in range(len(teacher[arm]["top1"]))
+    ]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "modality", "parameters", "arm", "horizon", *metrics])
+        writer.writerows(rows)
+
+
+def _environment(experiment: Experiment) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in ("flwr", "ray", "torch", "numpy")}
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "experiment_digest": experiment_digest(experiment),
+        "source_digest": source_digest(),
+    }

@@ -1,0 +1,88 @@
+"""The central teacher: all modalities fused, larger than a student, tolerant of a missing one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.sensing.learner import Learner, Losses, Material
+from clients.sensing.metrics import BeamMetrics
+from clients.sensing.recording import Recording, open_recording
+from clients.sensing.tracker import BeamTracker
+from configs.schema import Experiment
+from configs.seeding import seed_for
+from strategies.labels import SoftLabels
+from strategies.losses import TASK_LOSSES, response_kd
+
+
+def make_teacher(experiment: Experiment, federation: Path) -> Learner:
+    """A fresh teacher on the server's own labelled passes, the same for the same experiment.
+
+    Args:
+        experiment: sizes, steps and seed.
+        federation: folder with ``server/`` and ``public/``.
+
+    Raises:
+        ValueError: a recording is missing or broken, or the server has no labelled window.
+    """
+    task = experiment.task
+    own, public = open_recording(federation / "server"), open_recording(federation / "public")
+    train = own.window_starts(task.num_frames, task.num_future, "train")
+    if own.power is None or len(train) == 0:
+        raise ValueError(f"{own.folder}: no labelled window to train the teacher on")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(experiment.seed, "teacher"))
+        model = BeamTracker(experiment.modalities, experiment.teacher, task)
+    return Learner(
+        model,
+        training=experiment.teaching,
+        losses=Losses(TASK_LOSSES[experiment.teaching.task_loss], response_kd),
+        material=Material(
+            recording=own,
+            train=train,
+            validation=own.window_starts(task.num_frames, task.num_future, "validation"),
+            public=public,
+            public_starts=public.window_starts(task.num_frames, task.num_future),
+        ),
+        seed=experiment.seed,
+        name="teacher",
+        modality_dropout=experiment.teaching.modality_dropout,
+    )
+
+
+def pretrain(teacher: Learner, rounds: int) -> None:
+    """Train the teacher on the server's own labels, before any client is asked."""
+    for _ in range(rounds):
+        teacher.learn(None, total_rounds=rounds)
+    teacher.model.load_state_dict(teacher.best_model)
+    teacher.begin_phase()
+
+
+class Distiller:
+    """The teacher as the strategy sees it: it answers for public samples and learns from the ensemble.
+
+    Args:
+        learner: the teacher, pretrained.
+        total_rounds: of the federation.
+    """
+
+    def __init__(self, learner: Learner, *, total_rounds: int) -> None:
+        self.learner = learner
+        self.total_rounds = total_rounds
+        self.num_examples = len(learner.material.train)
+
+    def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
+        """Its soft labels for public samples."""
+        return SoftLabels(sample_ids, self.learner.answer(sample_ids, temperature), temperature)
+
+    def learn(self, ensemble: SoftLabels | None) -> None:
+        """A round of optimizer steps on its own labels and on the ensemble."""
+        self.learner.learn(ensemble, total_rounds=self.total_rounds)
+
+    def evaluate(self, recording: Recording) -> BeamMetrics:
+        """Score the teacher that validated best on every window of a labelled recording."""
+        task = self.learner.model.task
+        return self.learner.evaluate(recording, recording.window_starts(task.num_frames, task.num_future))

@@ -1,0 +1,164 @@
+"""From contributions to the ensemble: the place for a rule of your own.
+
+An aggregator is any object with one method, ``aggregate``: numpy in, numpy out. Laws that every
+aggregator keeps (and that the tests run over every one, also over yours): rows stay on the simplex;
+the order of clients is irrelevant, to the bit; inputs are not modified; a sample is aggregated over
+those that answered it; one client alone gives its own answer; no contribution is an error.
+
+This module needs numpy only. C clients, N samples, H horizons, B beams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.labels import PROBABILITY_FLOOR, Contribution, SoftLabels, normalise_rows
+
+
+class Aggregator(Protocol):
+    """A rule that turns contributions into the ensemble."""
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
+        """The ensemble over every sample that anyone answered.
+
+        Raises:
+            ValueError: there is no contribution.
+        """
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Contributions on one grid of samples, sorted by client.
+
+    Attributes:
+        sample_ids: (N,) every sample that anyone answered.
+        probs: (C, N, H, B) float64; zeros where a client did not answer.
+        answered: (C, N) whether it did.
+        num_examples: (C,) labelled windows of each client.
+        temperature: of all of them.
+    """
+
+    sample_ids: NDArray[np.int64]
+    probs: NDArray[np.float64]
+    answered: NDArray[np.bool_]
+    num_examples: NDArray[np.float64]
+    temperature: float
+
+
+def align(contributions: Sequence[Contribution]) -> Votes:
+    """Put ragged contributions on one grid, sorted by client: later sums do not depend on the order of replies.
+
+    Raises:
+        ValueError: there is no contribution, or temperatures or row shapes differ.
+    """
+    if not contributions:
+        raise ValueError("there is nothing to aggregate: no client contributed")
+    ordered = sorted(contributions, key=lambda contribution: contribution.client)
+    temperatures = {contribution.labels.temperature for contribution in ordered}
+    shapes = {contribution.labels.probs.shape[1:] for contribution in ordered}
+    if len(temperatures) > 1 or len(shapes) > 1:
+        raise ValueError(f"contributions differ in temperature {temperatures} or in row shape {shapes}")
+    sample_ids = np.unique(np.concatenate([contribution.labels.sample_ids for contribution in ordered]))
+    probs = np.zeros((len(ordered), len(sample_ids), *shapes.pop()))
+    answered = np.zeros((len(ordered), len(sample_ids)), dtype=np.bool_)
+    for client, contribution in enumerate(ordered):
+        rows = np.searchsorted(sample_ids, contribution.labels.sample_ids)
+        probs[client, rows] = contribution.labels.probs
+        answered[client, rows] = True
+    num_examples = np.array([contribution.num_examples for contribution in ordered], dtype=np.float64)
+    return Votes(sample_ids, probs, answered, num_examples, temperatures.pop())
+
+
+def weighted_mean(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:
+    """sum_c w_c p_c / sum_c w_c over those that answered.
+
+    Args:
+        votes: from :func:`align`.
+        weights: (C, N, H) or what broadcasts to it, >= 0; where all of a sample's are zero they count as equal.
+    """
+    shares = _shares(votes, weights)
+    return SoftLabels(
+        votes.sample_ids, normalise_rows(np.einsum("cnh,cnhb->nhb", shares, votes.probs)), votes.temperature
+    )
+
+
+def weighted_product(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:
+    """Product of experts: prod_c p_c^(w_c / sum w), scaled to the simplex; weights as in :func:`weighted_mean`."""
+    shares = _shares(votes, weights)
+    log_pool = np.einsum("cnh,cnhb->nhb", shares, np.log(np.maximum(votes.probs, PROBABILITY_FLOOR)))
+    pool = np.exp(log_pool - log_pool.max(axis=-1, keepdims=True))
+    return SoftLabels(votes.sample_ids, normalise_rows(pool), votes.temperature)
+
+
+def confidence(probs: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
+    """((ln B - entropy) / ln B)^exponent of each distribution: 1 for a one-hot row, 0 for a uniform one.
+
+    Args:
+        probs: (..., B) rows on the simplex.
+        exponent: > 0; larger lets the certain dominate.
+    """
+    entropy = -np.sum(probs * np.log(np.maximum(probs, PROBABILITY_FLOOR)), axis=-1)
+    certainty: NDArray[np.float64] = np.clip(1.0 - entropy / np.log(probs.shape[-1]), 0.0, 1.0)
+    return certainty**exponent
+
+
+def _shares(votes: Votes, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    shape = votes.probs.shape[:-1]
+    masked = np.broadcast_to(weights, shape) * votes.answered[..., None]
+    total = masked.sum(axis=0)
+    equal = np.broadcast_to(votes.answered[..., None] / votes.answered.sum(axis=0)[:, None], shape).copy()
+    shares: NDArray[np.float64] = np.divide(masked, total, out=equal, where=np.broadcast_to(total > 0, shape))
+    return shares
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Every client that answered counts alike.
+
+    Source: FedMD, arXiv 1910.03581, on probabilities instead of logits.
+    """
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
+        """The plain mean per sample."""
+        return weighted_mean(align(contributions), np.ones((1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class ExampleWeighted:
+    """A client counts by the labelled windows that it learned from.
+
+    Source: the weights of FedAvg, arXiv 1602.05629, on soft labels.
+    """
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
+        """The mean weighted by ``num_examples``."""
+        votes = align(contributions)
+        return weighted_mean(votes, votes.num_examples[:, None, None])
+
+
+@dataclass(frozen=True)
+class EntropyProduct:
+    """Product of experts in which a client counts, sample by sample, by how certain it is.
+
+    Source: logarithmic opinion pool (Genest and Zidek 1986) with entropy weights, the rule that
+    pooled heterogeneous sensors best by night and by day among those tried.
+
+    Attributes:
+        exponent: of the confidence, > 0; larger lets the certain dominate.
+    """
+
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.exponent > 0:
+            raise ValueError(f"exponent: must be > 0, got {self.exponent}")
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
+        """The entropy-weighted product per sample."""
+        votes = align(contributions)
+        return weighted_product(votes, confidence(votes.probs, self.exponent))

@@ -1,0 +1,100 @@
+"""Short names of plug-ins, in one explicit table, and the way to a user's own.
+
+Nothing registers itself by being imported. ``"my_rules:Trimmed"`` names a class in a module of the user's;
+the module may be a file that lies beside the YAML.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+AGGREGATORS: dict[str, str] = {
+    "mean": "strategies.aggregation:Mean",
+    "example_weighted": "strategies.aggregation:ExampleWeighted",
+    "entropy_product": "strategies.aggregation:EntropyProduct",
+}
+STRATEGIES: dict[str, str] = {
+    "distillation": "strategies.distillation:DistillationStrategy",
+}
+
+
+def find_class(name: str, table: Mapping[str, str], *, key: str, folder: Path | None = None) -> type[Any]:
+    """The class that a short name or ``"module:Class"`` stands for.
+
+    Args:
+        name: as written in the YAML.
+        table: short name -> ``"module:Class"``.
+        key: dotted path of the name in the YAML, for the error.
+        folder: where a user's own module may lie as a file: beside the YAML.
+
+    Raises:
+        ValueError: no such name, module or class.
+    """
+    target = table.get(name, name)
+    module_name, sign, class_name = target.partition(":")
+    if not sign:
+        raise ValueError(f'{key}: unknown name {name!r}; known are {", ".join(sorted(table))}, or write "module:Class"')
+    module = _load_module(module_name, key=key, folder=folder if name not in table else None)
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        raise ValueError(f"{key}: {module_name} has no class {class_name}")
+    return found
+
+
+def build_plugin(cls: type[Any], options: Mapping[str, Any], *, key: str) -> Any:
+    """An instance with ``options`` as keyword arguments.
+
+    Args:
+        cls: the class.
+        options: from the YAML.
+        key: dotted path of the options in the YAML, for the error.
+
+    Raises:
+        ValueError: an option is unknown, missing or refused by the class.
+    """
+    parameters = inspect.signature(cls).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for option in options:
+        if option not in parameters and not takes_any:
+            known = ", ".join(parameters) or "none"
+            raise ValueError(f"{key}.{option}: unknown option of {cls.__name__}; known are: {known}")
+    try:
+        return cls(**options)
+    except ValueError as error:
+        raise ValueError(f"{key}.{error}") from None
+    except TypeError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _load_module(name: str, *, key: str, folder: Path | None) -> ModuleType:
+    file = None if folder is None else folder / f"{name}.py"
+    try:
+        if file is not None and file.is_file():
+            return _load_file(file)
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0] and error.name != name:
+            raise
+        beside = "" if folder is None else f" and no {name}.py in {folder}"
+        raise ValueError(f"{key}: no module {name}{beside}") from None
+
+
+def _load_file(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{file}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up while the class is made.
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return module
