@@ -75,10 +75,10 @@ class World(Section):
     acceleration_std: float = Field(default=0.5, ge=0, le=5)
     stop_probability: float = Field(default=0.15, ge=0, le=1)
     density: float = Field(default=1.6, ge=0, le=20)
-    rician_k_db: float = Field(default=7.5, ge=-10, le=99)
+    rician_k_db: float = Field(default=6.0, ge=-10, le=99)
     night_probability: float = Field(default=0.0, ge=0, le=1)
     rain_probability: float = Field(default=0.0, ge=0, le=1)
-    gps_bias_m: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.45, 0.3)
+    gps_bias_m: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.4, 0.9)
     array_seed: int = Field(default=1, ge=0)
 
 
@@ -254,12 +254,19 @@ class Experiment(Section):
     engine: Engine = Engine()
 
     @model_validator(mode="after")
-    def _each_modality_once(self) -> Experiment:
+    def _parts_fit(self) -> Experiment:
         names = [nodes.modality for nodes in self.data.nodes]
         if len(set(names)) != len(names):
-            raise ValueError(f"data.nodes: name each modality once, got {names}")
+            raise ValueError(f"data.nodes: name each modality once, got {', '.join(names)}")
         if self.data.source == "street" and "box" in names:
-            raise ValueError("data.nodes: the street world has no camera boxes; use camera, radar, lidar, gps")
+            raise ValueError("data.nodes: the street has no camera boxes; use camera, radar, lidar, gps")
+        if self.task.num_beams != 64:
+            raise ValueError(f"task.num_beams: the street and DeepSense 6G have 64 beams, got {self.task.num_beams}")
+        unknown = set(self.students) - set(names)
+        if unknown:
+            raise ValueError(
+                f"students.{sorted(unknown)[0]}: no such modality in data.nodes; there are {', '.join(names)}"
+            )
         return self
 
     @property
