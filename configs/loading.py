@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ from pydantic import ValidationError
 from configs.schema import Experiment
 
 CONFIG_FOLDER = Path(__file__).parent
+# Changing one of these changes the data, so older data is made again.
+_DATA_SOURCES = (
+    "sim/channel.py",
+    "sim/generate.py",
+    "sim/partition.py",
+    "sim/raycast.py",
+    "sim/scene.py",
+    "sim/sensors.py",
+    "clients/sensing/deepsense.py",
+    "clients/sensing/recording.py",
+)
 
 
 def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -78,18 +90,22 @@ def experiment_digest(experiment: Experiment) -> str:
 
 
 def data_digest(experiment: Experiment) -> str:
-    """What the data of a federation depends on: the data section, the seed and the task's window length."""
+    """What the data of a federation depends on: the data section, the seed, and the code that makes it."""
     values = to_values(experiment)
-    return _digest({name: values[name] for name in ("data", "seed", "task")})
+    return _digest({"data": values["data"], "seed": values["seed"], "code": _source_digest(_DATA_SOURCES)})
 
 
+@lru_cache(maxsize=1)
 def source_digest() -> str:
-    """Of the Python files that server and clients must share."""
+    """Of the Python files that server and clients must share, as they were when first asked for."""
+    return _source_digest(("configs/*.py", "strategies/*.py", "clients/**/*.py"))
+
+
+def _source_digest(patterns: Sequence[str]) -> str:
     root = CONFIG_FOLDER.parent
     digest = hashlib.sha256()
-    for room in ("configs", "strategies", "clients"):
-        for path in sorted((root / room).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

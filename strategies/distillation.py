@@ -177,18 +177,22 @@ class DistillationStrategy(Strategy):
         end = time.monotonic() + timeout
         while len(node_ids := sorted(grid.get_node_ids())) < num_nodes and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
+        problems = []
         for node_id, reply in self._ask_nodes(grid, HELLO, {node: {} for node in node_ids}, 0, end).items():
             if isinstance(reply, WireError):
-                log.warning("node %s is left out: %s", node_id, reply)
+                problems.append(f"node {node_id}: {reply}")
                 continue
             for client, answer in reply.items():
                 if isinstance(answer, WireError) or answer.error:
-                    log.warning("client %s is left out: %s", client, answer)
-                    continue
-                self.nodes.setdefault(node_id, {})[client] = _member(client, answer)
+                    problems.append(f"client {client}: {answer if isinstance(answer, WireError) else answer.error}")
+                else:
+                    self.nodes.setdefault(node_id, {})[client] = _member(client, answer)
+        for problem in problems:
+            log.warning("left out: %s", problem)
         members = {client: member for clients in self.nodes.values() for client, member in clients.items()}
         if not members:
-            raise ValueError(f"none of {len(node_ids)} nodes has a client that could introduce itself; see the log")
+            first = problems[0] if problems else f"no node came within {timeout:g} s"
+            raise ValueError(f"no client can take part; the first of {len(problems)} problems: {first}")
         return dict(sorted(members.items()))
 
     def ask(

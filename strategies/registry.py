@@ -98,3 +98,21 @@ def _load_file(file: Path) -> ModuleType:
     except SyntaxError as error:
         raise ValueError(f"{file}: {error}") from None
     return module
+
+
+def describe() -> list[dict[str, str]]:
+    """Every plug-in that a YAML may name: its kind, short name, one-line description and source."""
+    from strategies.codecs import CODECS
+
+    rows = []
+    for kind, table in (("strategy", STRATEGIES), ("aggregator", AGGREGATORS)):
+        for name in table:
+            rows.append({"kind": kind, "name": name, **_describe(find_class(name, table, key=kind))})
+    rows += [{"kind": "codec", "name": name, **_describe(type(codec))} for name, codec in CODECS.items()]
+    return rows
+
+
+def _describe(cls: type[Any]) -> dict[str, str]:
+    text = inspect.getdoc(cls) or ""
+    source = next((line.strip() for line in text.splitlines() if line.strip().startswith("Source:")), "")
+    return {"description": text.partition("\n")[0], "source": source.removeprefix("Source:").strip()}

@@ -1,0 +1,106 @@
+"""From a config to a finished run folder: check, make the data, launch, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from clients.app import build_app as build_client_app
+from clients.profile import client_folders
+from configs.loading import build_experiment
+from configs.placement import Placement
+from configs.schema import Experiment
+from server.app import Watch, check_plugins
+from server.app import build_app as build_server_app
+from server.recorder import write_atomically
+from sim.federation import ensure_federation
+from sim.launch import launch
+from sim.report import write_report
+
+Progress = Callable[[str, int, int], None]
+
+
+def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: Progress) -> Path:
+    """Run an experiment in a new folder.
+
+    Args:
+        experiment: what to run.
+        plugins: folder of the YAML, in which a user's own modules may lie.
+        out: folder of all runs.
+        progress: called with the phase, work done and work in all.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ValueError: something in the experiment or its data is wrong; nothing is left behind then.
+    """
+    check_plugins(Placement(experiment, Path(), Path(), plugins))
+    federation, seconds = make_data(experiment, progress)
+    folder = new_run_folder(out, experiment.name)
+    write_atomically(folder / "placement.json", json.dumps({"plugins": str(plugins), "data_seconds": seconds}) + "\n")
+    _launch(Placement(experiment, federation, folder, plugins), seconds, progress)
+    return folder
+
+
+def resume_experiment(folder: Path, progress: Progress) -> Path:
+    """Go on with a run that was stopped, from its last completed round.
+
+    Raises:
+        ValueError: the folder is not that of a run.
+    """
+    experiment, note = read_run(folder)
+    federation, _ = make_data(experiment, progress)
+    _launch(Placement(experiment, federation, folder, Path(note["plugins"])), note["data_seconds"], progress)
+    return folder
+
+
+def make_data(experiment: Experiment, progress: Progress) -> tuple[Path, float]:
+    """Make the data of an experiment where it is missing."""
+    workers = experiment.engine.workers or os.cpu_count() or 1
+    return ensure_federation(experiment, workers=workers, progress=lambda done, total: progress("data", done, total))
+
+
+def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment of a run folder and the note that it was launched with.
+
+    Raises:
+        ValueError: the folder is not that of a run.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load((folder / "experiment.yaml").read_text())
+        note = json.loads((folder / "placement.json").read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{folder}: not the folder of a run that can be resumed ({error})") from None
+    return build_experiment(values, origin=str(folder / "experiment.yaml")), note
+
+
+def new_run_folder(out: Path, name: str) -> Path:
+    """Make ``<out>/<name>-<time>``; a second run in the same second gets a number."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        folder = out / (f"{name}-{stamp}" + (f"-{number}" if number else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder.resolve()
+    raise ValueError(f"{out}: too many runs of {name} in one second")
+
+
+def _launch(placement: Placement, data_seconds: float, progress: Progress) -> None:
+    watch = Watch(progress=progress, data_seconds=data_seconds, started=time.monotonic())
+    launch(
+        build_server_app(placement, watch),
+        build_client_app(placement),
+        num_nodes=len(client_folders(placement.federation)),
+        engine=placement.experiment.engine,
+    )
+    write_report([placement.run], placement.run / "report.html")
