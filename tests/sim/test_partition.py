@@ -1,0 +1,186 @@
+"""A DeepSense scenario cut into a federation: whole passes, nothing twice, clear errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.sensing.recording import open_recording
+from configs.schema import DeepSenseData
+from configs.seeding import rng_for
+from sim.partition import carve_validation, partition_passes, write_deepsense
+
+NUM_PASSES = 40
+
+
+def federation(
+    *, counts: Sequence[tuple[str, int]] = (("gps", 3), ("box", 3)), share: bool = True, folder: str = "", **passes: Any
+) -> DeepSenseData:
+    """Server 6, public 5, test 4 and 7 passes for the clients of one modality, unless told otherwise."""
+    return DeepSenseData.model_validate(
+        {
+            "source": "deepsense",
+            "folder": folder,
+            "passes": {"server": 6, "public": 5, "test": 4, "client": 7, **passes},
+            "nodes": tuple({"modality": modality, "count": count} for modality, count in counts),
+            "share_passes": share,
+        }
+    )
+
+
+def deal(data: DeepSenseData, seed: int = 0) -> tuple[list[set[int]], dict[str, dict[str, list[int]]]]:
+    """The passes of server, public and test, and the splits of every client."""
+    parts = partition_passes(data, range(1, NUM_PASSES + 1), seed=seed)
+    server = {i for ids in parts.server.values() for i in ids}
+    clients = {client.id: {name: list(ids) for name, ids in client.splits.items()} for client in parts.clients}
+    return [server, set(parts.public), set(parts.test)], clients
+
+
+def everything(splits: dict[str, list[int]]) -> list[int]:
+    return [i for ids in splits.values() for i in ids]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_no_pass_is_in_two_parts_and_each_part_has_as_many_as_asked_for(share: bool) -> None:
+    parts, clients = deal(federation(share=share, client_test=1))
+    gps = [i for name, splits in clients.items() if name.endswith("gps") for i in everything(splits)]
+    box = [i for name, splits in clients.items() if name.endswith("box") for i in everything(splits)]
+    assert [len(part) for part in parts] == [6, 5, 4]
+    assert len(gps) == len(set(gps)) == len(set(box)) == 7 + 3
+    owned = [*parts, set(gps) | set(box)]
+    assert len(set.union(*owned)) == sum(len(part) for part in owned)
+
+
+def test_clients_at_one_mast_hold_the_same_passes_in_the_same_splits() -> None:
+    _, clients = deal(federation(share=True, client_test=1))
+    for number in range(3):
+        assert clients[f"{number:03d}-gps"] == clients[f"{number + 3:03d}-box"]
+
+
+def test_clients_at_different_masts_hold_different_passes() -> None:
+    _, clients = deal(federation(share=False))
+    held = [i for splits in clients.values() for i in everything(splits)]
+    assert len(held) == len(set(held)) == 14
+
+
+def test_seven_passes_for_three_clients_are_dealt_3_2_2() -> None:
+    _, clients = deal(federation(counts=[("gps", 3)]))
+    assert [len(everything(splits)) for splits in clients.values()] == [3, 2, 2]
+
+
+def test_more_clients_leave_server_public_and_test_passes_as_they_were() -> None:
+    assert deal(federation(counts=[("gps", 1)]))[0] == deal(federation(counts=[("gps", 7), ("box", 2)], share=False))[0]
+
+
+def test_the_same_seed_deals_alike_and_another_one_does_not() -> None:
+    assert deal(federation(), seed=3) == deal(federation(), seed=3)
+    assert deal(federation(), seed=3) != deal(federation(), seed=4)
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        ({"server": 41}, r"data\.passes\.server: asks for 41 passes, but 40 of 40 are left"),
+        ({"test": 30}, r"data\.passes\.test: asks for 30 passes, but 29 of 40 are left"),
+        ({"client": 26}, r"data\.passes\.client: asks for 26 passes, but 25 of 40 are left"),
+        ({"client_test": 7}, r"data\.passes\.client_test: asks for 7 passes, but 4 of 40 are left"),
+        ({"client": 2}, r"data\.passes\.client: 2 passes cannot be dealt to 3 gps clients"),
+    ],
+)
+def test_too_few_passes_are_one_error_with_the_dotted_path(passes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        deal(federation(**passes))
+
+
+@pytest.mark.parametrize(
+    ("num_passes", "share", "expected"),
+    [(10, 0.2, 2), (3, 0.2, 1), (2, 0.9, 1), (1, 0.9, 0), (10, 0.0, 0), (2, 0.01, 1)],
+)
+def test_validation_is_carved_from_two_passes_on_and_leaves_one_to_train(
+    num_passes: int, share: float, expected: int
+) -> None:
+    train, validation = carve_validation(range(num_passes), share, rng_for(0, "carve"))
+    assert len(validation) == expected
+    assert sorted(train + validation) == list(range(num_passes))
+
+
+@pytest.fixture
+def scenario_folder(tmp_path: Path) -> Path:
+    """Scenario 7 made up: 40 passes of 13 frames; the box is known in every other frame."""
+    folder = tmp_path / "scenario"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    num_rows = NUM_PASSES * 13
+    power = rng.uniform(0.1, 1.0, (num_rows, 64)).astype(np.float32)
+    boxes = rng.uniform(0.2, 0.8, (num_rows, 4)).astype(np.float32)
+    boxes[::2] = np.nan
+    rows = [f"{k + 1},{np.argmax(power[k]) + 1},{k // 13 + 1}" for k in range(num_rows)]
+    (folder / "scenario7.csv").write_text("\n".join(["index,unit1_beam_index,seq_index", *rows]) + "\n")
+    station = np.array([[33.42, -111.93]])
+    np.savez(
+        folder / "scenario7_arrays.npz",
+        unit1_pwr_60ghz=power,
+        unit1_loc=station,
+        unit2_loc=station + rng.uniform(-1e-4, 1e-4, (num_rows, 2)),
+        unit1_bbox_tx=boxes,
+    )
+    return folder
+
+
+def test_a_federation_is_written_as_recordings_that_open(tmp_path: Path, scenario_folder: Path) -> None:
+    out = tmp_path / "federation"
+    write_deepsense(federation(folder=str(scenario_folder), client_test=1), out, seed=1)
+    server, public, test = (open_recording(out / part) for part in ("server", "public", "test"))
+    assert set(server.sensors) == set(public.sensors) == set(test.sensors) == {"gps", "box"}
+    assert public.power is None
+    assert [len(server.splits[name]) for name in ("train", "validation")] == [5, 1]
+    assert len(public.pass_ids) == 5 * 13
+    assert len(test.window_starts(8, 3, "test")) == 4 * (13 - 8 - 3)
+    client = open_recording(out / "clients" / "003-box")
+    assert set(client.sensors) == {"box"}
+    assert {name: len(ids) for name, ids in client.splits.items()} == {"train": 2, "validation": 1, "test": 1}
+    assert client.power is not None
+    assert client.power.shape == (4 * 13, 64)
+    assert np.isnan(client.sensors["box"].astype(np.float64)).all(axis=1).sum() in range(4 * 6, 4 * 7 + 1)
+    manifest = json.loads((out / "federation.json").read_text())
+    assert (manifest["source"], manifest["scenario"], manifest["seed"]) == ("deepsense", "scenario7", 1)
+    assert manifest["licence"] == "CC BY-NC-SA 4.0"
+    assert manifest["clients"][3] == {"id": "003-box", "modality": "box", "passes": 4}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["federation", "scenario"]
+
+
+def test_the_same_seed_writes_the_same_bytes(tmp_path: Path, scenario_folder: Path) -> None:
+    for name in ("one", "two"):
+        write_deepsense(federation(folder=str(scenario_folder)), tmp_path / name, seed=1)
+    written = [path.relative_to(tmp_path / "one") for path in sorted((tmp_path / "one").rglob("*")) if path.is_file()]
+    assert len(written) > 30
+    for path in written:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
+def test_a_sensor_that_the_scenario_lacks_is_one_clear_error(tmp_path: Path, scenario_folder: Path) -> None:
+    data = federation(folder=str(scenario_folder), counts=[("gps", 1), ("lidar", 1)])
+    with pytest.raises(ValueError, match=r"data\.nodes: .* has no lidar that can be read; use gps, box"):
+        write_deepsense(data, tmp_path / "federation", seed=0)
+
+
+def test_a_federation_that_fails_leaves_nothing_behind(
+    tmp_path: Path, scenario_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("sim.partition.json.dumps", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        write_deepsense(federation(folder=str(scenario_folder)), tmp_path / "federation", seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["scenario"]
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path: Path, scenario_folder: Path) -> None:
+    with pytest.raises(ValueError, match="exists already"):
+        write_deepsense(federation(folder=str(scenario_folder)), scenario_folder, seed=0)
