@@ -99,8 +99,8 @@ def train_controls(desk: Desk, request: Request) -> Reply:
     rounds = desk.placement.experiment.strategy.rounds
     for arm, targets in (("local", None), ("offline_kd", request.targets)):
         learner = make_learner(desk.profile, desk.placement.experiment)
-        for _ in range(rounds):
-            learner.learn(targets, total_rounds=rounds)
+        for number in range(1, rounds + 1):
+            _learn(learner, targets, number, rounds)
         metrics |= _evaluate(learner, desk, prefix=f"{arm}.")
     return Reply(metrics=metrics)
 
@@ -118,7 +118,7 @@ def take_round(desk: Desk, request: Request) -> Reply:
         return Reply(error="holds no targets any more; its memory was lost", facts={"known_round": known_round})
     if request.targets is not None:
         targets = request.targets if targets is None else targets.update(request.targets)
-    loss = learner.learn(targets, total_rounds=experiment.strategy.rounds)
+    loss = _learn(learner, targets, desk.header.round, experiment.strategy.rounds)
     labels = None
     if len(request.ask):
         if request.ask[-1] >= len(learner.material.public_starts):
@@ -132,6 +132,11 @@ def take_round(desk: Desk, request: Request) -> Reply:
         round_number=desk.header.round,
     )
     return Reply(labels=labels, metrics=metrics, facts={"known_round": known_round})
+
+
+def _learn(learner: Learner, targets: SoftLabels | None, number: int, rounds: int) -> float:
+    training = learner.training
+    return learner.learn(targets, num_steps=training.steps(number), total_steps=training.total_steps(rounds))
 
 
 def _answer(message: Message, context: Context, placement: Placement | None, work: Work) -> Message:

@@ -78,7 +78,7 @@ class World(Section):
     rician_k_db: float = Field(default=6.0, ge=-10, le=99)
     night_probability: float = Field(default=0.0, ge=0, le=1)
     rain_probability: float = Field(default=0.0, ge=0, le=1)
-    gps_bias_m: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.4, 0.9)
+    gps_bias_m: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.39, 0.56)
     array_seed: int = Field(default=1, ge=0)
 
 
@@ -166,7 +166,9 @@ class Training(Section):
     """How a learner spends its optimizer steps; the controls of a client get exactly the same number.
 
     Attributes:
-        steps_per_round: optimizer steps in a round, own and public batches together.
+        first_round_steps: optimizer steps in round 1, when there are no targets yet and all go to own labels: nodes
+            that answer before they have learned something teach nobody.
+        steps_per_round: optimizer steps in every later round, own and public batches together.
         digest_share: share of those steps that learn from targets on the public set.
         batch_size: windows in a batch.
         learning_rate: of AdamW at the start.
@@ -176,6 +178,7 @@ class Training(Section):
         max_grad_norm: gradients are clipped to this norm.
     """
 
+    first_round_steps: int = Field(default=240, ge=1)
     steps_per_round: int = Field(default=60, ge=1)
     digest_share: float = Field(default=0.5, ge=0, le=1)
     batch_size: int = Field(default=32, ge=1)
@@ -185,16 +188,25 @@ class Training(Section):
     task_loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     max_grad_norm: float = Field(default=1.0, gt=0)
 
+    def steps(self, round_number: int) -> int:
+        """Optimizer steps in a round, counted from 1."""
+        return self.first_round_steps if round_number == 1 else self.steps_per_round
+
+    def total_steps(self, rounds: int) -> int:
+        """Optimizer steps over so many rounds."""
+        return sum(self.steps(number) for number in range(1, rounds + 1))
+
 
 class Teaching(Training):
-    """How the server trains its teacher.
+    """How the server trains its teacher; the attributes of `Training` mean the same, with the ensemble as target.
 
     Attributes:
-        pretrain_rounds: rounds on the server's own labelled passes before the federation.
+        pretrain_steps: optimizer steps on the server's own labelled passes before the federation.
         modality_dropout: chance that a modality is hidden from a training window, so that its absence is tolerated.
     """
 
-    pretrain_rounds: int = Field(default=8, ge=1)
+    pretrain_steps: int = Field(default=480, ge=1)
+    first_round_steps: int = Field(default=60, ge=1)
     modality_dropout: float = Field(default=0.25, ge=0, lt=1)
 
 
@@ -218,7 +230,7 @@ class Strategy(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(default=8, ge=1)
     public_samples: int = Field(default=0, ge=0)
-    aggregator: Plugin = Plugin(name="entropy_product")
+    aggregator: Plugin = Plugin(name="entropy_mean")
     codec: CodecName = "float16"
     temperature: float = Field(default=2.0, gt=0, le=100)
     publish: Literal["teacher", "ensemble", "mix"] = "ensemble"

@@ -195,12 +195,13 @@ def _prepare_teacher(
 ) -> tuple[Distiller, dict[str, Any]]:
     experiment = placement.experiment
     learner = make_teacher(experiment, placement.federation)
-    teacher = Distiller(learner, total_rounds=experiment.strategy.rounds)
+    done = 0 if checkpoint is None else checkpoint.federation.round
+    teacher = Distiller(learner, total_rounds=experiment.strategy.rounds, round=done)
     if checkpoint is not None:
         learner.load_state(checkpoint.teacher)
         return teacher, checkpoint.findings
     watch.progress("teacher", 0, 1)
-    pretrain(learner, experiment.teaching.pretrain_rounds)
+    pretrain(learner, experiment.teaching.pretrain_steps)
     return teacher, {"teacher_before": teacher.evaluate(common).to_dict()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +54,15 @@ def make_teacher(experiment: Experiment, federation: Path) -> Learner:
     )
 
 
-def pretrain(teacher: Learner, rounds: int) -> None:
-    """Train the teacher on the server's own labels, before any client is asked."""
-    for _ in range(rounds):
-        teacher.learn(None, total_rounds=rounds)
+# Looks at the validation passes while the teacher is trained on its own labels.
+PRETRAIN_CHECKS = 8
+
+
+def pretrain(teacher: Learner, num_steps: int) -> None:
+    """Train the teacher on the server's own labels, before any client is asked, and keep the best by validation."""
+    bounds = [num_steps * part // PRETRAIN_CHECKS for part in range(PRETRAIN_CHECKS + 1)]
+    for first, last in pairwise(bounds):
+        teacher.learn(None, num_steps=last - first, total_steps=num_steps)
     teacher.model.load_state_dict(teacher.best_model)
     teacher.begin_phase()
 
@@ -67,10 +73,12 @@ class Distiller:
     Args:
         learner: the teacher, pretrained.
         total_rounds: of the federation.
+        round: rounds of the federation that it has behind it.
     """
 
-    def __init__(self, learner: Learner, *, total_rounds: int) -> None:
+    def __init__(self, learner: Learner, *, total_rounds: int, round: int = 0) -> None:
         self.learner = learner
+        self.round = round
         self.total_rounds = total_rounds
         self.num_examples = len(learner.material.train)
 
@@ -80,7 +88,10 @@ class Distiller:
 
     def learn(self, ensemble: SoftLabels | None) -> None:
         """A round of optimizer steps on its own labels and on the ensemble."""
-        self.learner.learn(ensemble, total_rounds=self.total_rounds)
+        self.round += 1
+        training = self.learner.training
+        num_steps, total_steps = training.steps(self.round), training.total_steps(self.total_rounds)
+        self.learner.learn(ensemble, num_steps=num_steps, total_steps=total_steps)
 
     def evaluate(self, recording: Recording) -> BeamMetrics:
         """Score the teacher that validated best on every window of a labelled recording."""

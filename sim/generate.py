@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from clients.sensing.recording import write_recording
 from configs.schema import StreetData, World
 from configs.seeding import rng_for
 from sim.channel import beam_power
-from sim.partition import carve_validation
+from sim.partition import carve_validation, fresh_folder
 from sim.scene import draw_scene
 from sim.sensors import SENSORS
 
@@ -108,7 +106,7 @@ def write_street(
     """
     parts = plan_federation(data, seed=seed)
     jobs = [_Job(data.world, seed, part, index) for part in parts for index in range(part.num_passes)]
-    with _fresh_folder(folder) as draft, _results(jobs, workers) as results:
+    with fresh_folder(folder) as draft, _results(jobs, workers) as results:
         counted = _counted(results, len(jobs), progress)
         for part in parts:
             _write_part(part, draft / part.folder, [next(counted) for _ in range(part.num_passes)])
@@ -211,23 +209,3 @@ def _write_part(part: Part, folder: Path, made: Sequence[Frames]) -> None:
         power=np.concatenate([frames["power"] for frames in made]).astype(np.float32) if part.is_labelled else None,
         splits=part.splits,
     )
-
-
-@contextmanager
-def _fresh_folder(folder: Path) -> Iterator[Path]:
-    """A temporary sibling that takes the folder's name at the end, or vanishes on an error.
-
-    Raises:
-        ValueError: the folder exists.
-    """
-    if folder.exists():
-        raise ValueError(f"{folder}: exists already; delete it or name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield draft
-        draft.chmod(0o755)
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise

@@ -142,6 +142,27 @@ class ExampleWeighted:
 
 
 @dataclass(frozen=True)
+class EntropyMean:
+    """Mean in which a client counts, sample by sample, by how certain it is.
+
+    Source: entropy weights as in FedGEMS, arXiv 2110.11027; presumes answers that are calibrated.
+
+    Attributes:
+        exponent: of the confidence, > 0; larger lets the certain dominate.
+    """
+
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_exponent(self.exponent)
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
+        """The entropy-weighted mean per sample."""
+        votes = align(contributions)
+        return weighted_mean(votes, confidence(votes.probs, self.exponent))
+
+
+@dataclass(frozen=True)
 class EntropyProduct:
     """Product of experts in which a client counts, sample by sample, by how certain it is.
 
@@ -155,10 +176,14 @@ class EntropyProduct:
     exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.exponent > 0:
-            raise ValueError(f"exponent: must be > 0, got {self.exponent}")
+        _check_exponent(self.exponent)
 
     def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
         """The entropy-weighted product per sample."""
         votes = align(contributions)
         return weighted_product(votes, confidence(votes.probs, self.exponent))
+
+
+def _check_exponent(exponent: float) -> None:
+    if not (isinstance(exponent, (int, float)) and exponent > 0):
+        raise ValueError(f"exponent: must be > 0, got {exponent!r}")

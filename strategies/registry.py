@@ -18,6 +18,7 @@ from typing import Any
 AGGREGATORS: dict[str, str] = {
     "mean": "strategies.aggregation:Mean",
     "example_weighted": "strategies.aggregation:ExampleWeighted",
+    "entropy_mean": "strategies.aggregation:EntropyMean",
     "entropy_product": "strategies.aggregation:EntropyProduct",
 }
 STRATEGIES: dict[str, str] = {

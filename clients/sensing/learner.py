@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clients.sensing.calibration import fit_temperature
 from clients.sensing.learning import cosine, take_steps, window_batches
 from clients.sensing.metrics import BeamMetrics, rank_beams, top_k
 from clients.sensing.recording import Recording
@@ -88,6 +89,7 @@ class Progress:
         stalled: rounds since the best score.
         best_score: mean Top-5 over horizons on the validation windows, the best so far; -1 before the first.
         best_round: when that was.
+        confidence_temperature: that makes the tracker's certainty fit its validation windows.
     """
 
     round: int = 0
@@ -96,6 +98,7 @@ class Progress:
     stalled: int = 0
     best_score: float = -1.0
     best_round: int = 0
+    confidence_temperature: float = 1.0
 
 
 class Learner:
@@ -141,12 +144,13 @@ class Learner:
         self.progress.steps = 0
         self.progress.rate_factor = 1.0
 
-    def learn(self, targets: Targets | None, *, total_rounds: int) -> float:
+    def learn(self, targets: Targets | None, *, num_steps: int, total_steps: int) -> float:
         """One round of optimizer steps, digesting targets and revisiting own labels, then a validation.
 
         Args:
             targets: soft labels of public samples; without any, every step goes to own labels.
-            total_rounds: of this phase; the schedule ends there.
+            num_steps: in this round.
+            total_steps: in this phase; the schedule ends there.
 
         Returns:
             The mean loss.
@@ -158,9 +162,9 @@ class Learner:
         training = self.training
         rng = rng_for(self.seed, self.name, "round", self.progress.round)
         has_targets = targets is not None and len(targets.sample_ids) > 0
-        num_digest = round(training.steps_per_round * training.digest_share) if has_targets else 0
-        is_digest = rng.permutation(np.arange(training.steps_per_round) < num_digest)
-        rates = [self._rate(step, total_rounds) for step in range(training.steps_per_round)]
+        num_digest = round(num_steps * training.digest_share) if has_targets else 0
+        is_digest = rng.permutation(np.arange(num_steps) < num_digest)
+        rates = [self._rate(self.progress.steps + step, total_steps) for step in range(num_steps)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(self.seed, self.name, "dropout", self.progress.round))
             self.model.train()
@@ -172,7 +176,7 @@ class Learner:
             )
         if not np.isfinite(loss):
             raise ValueError(f"{self.name}: the loss is {loss}; lower the learning rate")
-        self.progress.steps += training.steps_per_round
+        self.progress.steps += num_steps
         self._validate()
         return loss
 
@@ -187,9 +191,13 @@ class Learner:
         return logits
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
-        """(N, H, B) probabilities for public samples, at a temperature."""
+        """(N, H, B) probabilities for public samples, calibrated on the validation windows, then softened.
+
+        Without calibration an overconfident learner outvotes the others (see `strategies.aggregation`).
+        """
         logits = self.predict(self.material.public, self.material.public_starts[sample_ids], best=False)
-        probs: NDArray[np.float32] = torch.softmax(logits / temperature, dim=-1).numpy()
+        softness = temperature * self.progress.confidence_temperature
+        probs: NDArray[np.float32] = torch.softmax(logits / softness, dim=-1).numpy()
         return probs
 
     def evaluate(self, recording: Recording, starts: NDArray[np.int64]) -> BeamMetrics:
@@ -247,17 +255,22 @@ class Learner:
         logits: Tensor = model(windows, present)
         return logits
 
-    def _rate(self, step: int, total_rounds: int) -> float:
+    def _rate(self, taken: int, total_steps: int) -> float:
         training = self.training
         if training.schedule == "cosine":
-            taken = self.progress.steps + step
-            return training.learning_rate * cosine(taken, total_rounds * training.steps_per_round)
+            return training.learning_rate * cosine(taken, total_steps)
         return training.learning_rate * (self.progress.rate_factor if training.schedule == "plateau" else 1.0)
 
     def _validate(self) -> None:
         """Keep the tracker if its validation windows say that it is the best so far; without any, keep the last."""
-        progress = self.progress
-        score = self._validation_score()
+        progress, starts = self.progress, self.material.validation
+        score = progress.best_score
+        if len(starts):
+            recording, task = self.material.recording, self.model.task
+            logits = predict(self.model, recording, starts)
+            beams = recording.beams(starts, task.num_frames, task.num_future)
+            progress.confidence_temperature = fit_temperature(logits, torch.from_numpy(beams))
+            score = _mean_top5(logits.numpy(), beams)
         if score >= progress.best_score:
             progress.best_score, progress.best_round, progress.stalled = score, progress.round, 0
             self.best_model = _copy(self.model)
@@ -266,13 +279,9 @@ class Learner:
         if progress.stalled > PLATEAU_PATIENCE:
             progress.rate_factor, progress.stalled = progress.rate_factor / 2.0, 0
 
-    def _validation_score(self) -> float:
-        starts, recording, task = self.material.validation, self.material.recording, self.model.task
-        if len(starts) == 0:
-            return self.progress.best_score
-        scores = predict(self.model, recording, starts).numpy()
-        beams = recording.beams(starts, task.num_frames, task.num_future)
-        return float(np.mean([top_k(rank_beams(scores[:, h]), beams[:, h], 5) for h in range(task.num_horizons)]))
+
+def _mean_top5(scores: NDArray[np.floating], beams: NDArray[np.int64]) -> float:
+    return float(np.mean([top_k(rank_beams(scores[:, h]), beams[:, h], 5) for h in range(beams.shape[1])]))
 
 
 def _copy(model: BeamTracker) -> dict[str, Tensor]:
