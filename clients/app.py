@@ -25,7 +25,7 @@ from clients.training import make_learner
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
 from strategies.labels import SoftLabels
-from strategies.wire import Header, Reply, Request, WireError, pack_replies, unpack_header, unpack_requests
+from strategies.wire import NO_TARGETS, Header, Reply, Request, WireError, pack_replies, unpack_header, unpack_requests
 
 # Flower's code for "the ClientApp raised".
 CLIENT_APP_RAISED = 2
@@ -110,12 +110,13 @@ def take_round(desk: Desk, request: Request) -> Reply:
     experiment, memory = desk.placement.experiment, desk.memory()
     learner = make_learner(desk.profile, experiment)
     state = memory.load(before_round=desk.header.round)
-    known_round, targets = 0, None
+    known_round, targets = NO_TARGETS, None
     if state is not None:
         learner.load_state(state["learner"])
         known_round, targets = state["known_round"], _targets_from(state["targets"], desk.header.temperature)
     if known_round < request.known_round:
-        return Reply(error="holds no targets any more; its memory was lost", facts={"known_round": known_round})
+        error = f"holds the targets up to round {known_round} only, its memory was lost; it gets them again"
+        return Reply(error=error, facts={"known_round": known_round})
     if request.targets is not None:
         targets = request.targets if targets is None else targets.update(request.targets)
     loss = _learn(learner, targets, desk.header.round, experiment.strategy.rounds)

@@ -221,6 +221,7 @@ class Strategy(Section):
         codec: how soft labels travel.
         temperature: of all soft labels on the wire, and of the distillation loss.
         publish: what the server broadcasts.
+        teacher_starts: whether the pretrained teacher's soft labels for the public set are the targets of round 1.
         teacher_votes: whether the teacher's own answer is one of the contributions.
         mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
         round_timeout_s: after this long a client that has not answered is recorded as missing.
@@ -234,6 +235,7 @@ class Strategy(Section):
     codec: CodecName = "float16"
     temperature: float = Field(default=2.0, gt=0, le=100)
     publish: Literal["teacher", "ensemble", "mix"] = "ensemble"
+    teacher_starts: bool = True
     teacher_votes: bool = True
     mix: float = Field(default=0.5, ge=0, le=1)
     round_timeout_s: float = Field(default=600.0, gt=0)

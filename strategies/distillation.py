@@ -31,6 +31,7 @@ from strategies.labels import Contribution, SoftLabels, empty_labels, normalise_
 from strategies.sampling import choose_samples
 from strategies.wire import (
     HELLO,
+    NO_TARGETS,
     ROUND,
     Header,
     Reply,
@@ -67,7 +68,7 @@ class FederationState:
     Attributes:
         round: rounds completed.
         cache: the targets published.
-        known_rounds: client -> it holds the targets up to this round.
+        known_rounds: client -> it holds the targets up to this round; a client that holds none is not in it.
         ensembles: aggregated answers so far, which the teacher learns from.
     """
 
@@ -161,6 +162,12 @@ class DistillationStrategy(Strategy):
         probs = normalise_rows((1.0 - mix) * ensemble.probs + mix * taught.probs)
         return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)
 
+    def first_targets(self) -> SoftLabels | None:
+        """What clients digest in round 1, before anyone has answered; None for nothing."""
+        if not self.settings.teacher_starts:
+            return None
+        return self.teacher.answer(np.arange(self.num_public), self.settings.temperature)
+
     # The protocol.
 
     def meet(self, grid: Grid, *, num_nodes: int, timeout: float) -> dict[str, Member]:
@@ -219,11 +226,13 @@ class DistillationStrategy(Strategy):
     def run_round(self, grid: Grid, round_number: int, timeout: float) -> RoundAccount:
         """One round; afterwards ``state`` holds everything that the next one needs."""
         clock = _Clock()
+        if round_number == 1 and (first := self.first_targets()) is not None:
+            self.state.cache = self.state.cache.publish(first, 0)
         asked = self.choose_samples(round_number)
         members = {client: member for clients in self.nodes.values() for client, member in clients.items()}
         requests = {}
         for client in members:
-            known = self.state.known_rounds.get(client, 0)
+            known = self.state.known_rounds.get(client, NO_TARGETS)
             requests[client] = Request(self.state.cache.newer_than(known), asked, known)
         answers = self.ask(grid, ROUND, requests, round_number=round_number, timeout=timeout)
         clock.lap("clients")
@@ -250,8 +259,11 @@ class DistillationStrategy(Strategy):
         return RoundAccount(round_number, clients, len(asked), 0 if ensemble is None else len(ensemble), clock.laps)
 
     def _note_known_round(self, client: str, reply: Reply, round_number: int) -> None:
-        """After an answer the client holds everything published before this round, unless it says otherwise."""
-        self.state.known_rounds[client] = int(reply.facts.get("known_round", round_number - 1))
+        """After an answer the client holds everything published before this round, unless it says that it has less."""
+        known = reply.facts.get("known_round", round_number - 1)
+        if not isinstance(known, int) or not NO_TARGETS <= known < round_number:
+            raise WireError(f"known_round must be a round from {NO_TARGETS} to {round_number - 1}, got {known!r}")
+        self.state.known_rounds[client] = known
 
     def _ask_nodes(
         self, grid: Grid, kind: str, requests: Mapping[int, Mapping[str, Request]], round_number: int, end: float

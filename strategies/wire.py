@@ -28,6 +28,9 @@ HELLO = "query.hello"
 BASELINES = "train.baselines"
 ROUND = "train.round"
 
+# The newest targets of a client that holds none; those of round 0 are published before anyone has answered.
+NO_TARGETS = -1
+
 
 class WireError(ValueError):
     """A message that is not what the protocol says; the text says what is wrong."""
@@ -66,7 +69,7 @@ class Request:
 
     targets: SoftLabels | None
     ask: NDArray[np.int64]
-    known_round: int = 0
+    known_round: int = NO_TARGETS
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def unpack_requests(content: RecordDict, *, num_horizons: int, num_beams: int) -
         requests[client] = Request(
             targets=None if targets is None else unpack_labels(targets, header, num_horizons, num_beams),
             ask=np.empty(0, np.int64) if ask is None else _ids(ask),
-            known_round=int(facts.get("known_round", 0)),  # type: ignore[arg-type]
+            known_round=int(facts.get("known_round", NO_TARGETS)),  # type: ignore[arg-type]
         )
     return requests
 

@@ -26,4 +26,5 @@ def fit_temperature(logits: Tensor, beams: Tensor) -> float:
     """
     flat, labels = logits.flatten(0, 1), beams.flatten()
     losses = torch.stack([functional.cross_entropy(flat / temperature, labels) for temperature in CANDIDATES])
-    return CANDIDATES[int(losses.argmin())]
+    best: float = CANDIDATES[int(losses.argmin())]
+    return best

@@ -1,0 +1,299 @@
+"""The one seam where a run meets an engine: Flower's simulation runtime on Ray, or this process.
+
+Both engines give a node the same config (``partition-id``, ``num-partitions``), keep its `Context.state` between
+messages, answer a failing handler with an error reply and leave that client's state as it was before the message.
+
+What Ray asks of a ClientApp: it travels to a worker with every message. Functions and classes that can be imported go
+by name, and the workers import what this process imports, this checkout first. Everything else (closures, lambdas)
+goes by value: keep settings in closures small, and caches that should outlive a message in an importable module.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import PARTITION_ID_KEY, ErrorCode
+from flwr.serverapp import Grid, ServerApp
+
+from configs.schema import Engine
+from sim.inline import GuardedApp, error_reply, run_inline
+
+if TYPE_CHECKING:
+    from flwr.server.superlink.fleet.vce.backend.backend import Backend, BackendConfig
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+FLOWER_VERSION = "1.41."
+"""The Flower whose runtime is repaired here: its private names may move in the next."""
+POLL_S = 0.5
+"""How often a waiting thread looks whether the run is over."""
+MAX_WORKERS = 4096
+"""Threads that may wait for clients; Flower starts as many as it has workers."""
+
+
+def offline_environment() -> dict[str, str]:
+    """Environment variables for a run that calls nobody and shares its cores well.
+
+    A `RAY_ADDRESS` that is set already is kept, so that a run can go to a Ray cluster (all of it: ``engine.workers``
+    counts only for a Ray that starts here). Its machines need this checkout and the data at the same paths.
+    """
+    return {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "local"),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a client that reserves no GPU still sees it
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def launch(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, engine: Engine) -> None:
+    """Run a federation to its end.
+
+    Args:
+        server_app: its main gets a grid with ``num_nodes`` nodes and an empty run config.
+        client_app: what every node runs.
+        num_nodes: number of virtual nodes; partition ids are 0 to ``num_nodes - 1``, node ids are arbitrary.
+        engine: where the nodes run.
+
+    Raises:
+        ValueError: the engine cannot run this.
+        RuntimeError: the engine broke down.
+        BaseException: whatever the ServerApp raised.
+    """
+    if num_nodes < 1:
+        raise ValueError(f"data.nodes: expected at least one node, got {num_nodes}")
+    if engine.name == "inline":
+        run_inline(server_app, client_app, num_nodes=num_nodes)
+    else:
+        _run_ray(
+            server_app, client_app, num_nodes=num_nodes, num_workers=min(engine.workers or _num_cores(), num_nodes)
+        )
+
+
+class RunOverError(RuntimeError):
+    """The run was interrupted, or its engine broke down: nobody will answer the ServerApp any more."""
+
+
+def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, num_workers: int) -> None:
+    with _environment(offline_environment()):
+        import ray
+        from flwr.simulation import run_simulation
+
+        _check_ray(client_app)
+        is_over = threading.Event()
+        failures: list[BaseException] = []
+        init_args: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        if os.environ["RAY_ADDRESS"] == "local":
+            init_args["num_cpus"] = num_workers
+        try:
+            with _quiet_flower(), _repaired_flower(is_over):
+                run_simulation(
+                    server_app=_watched(server_app, num_nodes=num_nodes, is_over=is_over, failures=failures),
+                    client_app=GuardedApp(client_app),
+                    num_supernodes=num_nodes,
+                    backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": init_args},
+                )
+        except RuntimeError as error:
+            cause = _first_cause(error)
+            raise RuntimeError(f"engine.name=ray: {type(cause).__name__}: {cause}") from error
+        finally:
+            is_over.set()
+            ray.shutdown()
+    if failures:
+        raise failures[0]
+
+
+def _watched(
+    server_app: ServerApp, *, num_nodes: int, is_over: threading.Event, failures: list[BaseException]
+) -> ServerApp:
+    """A ServerApp that starts when all nodes are there and says when it is over, and why."""
+    watched = ServerApp()
+
+    @watched.main()
+    def main(grid: Grid, context: Context) -> None:
+        try:
+            while len(list(grid.get_node_ids())) < num_nodes:  # Flower registers them after it has called main
+                time.sleep(0.01)
+            server_app(grid, context)
+        except BaseException as error:  # a SystemExit would end this thread, and the run, without a word
+            failures.append(error)
+        finally:
+            is_over.set()
+
+    return watched
+
+
+@contextmanager
+def _repaired_flower(is_over: threading.Event) -> Iterator[None]:
+    """Flower's simulation runtime without its traps, for the time of a run.
+
+    Stock flwr 1.41 hands messages to a dead worker again and again, serves at most ``cores + 4`` or 32 clients at a
+    time, waits for a client that will never answer and leaves the ServerApp behind when it breaks down.
+    """
+    fleet = "flwr.server.superlink.fleet.vce"
+    replacements: list[tuple[str, str, object]] = [
+        ("flwr.supercore.telemetry", "FLWR_TELEMETRY_ENABLED", "0"),  # the variable was read when flwr was imported
+        (f"{fleet}.vce_api", "ThreadPoolExecutor", partial(ThreadPoolExecutor, max_workers=MAX_WORKERS)),
+        (f"{fleet}.backend.raybackend", "RayBackend", _sturdy_backend(is_over)),
+        ("flwr.simulation.run_simulation", "InMemoryGrid", _closing_grid(is_over)),
+    ]
+    with ExitStack() as repairs:
+        for module, name, replacement in replacements:
+            owner = import_module(module)
+            repairs.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, replacement)
+        yield
+
+
+def _closing_grid(is_over: threading.Event) -> type[Grid]:
+    """Flower's grid, but a ServerApp that waits for replies learns that the run is over."""
+    from flwr.superlink.grid import InMemoryGrid
+
+    class ClosingGrid(InMemoryGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            if is_over.is_set():
+                raise RunOverError("engine.name=ray: Ray has stopped; softbeam resume goes on from the last round")
+            return super().pull_messages(message_ids)
+
+    return ClosingGrid
+
+
+def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
+    """Flower's Ray backend, but a dead worker is replaced and no client can hold up the end of the run."""
+    import ray
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+    machines: Callable[[], list[dict[str, Any]]] = ray.nodes
+
+    class SturdyBackend(RayBackend):
+        def init_ray(self, backend_config: BackendConfig) -> None:
+            # Flower passes PYTHONPATH by a runtime environment, with which Ray cannot use the workers it prestarted.
+            ray.init(**cast(dict[str, Any], backend_config["init_args"]))
+
+        def build(self, app_fn: Callable[[], ClientApp]) -> None:
+            self.actor_kwargs = {"on_actor_init_fn": _start_of_worker(_pickled(app_fn))}
+            super().build(app_fn)
+
+        def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
+            pool: Any = self.pool
+            actor: Any = pool.pool.pop()  # there are as many threads as actors
+            partition = str(context.node_config[PARTITION_ID_KEY])
+            try:
+                for _ in range(2):
+                    try:
+                        answer = actor.run.remote(self.app_fn, message, partition, context)
+                        while not ray.wait([answer], timeout=POLL_S)[0]:
+                            if is_over.is_set() or not any(machine["Alive"] for machine in machines()):
+                                is_over.set()
+                                return error_reply(message, "the run has ended", ErrorCode.UNKNOWN), context
+                        _, reply, new_context = ray.get(answer)
+                        return reply, context if reply.has_error() else new_context
+                    except ray.exceptions.RayTaskError as error:  # message, state or reply could not be (un)pickled
+                        return error_reply(message, f"{error}".splitlines()[-1], ErrorCode.UNKNOWN), context
+                    except ray.exceptions.RayError:
+                        actor = pool.create_actor_fn()
+                return error_reply(message, "its worker died, twice", ErrorCode.CLIENT_APP_CRASHED), context
+            finally:
+                pool.pool.append(actor)
+
+        def terminate(self) -> None:
+            is_over.set()
+            deadline = time.monotonic() + 5 * POLL_S
+            while self.pool and len(self.pool.pool) < self.pool.num_actors and time.monotonic() < deadline:
+                time.sleep(0.01)  # shutting Ray down under a waiting thread can abort the process
+            ray.shutdown()
+
+    return SturdyBackend
+
+
+def _start_of_worker(app: bytes) -> Callable[[], None]:
+    """What a worker does first: import as this process does, this checkout before all, and load the pickled ``app``.
+
+    Left alone, a worker searches the folder that the run was started from before anything else, and would take
+    another ``clients`` that lies there.
+    """
+    paths = list(dict.fromkeys([str(CHECKOUT), *sys.path]))
+
+    def start() -> None:
+        sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
+        with suppress(Exception):  # the first message meets the same error and reports it
+            pickle.loads(app)  # takes seconds where it imports torch; the server pretrains meanwhile
+
+    return start
+
+
+def _check_ray(client_app: ClientApp) -> None:
+    import ray
+
+    if not version("flwr").startswith(FLOWER_VERSION):
+        raise ValueError(
+            f"engine.name: ray needs flwr {FLOWER_VERSION}*, found {version('flwr')}; "
+            'pip install "flwr>=1.41,<1.42" or take engine.name=inline'
+        )
+    if ray.is_initialized():
+        raise ValueError("engine.name: Ray already runs in this process; call ray.shutdown() before the run")
+    try:
+        _pickled(client_app)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise ValueError(f"client_app: cannot be pickled, so no Ray worker can run it: {error}") from error
+
+
+def _pickled(value: object) -> bytes:
+    from ray.cloudpickle import dumps
+
+    pickled: bytes = dumps(value)  # type: ignore[no-untyped-call]
+    return pickled
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """Only errors from Flower's logger, unless the user has chosen a level."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    if "FLWR_LOG_LEVEL" not in os.environ:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

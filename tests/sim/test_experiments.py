@@ -1,0 +1,327 @@
+"""A whole experiment, from config to run folder, in this process."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from flwr.app import Array, Context, Message
+from flwr.clientapp import ClientApp
+
+from clients.app import build_app as build_client_app
+from clients.profile import client_folders
+from configs.loading import load_experiment
+from configs.placement import Placement
+from configs.schema import Engine, Experiment
+from server.app import Watch, check_plugins
+from server.app import build_app as build_server_app
+from server.checkpoint import load_checkpoint
+from server.recorder import read_rounds
+from sim.experiments import read_run, resume_experiment, run_experiment
+from sim.federation import ensure_federation
+from sim.inline import run_inline
+from sim.launch import launch
+from tests.conftest import tiny_experiment, tiny_values
+
+METRICS = {"top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"}
+
+
+def quiet(phase: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def place(experiment: Experiment, run: Path) -> Placement:
+    run.mkdir(parents=True, exist_ok=True)
+    federation, _ = ensure_federation(experiment)
+    return Placement(experiment, federation, run, run)
+
+
+def run_apps(placement: Placement, client_app: ClientApp | None = None, shuffle_seed: int | None = None) -> None:
+    run_inline(
+        build_server_app(placement),
+        client_app or build_client_app(placement),
+        num_nodes=len(client_folders(placement.federation)),
+        shuffle_seed=shuffle_seed,
+    )
+
+
+def outcome(run: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """What must be equal to the bit: the targets, and every line of the record but its seconds."""
+    checkpoint = load_checkpoint(run)
+    assert checkpoint is not None and checkpoint.federation.cache.labels is not None
+    lines = read_rounds(run)
+    for line in lines:
+        del line["seconds"]
+        for client in line["clients"].values():
+            del client["seconds"]
+    return checkpoint.federation.cache.labels.probs, lines
+
+
+def assert_same_outcome(one: Path, other: Path) -> None:
+    np.testing.assert_array_equal(outcome(one)[0], outcome(other)[0])
+    assert outcome(one)[1] == outcome(other)[1]
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTBEAM_HOME", str(home))
+        out = tmp_path_factory.mktemp("runs")
+        return run_experiment(tiny_experiment(), plugins=out, out=out, progress=quiet)
+
+
+def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert set(summary) == {
+        "experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds",
+    }  # fmt: skip
+    assert set(summary["seconds"]) == {"data", "start", "rounds", "total"}
+    assert [client["id"] for client in summary["clients"]] == ["000-gps", "001-gps", "002-lidar"]
+    for client in summary["clients"]:
+        assert set(client) == {
+            "id", "modality", "parameters", "passes", "local", "offline_kd", "federated",
+            "uplink_bytes", "downlink_bytes", "refused",
+        }  # fmt: skip
+        for arm in ("local", "offline_kd", "federated"):
+            assert set(client[arm]) == METRICS
+            assert all(len(values) == 4 for values in client[arm].values())
+            assert all(0 <= value <= 1 for name in METRICS - {"power_loss_db"} for value in client[arm][name])
+    assert set(summary["teacher"]) == {"parameters", "before", "after"}
+    assert len((finished / "rounds.jsonl").read_text().splitlines()) == summary["rounds"] == 3
+    for name in ("experiment.yaml", "environment.json", "summary.csv", "report.html", "checkpoint/state.pt"):
+        assert (finished / name).is_file(), name
+
+
+def test_the_snapshot_in_the_run_folder_is_the_experiment(finished: Path) -> None:
+    assert load_experiment(finished / "experiment.yaml") == tiny_experiment()
+
+
+def test_the_same_experiment_gives_the_same_bits_with_nodes_and_replies_shuffled(
+    finished: Path, tmp_path: Path
+) -> None:
+    placement = place(tiny_experiment(), tmp_path / "shuffled")
+    run_apps(placement, shuffle_seed=5)
+    assert_same_outcome(finished, placement.run)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_same_bits_as_this_process(finished: Path, tmp_path: Path, workers: int) -> None:
+    placement = place(tiny_experiment(), tmp_path / "ray")
+    launch(
+        build_server_app(placement),
+        build_client_app(placement),
+        num_nodes=3,
+        engine=Engine(name="ray", workers=workers),
+    )
+    assert_same_outcome(finished, placement.run)
+
+
+def test_a_run_that_is_killed_and_resumed_ends_as_if_nothing_had_happened(finished: Path, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    placement = place(tiny_experiment(), tmp_path / "killed")
+    inner = build_client_app(placement)
+
+    def dies_in_round_3(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "train.round" and message.content["header"]["round"] == 3:
+            raise Killed
+        return inner(message, context)
+
+    with pytest.raises(Killed):
+        run_apps(placement, client_app=wrap(dies_in_round_3))
+    assert [line["round"] for line in read_rounds(placement.run)] == [1, 2]
+    run_apps(placement)
+    assert_same_outcome(finished, placement.run)
+
+
+def test_resume_of_a_finished_run_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / finished.name
+    shutil.copytree(finished, copy)
+    resume_experiment(copy, quiet)
+    assert_same_outcome(finished, copy)
+
+
+def test_resume_of_a_folder_that_is_no_run_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not the folder of a run"):
+        read_run(tmp_path)
+
+
+def test_bytes_in_the_record_are_those_of_the_messages_which_hold_neither_weights_nor_frames(
+    finished: Path, tmp_path: Path
+) -> None:
+    placement = place(tiny_experiment(), tmp_path / "watched")
+    inner = build_client_app(placement)
+    seen: list[tuple[Message, Message]] = []
+
+    def watching(message: Message, context: Context) -> Message:
+        reply = inner(message, context)
+        seen.append((message, reply))
+        return reply
+
+    run_apps(placement, client_app=wrap(watching))
+    counted = {"up": 0, "down": 0}
+    for message, reply in seen:
+        assert not reply.has_error()
+        for direction, content in (("down", message.content), ("up", reply.content)):
+            for name, record in content.array_records.items():
+                assert name.rpartition("/")[2] in {"targets", "ask", "labels"}
+                assert set(record) <= {"ids", "values"}
+                if "values" in record:
+                    probs = record["values"].numpy().astype(np.float64)
+                    # Distributions over 64 beams at 4 horizons: no weights, no frames.
+                    assert probs.shape == (len(record["ids"].numpy()), 4, 64)
+                    np.testing.assert_allclose(probs.sum(axis=-1), 1.0, atol=2e-2)
+                if message.metadata.message_type == "train.round":
+                    counted[direction] += sum(len(array.data) for array in record.values())
+            for record in content.config_records.values():
+                assert all(not isinstance(value, bytes) for value in record.values())
+            for record in content.metric_records.values():
+                # A number, or one per horizon: too little to hide a model in.
+                assert all(isinstance(value, (int, float)) or len(value) == 4 for value in record.values())
+    recorded = read_rounds(placement.run)
+    for direction, key in (("up", "uplink_bytes"), ("down", "downlink_bytes")):
+        total = sum(client[key] for line in recorded for client in line["clients"].values())
+        assert total == pytest.approx(counted[direction], rel=0.01)
+        assert total > 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda reply: None, "expected a Message"),
+        (lambda reply: spoil_values(reply, lambda values: np.full_like(values, np.nan)), "finite"),
+        (lambda reply: spoil_values(reply, lambda values: values[:, :2]), "shape"),
+        (lambda reply: spoil_values(reply, lambda values: values * 9 + 1), "logits|sum"),
+        (lambda reply: spoil_ids(reply, lambda ids: ids + 100_000), "not asked for"),
+        (lambda reply: spoil_ids(reply, lambda ids: ids[::-1].copy()), "increasing"),
+        (lambda reply: exec("raise MemoryError('sensor on fire')"), "sensor on fire"),
+    ],
+    ids=["nothing", "NaN", "wrong shape", "logits", "wrong ids", "unsorted ids", "raises"],
+)
+def test_a_client_that_misbehaves_is_recorded_and_the_others_go_on(
+    spoil: Callable[[Message], Message | None], problem: str, tmp_path: Path
+) -> None:
+    placement = place(tiny_experiment(rounds=2), tmp_path / "run")
+    inner = build_client_app(placement)
+
+    def one_is_bad(message: Message, context: Context) -> Message | None:
+        reply = inner(message, context)
+        bad = context.node_config["partition-id"] == 1 and message.metadata.message_type == "train.round"
+        return spoil(reply) if bad else reply
+
+    run_apps(placement, client_app=wrap(one_is_bad))
+    for line in read_rounds(placement.run):
+        assert re.search(problem, line["clients"]["001-gps"]["problem"])
+        assert line["clients"]["000-gps"]["problem"] == line["clients"]["002-lidar"]["problem"] == ""
+        assert line["num_targets"] == 24
+    summary = json.loads((placement.run / "summary.json").read_text())
+    assert [client["refused"] for client in summary["clients"]] == [0, 2, 0]
+
+
+def test_a_client_whose_memory_is_lost_says_so_and_gets_every_target_again(tmp_path: Path) -> None:
+    placement = place(tiny_experiment(rounds=4), tmp_path / "run")
+    inner = build_client_app(placement)
+
+    def forgetful(message: Message, context: Context) -> Message:
+        here = context.node_config["partition-id"] == 0 and message.metadata.message_type == "train.round"
+        if here and message.content["header"]["round"] == 3:
+            shutil.rmtree(placement.run / "clients" / "000-gps")
+        return inner(message, context)
+
+    run_apps(placement, client_app=wrap(forgetful))
+    lines = [line["clients"]["000-gps"] for line in read_rounds(placement.run)]
+    assert ["memory" in line["problem"] for line in lines] == [False, False, True, False]
+    others = [line["clients"]["001-gps"]["downlink_bytes"] for line in read_rounds(placement.run)]
+    assert lines[3]["downlink_bytes"] > others[3]
+
+
+def test_an_aggregator_in_a_file_beside_the_yaml_is_used_by_name(tmp_path: Path) -> None:
+    (tmp_path / "my_rules.py").write_text(
+        "class Loudest:\n"
+        "    def aggregate(self, contributions):\n"
+        "        return max(contributions, key=lambda one: one.num_examples).labels\n"
+    )
+    values = tiny_values(rounds=1, aggregator={"name": "my_rules:Loudest"})
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    experiment = load_experiment(tmp_path / "mine.yaml")
+    run = run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    checkpoint = load_checkpoint(run)
+    assert checkpoint is not None and checkpoint.federation.cache.labels is not None
+    assert len(checkpoint.federation.cache.labels) == 24
+
+
+def test_a_mistake_in_a_plugin_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    experiment = tiny_experiment(aggregator={"name": "entropy_mean", "options": {"exponent": -1}})
+    with pytest.raises(ValueError, match=r"^strategy\.aggregator\.options\.exponent: must be > 0, got -1$"):
+        run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ValueError, match=r"^strategy\.name: unknown name 'nope'"):
+        check_plugins(Placement(tiny_experiment(name="nope"), tmp_path, tmp_path, tmp_path))
+
+
+def test_a_corrupt_array_of_one_client_leaves_the_others_a_federation(tmp_path: Path) -> None:
+    placement = place(tiny_experiment(rounds=1), tmp_path / "run")
+    federation = tmp_path / "federation"
+    shutil.copytree(placement.federation, federation)
+    (federation / "clients" / "000-gps" / "gps.npy").write_bytes(b"not an array")
+    run_apps(Placement(placement.experiment, federation, placement.run, tmp_path))
+    summary = json.loads((placement.run / "summary.json").read_text())
+    assert [client["id"] for client in summary["clients"]] == ["001-gps", "002-lidar"]
+
+
+@pytest.mark.parametrize("publish", ["teacher", "ensemble", "mix"])
+@pytest.mark.parametrize("codec", ["float32", "float16", "uint8"])
+def test_every_way_to_publish_runs_with_every_codec(publish: str, codec: str, tmp_path: Path) -> None:
+    placement = place(tiny_experiment(rounds=2, publish=publish, codec=codec), tmp_path / "run")
+    run_apps(placement)
+    assert [line["num_targets"] for line in read_rounds(placement.run)] == [24, 24]
+
+
+def test_the_progress_ends_where_it_said_it_would(tmp_path: Path) -> None:
+    placement = place(tiny_experiment(rounds=2), tmp_path / "run")
+    seen: list[tuple[str, int, int]] = []
+    watch = Watch(progress=lambda phase, done, total: seen.append((phase, done, total)))
+    run_inline(build_server_app(placement, watch), build_client_app(placement), num_nodes=3)
+    assert seen[-1][1] == seen[-1][2]
+    assert {phase for phase, _, _ in seen} == {"teacher", "local only and offline KD", "federation"}
+
+
+def wrap(handler: Callable[[Message, Context], Message | None]) -> ClientApp:
+    """A ClientApp that answers every message by ``handler``."""
+
+    class Wrapped(ClientApp):
+        def __call__(self, message: Message, context: Context) -> Message:
+            return handler(message, context)  # type: ignore[return-value]
+
+    return Wrapped()
+
+
+def spoil_values(reply: Message, change: Callable[[np.ndarray], np.ndarray]) -> Message:
+    for name, record in reply.content.array_records.items():
+        if name.endswith("/labels"):
+            record["values"] = Array(change(record["values"].numpy()))
+    return reply
+
+
+def spoil_ids(reply: Message, change: Callable[[np.ndarray], np.ndarray]) -> Message:
+    for name, record in reply.content.array_records.items():
+        if name.endswith("/labels"):
+            record["ids"] = Array(change(record["ids"].numpy()))
+    return reply
+
+
+def test_torch_is_left_with_its_global_random_state_untouched(tmp_path: Path) -> None:
+    placement = place(tiny_experiment(rounds=1), tmp_path / "run")
+    before = torch.random.get_rng_state().clone()
+    run_apps(placement)
+    assert torch.equal(before, torch.random.get_rng_state())
