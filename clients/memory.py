@@ -39,7 +39,9 @@ class ClientMemory:
             state: dict[str, Any] = torch.load(paths[-1], weights_only=True)
         except Exception as error:
             # torch.load raises whatever the broken byte happened to hit.
-            raise ValueError(f"{paths[-1]}: not readable ({error}); delete it to start this client anew") from error
+            raise ValueError(
+                f"{paths[-1]}: not readable ({type(error).__name__}); delete it to start this client anew"
+            ) from error
         return state
 
     def save(self, state: dict[str, Any], *, round_number: int) -> None:
@@ -48,7 +50,9 @@ class ClientMemory:
         temporary = self.folder / f".{round_number}.{os.getpid()}.tmp"
         torch.save(state, temporary)
         os.replace(temporary, self.folder / f"{round_number:06d}.pt")
-        for path in self._paths()[:-KEPT]:
+        # A later round's state belongs to a course of events that the server has gone back on.
+        newer = [path for path in self._paths() if int(path.stem) > round_number]
+        for path in [*newer, *self._paths()[: -KEPT - len(newer)]]:
             path.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:

@@ -59,7 +59,7 @@ def build_experiment(values: Any, *, origin: str) -> Experiment:
         # JSON mode: lists are accepted for tuples, while "3" is still no integer.
         return Experiment.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        lines = [f"{_dotted(item['loc'])}: {_explain(item)}" for item in error.errors()]
+        lines = [f"{_dotted(item)}: {_explain(item)}" for item in error.errors()]
         raise ValueError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from None
     except TypeError as error:
         raise ValueError(f"{origin}: {error}; use numbers, text, lists and mappings only") from None
@@ -148,8 +148,11 @@ def _set(values: dict[str, Any], override: str) -> None:
             here = here.setdefault(index, {}) if isinstance(here, dict) else here[index]
 
 
-def _dotted(location: tuple[str | int, ...]) -> str:
+def _dotted(item: Any) -> str:
     # The discriminator of `data` appears as a path element of its own; users never wrote it.
+    location: tuple[str | int, ...] = item["loc"]
+    if item["type"].startswith("union_tag"):
+        location = (*location, "", "source")
     parts = [str(part) for index, part in enumerate(location) if not (index == 1 and location[0] == "data")]
     return ".".join(parts) or "experiment"
 
@@ -162,7 +165,21 @@ def _explain(item: Any) -> str:
             return "unknown key; see configs/schema.py for the known ones"
         case "missing":
             return "required, but missing"
+        case "union_tag_invalid":
+            return f"must be one of {item['ctx']['expected_tags']}, got {item['ctx']['tag']!r}"
+        case "union_tag_not_found":
+            return "required, but missing; street or deepsense"
         case "value_error":
             return str(item["ctx"]["error"])
+        case "float_type" | "int_type" if isinstance(value, str) and _is_number(value):
+            return f"must be a number, got the text {value!r}; YAML wants a point in it: write 2.0e-3 for 2e-3"
         case _:
             return str(item["msg"]).replace("Input should be", "must be").replace("Input", "it") + shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

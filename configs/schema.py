@@ -20,7 +20,7 @@ SplitName = Literal["train", "validation", "test"]
 class Section(BaseModel):
     """A part of an experiment: immutable, typed, without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Plugin(Section):
@@ -33,6 +33,12 @@ class Plugin(Section):
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Aggregation(Plugin):
+    """The aggregator; a YAML that gives options alone means the default one."""
+
+    name: str = "entropy_mean"
 
 
 class Task(Section):
@@ -231,7 +237,7 @@ class Strategy(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(default=8, ge=1)
     public_samples: int = Field(default=0, ge=0)
-    aggregator: Plugin = Plugin(name="entropy_mean")
+    aggregator: Aggregation = Aggregation()
     codec: CodecName = "float16"
     temperature: float = Field(default=2.0, gt=0, le=100)
     publish: Literal["teacher", "ensemble", "mix"] = "ensemble"

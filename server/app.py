@@ -27,7 +27,7 @@ from server.teacher import Distiller, make_teacher, pretrain
 from strategies.accounts import Member, break_even_samples
 from strategies.codecs import CODECS
 from strategies.distillation import DistillationStrategy
-from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, find_class
+from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, check_options, find_class
 from strategies.wire import BASELINES, Request, WireError
 
 log = logging.getLogger(__name__)
@@ -94,10 +94,11 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
         **experiment.strategy.options,
     )
     timeout = experiment.strategy.round_timeout_s
-    members = strategy.meet(grid, num_nodes=sum(nodes.count for nodes in experiment.data.nodes), timeout=timeout)
+    members = strategy.letters.meet(
+        grid, num_nodes=sum(nodes.count for nodes in experiment.data.nodes), timeout=timeout
+    )
     start_seconds = time.monotonic() - begin
-    rounds = experiment.strategy.rounds
-    desk = _Desk(strategy, teacher, recorder, common, findings, watch, num_units=3 * rounds * len(members))
+    desk = _Desk(strategy, teacher, recorder, common, findings, watch)
     if "controls" not in findings:
         findings["controls"] = desk.train_controls(grid, members)
         desk.checkpoint()
@@ -138,8 +139,6 @@ class _Desk:
     common: Recording
     findings: dict[str, Any]
     watch: Watch
-    num_units: int
-    done: int = 0
 
     def train_controls(self, grid: Grid, members: dict[str, Member]) -> dict[str, dict[str, Any]]:
         """Let every client train *local only* and *offline KD*; by client, what it reported."""
@@ -147,10 +146,10 @@ class _Desk:
         every_sample = np.arange(self.strategy.num_public)
         targets = self.teacher.answer(every_sample, settings.temperature)
         requests = {client: Request(targets, np.empty(0, np.int64)) for client in members}
-        self.strategy.on_reply = self._counter("local only and offline KD", 2 * settings.rounds)
+        self._count("local only and offline KD", 0, len(members))
         # The controls take two whole federations' worth of steps in one message.
         timeout = 2 * settings.rounds * settings.round_timeout_s
-        answers = self.strategy.ask(grid, BASELINES, requests, round_number=0, timeout=timeout)
+        answers = self.strategy.letters.ask(grid, BASELINES, requests, round_number=0, timeout=timeout)
         controls: dict[str, dict[str, Any]] = {}
         for client, answer in answers.items():
             problem = str(answer) if isinstance(answer, WireError) else answer.error
@@ -160,11 +159,9 @@ class _Desk:
         return controls
 
     def begin_rounds(self) -> None:
-        """Count the rounds from here on, after those that a resumed run has behind it."""
-        settings = self.strategy.settings
-        num_members = self.num_units // (3 * settings.rounds)
-        self.done = num_members * (2 * settings.rounds + self.strategy.state.round)
-        self.strategy.on_reply = self._counter("federation", 1)
+        """Count the answers from here on, after those of the rounds that a resumed run has behind it."""
+        num_members = len(self.strategy.letters.members)
+        self._count("federation", num_members * self.strategy.state.round, num_members * self.strategy.settings.rounds)
 
     def after_round(self, round_number: int, targets: ArrayRecord) -> MetricRecord | None:
         """Record the round, then make it durable."""
@@ -182,12 +179,11 @@ class _Desk:
         state = Checkpoint(self.teacher.learner.state(), self.strategy.state, self.findings)
         save_checkpoint(self.recorder.folder, state)
 
-    def _counter(self, phase: str, units: int) -> Callable[[], None]:
-        def count() -> None:
-            self.done += units
-            self.watch.progress(phase, self.done, self.num_units)
-
-        return count
+    def _count(self, phase: str, done: int, total: int) -> None:
+        """Report progress with every reply from here on."""
+        replies = iter(range(done + 1, total + 1))
+        self.watch.progress(phase, done, total)
+        self.strategy.letters.on_reply = lambda: self.watch.progress(phase, next(replies, total), total)
 
 
 def _prepare_teacher(
@@ -202,6 +198,7 @@ def _prepare_teacher(
         return teacher, checkpoint.findings
     watch.progress("teacher", 0, 1)
     pretrain(learner, experiment.teaching.pretrain_steps)
+    watch.progress("teacher", 1, 1)
     return teacher, {"teacher_before": teacher.evaluate(common).to_dict()}
 
 
@@ -210,9 +207,11 @@ def _find_plugins(placement: Placement) -> tuple[type[Any], Any]:
     folder = placement.plugins
     strategy_class = find_class(strategy.name, STRATEGIES, key="strategy.name", folder=folder)
     aggregator_class = find_class(strategy.aggregator.name, AGGREGATORS, key="strategy.aggregator.name", folder=folder)
-    return strategy_class, build_plugin(
-        aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options"
-    )
+    aggregator = build_plugin(aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options")
+    if not callable(getattr(aggregator, "aggregate", None)):
+        raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate")
+    check_options(strategy_class, strategy.options, key="strategy.options")
+    return strategy_class, aggregator
 
 
 def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:

@@ -68,7 +68,7 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         return Checkpoint(state["teacher"], federation, state["findings"])
     except Exception as error:
         # torch.load raises whatever the broken byte happened to hit.
-        raise ValueError(f"{path}: not a readable checkpoint ({error}); start a new run") from error
+        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); start a new run") from error
 
 
 def _pack(labels: SoftLabels | None) -> dict[str, Any] | None:

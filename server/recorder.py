@@ -109,10 +109,14 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def metrics_of(values: Mapping[str, Any], prefix: str) -> dict[str, Any] | None:
-    """The metrics that stand under ``prefix.`` in a flat mapping; None if there are none."""
+def metrics_of(values: Mapping[str, Any], prefix: str) -> dict[str, list[float]] | None:
+    """The metrics that stand under ``prefix`` in a client's flat mapping; None if they are not all there."""
     found = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-    return found or None
+    try:
+        metrics = BeamMetrics.from_dict(found).to_dict()
+    except TypeError:
+        return None
+    return metrics if len({len(row) for row in metrics.values()}) == 1 else None
 
 
 def _client_line(entry: ClientRound) -> dict[str, Any]:

@@ -63,7 +63,6 @@ def pretrain(teacher: Learner, num_steps: int) -> None:
     bounds = [num_steps * part // PRETRAIN_CHECKS for part in range(PRETRAIN_CHECKS + 1)]
     for first, last in pairwise(bounds):
         teacher.learn(None, num_steps=last - first, total_steps=num_steps)
-    teacher.model.load_state_dict(teacher.best_model)
     teacher.begin_phase()
 
 

@@ -118,7 +118,7 @@ def strategies(as_json: JsonOption = False) -> None:
     table = Table("kind", "name", "what it is")
     for row in rows:
         table.add_row(row["kind"], row["name"], row["description"])
-    Console().print(table)
+    _console().print(table)
 
 
 @data_cli.command("make")
@@ -153,7 +153,7 @@ def data_inspect(
         shown = [row["part"], ", ".join(row["modalities"]), row["passes"], row["frames"], row["windows"]]
         shown += ["yes" if row["labelled"] else "no", "" if gap is None else f"{gap:.2f}", len(row["problems"])]
         table.add_row(*(str(value) for value in shown))
-    Console().print(table)
+    _console().print(table)
     for row in rows:
         for problem in row["problems"][:10]:
             typer.echo(f"{row['part']}: {problem}")
@@ -203,7 +203,8 @@ class _FollowedRun:
 
 
 def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False) -> None:
-    from sim.tables import bytes_lines, load_summary, results_table, teacher_lines
+    from sim.summaries import load_summary
+    from sim.tables import bytes_lines, results_table, teacher_lines
     from sim.tables import compare as compare_summaries
 
     summaries = [load_summary(folder) for folder in runs]
@@ -211,10 +212,15 @@ def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False) -> N
         several = always_compare or len(summaries) > 1
         typer.echo(json.dumps(compare_summaries(summaries) if several else summaries[0], indent=1))
         return
-    console = Console()
+    console = _console()
     console.print(results_table(summaries))
     for line in [*teacher_lines(summaries), *bytes_lines(summaries)]:
         console.print(line, highlight=False)
+
+
+def _console() -> Console:
+    """The terminal as wide as it is; a file or a pipe as wide as the tables need."""
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _seed_overrides(seeds: str) -> list[list[str]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# Under this name the teacher's own answer stands among the contributions.
+TEACHER = "teacher"
+
 
 @dataclass(frozen=True)
 class Member:

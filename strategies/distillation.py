@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -24,29 +24,15 @@ from numpy.typing import NDArray
 
 from configs.schema import Experiment
 from configs.seeding import rng_for
-from strategies.accounts import ClientRound, Member, RoundAccount
+from strategies.accounts import TEACHER, ClientRound, Member, RoundAccount
 from strategies.aggregation import Aggregator
 from strategies.caching import TargetCache
+from strategies.exchange import Correspondence
 from strategies.labels import Contribution, SoftLabels, empty_labels, normalise_rows
 from strategies.sampling import choose_samples
-from strategies.wire import (
-    HELLO,
-    NO_TARGETS,
-    ROUND,
-    Header,
-    Reply,
-    Request,
-    WireError,
-    bytes_by_client,
-    pack_labels,
-    pack_requests,
-    unpack_replies,
-)
+from strategies.wire import NO_TARGETS, ROUND, Reply, Request, WireError, pack_labels
 
 log = logging.getLogger(__name__)
-
-# Seconds between two looks at the grid for replies.
-POLL_SECONDS = 0.05
 
 
 class Teacher(Protocol):
@@ -107,13 +93,9 @@ class DistillationStrategy(Strategy):
         self.aggregator = aggregator
         self.teacher = teacher
         self.num_public = num_public
-        self.run = run
-        self.digests = digests
+        self.letters = Correspondence(experiment, run=run, digests=digests)
         self.state = state or FederationState()
-        self.nodes: dict[int, dict[str, Member]] = {}
-        self.sent_bytes: dict[str, int] = {}
         self.account: RoundAccount | None = None
-        self.on_reply: Callable[[], None] = lambda: None
 
     # Hooks: what a new choreography replaces.
 
@@ -140,7 +122,7 @@ class DistillationStrategy(Strategy):
         """The ensemble of the clients' answers and, if it votes, of the teacher's."""
         if self.settings.teacher_votes:
             vote = self.teacher.answer(asked, self.settings.temperature)
-            contributions = [*contributions, Contribution("teacher", "teacher", vote, self.teacher.num_examples)]
+            contributions = [*contributions, Contribution(TEACHER, TEACHER, vote, self.teacher.num_examples)]
         return self.aggregator.aggregate(contributions)
 
     def teach(self, ensemble: SoftLabels | None) -> None:
@@ -170,81 +152,29 @@ class DistillationStrategy(Strategy):
 
     # The protocol.
 
-    def meet(self, grid: Grid, *, num_nodes: int, timeout: float) -> dict[str, Member]:
-        """Wait for nodes and learn who lives on them.
-
-        Args:
-            grid: Flower's.
-            num_nodes: how many to wait for; fewer are taken once the time is over.
-            timeout: seconds.
-
-        Raises:
-            ValueError: no client introduced itself.
-        """
-        end = time.monotonic() + timeout
-        while len(node_ids := sorted(grid.get_node_ids())) < num_nodes and time.monotonic() < end:
-            time.sleep(POLL_SECONDS)
-        problems = []
-        for node_id, reply in self._ask_nodes(grid, HELLO, {node: {} for node in node_ids}, 0, end).items():
-            if isinstance(reply, WireError):
-                problems.append(f"node {node_id}: {reply}")
-                continue
-            for client, answer in reply.items():
-                if isinstance(answer, WireError) or answer.error:
-                    problems.append(f"client {client}: {answer if isinstance(answer, WireError) else answer.error}")
-                else:
-                    self.nodes.setdefault(node_id, {})[client] = _member(client, answer)
-        for problem in problems:
-            log.warning("left out: %s", problem)
-        members = {client: member for clients in self.nodes.values() for client, member in clients.items()}
-        if not members:
-            first = problems[0] if problems else f"no node came within {timeout:g} s"
-            raise ValueError(f"no client can take part; the first of {len(problems)} problems: {first}")
-        return dict(sorted(members.items()))
-
-    def ask(
-        self, grid: Grid, kind: str, requests: Mapping[str, Request], *, round_number: int, timeout: float
-    ) -> dict[str, Reply | WireError]:
-        """Send each client its request, a message per node, and wait.
-
-        Returns:
-            By client: its answer, or why there is none.
-        """
-        by_node = {
-            node: {client: requests[client] for client in sorted(clients) if client in requests}
-            for node, clients in sorted(self.nodes.items())
-        }
-        by_node = {node: clients for node, clients in by_node.items() if clients}
-        answers: dict[str, Reply | WireError] = {}
-        replies = self._ask_nodes(grid, kind, by_node, round_number, time.monotonic() + timeout)
-        for node, reply in replies.items():
-            for client in by_node[node]:
-                absent = WireError("its node answered without it")
-                answers[client] = reply if isinstance(reply, WireError) else reply.get(client, absent)
-        return dict(sorted(answers.items()))
-
     def run_round(self, grid: Grid, round_number: int, timeout: float) -> RoundAccount:
         """One round; afterwards ``state`` holds everything that the next one needs."""
         clock = _Clock()
         if round_number == 1 and (first := self.first_targets()) is not None:
             self.state.cache = self.state.cache.publish(first, 0)
         asked = self.choose_samples(round_number)
-        members = {client: member for clients in self.nodes.values() for client, member in clients.items()}
+        members = self.letters.members
         requests = {}
         for client in members:
             known = self.state.known_rounds.get(client, NO_TARGETS)
             requests[client] = Request(self.state.cache.newer_than(known), asked, known)
-        answers = self.ask(grid, ROUND, requests, round_number=round_number, timeout=timeout)
+        answers = self.letters.ask(grid, ROUND, requests, round_number=round_number, timeout=timeout)
         clock.lap("clients")
         contributions, clients = [], {}
         for client, answer in answers.items():
-            downlink = self.sent_bytes[client]
+            downlink = self.letters.sent_bytes[client]
             try:
                 if isinstance(answer, WireError):
                     raise answer
                 self._note_known_round(client, answer, round_number)
-                contributions.append(self.accept(members[client], answer, asked))
-                clients[client] = _client_round(answer, downlink)
+                contribution, entry = self.accept(members[client], answer, asked), _client_round(answer, downlink)
+                contributions.append(contribution)
+                clients[client] = entry
             except WireError as error:
                 log.warning("round %d: client %s does not count: %s", round_number, client, error)
                 clients[client] = ClientRound(downlink_bytes=downlink, problem=str(error))
@@ -260,38 +190,12 @@ class DistillationStrategy(Strategy):
 
     def _note_known_round(self, client: str, reply: Reply, round_number: int) -> None:
         """After an answer the client holds everything published before this round, unless it says that it has less."""
+        if reply.error and "known_round" not in reply.facts:
+            return  # It may have failed before it could remember anything.
         known = reply.facts.get("known_round", round_number - 1)
         if not isinstance(known, int) or not NO_TARGETS <= known < round_number:
             raise WireError(f"known_round must be a round from {NO_TARGETS} to {round_number - 1}, got {known!r}")
         self.state.known_rounds[client] = known
-
-    def _ask_nodes(
-        self, grid: Grid, kind: str, requests: Mapping[int, Mapping[str, Request]], round_number: int, end: float
-    ) -> dict[int, dict[str, Reply | WireError] | WireError]:
-        header = Header(self.run, *self.digests, round_number, self.settings.codec, float(self.settings.temperature))
-        task = self.experiment.task
-        contents = {node: pack_requests(header, clients) for node, clients in requests.items()}
-        self.sent_bytes = {
-            client: size for content in contents.values() for client, size in bytes_by_client(content).items()
-        }
-        messages = [
-            Message(content, dst_node_id=node, message_type=kind, group_id=str(round_number))
-            for node, content in contents.items()
-        ]
-        answers: dict[int, dict[str, Reply | WireError] | WireError] = {}
-        for node, reply in exchange(grid, messages, end=end, on_reply=self.on_reply).items():
-            if reply is None:
-                answers[node] = WireError("no answer in time")
-            elif reply.has_error():
-                answers[node] = WireError(f"Flower error {reply.error.code}: {reply.error.reason}")
-            else:
-                try:
-                    answers[node] = unpack_replies(
-                        reply.content, header, num_horizons=task.num_horizons, num_beams=task.num_beams
-                    )
-                except WireError as error:
-                    answers[node] = error
-        return answers
 
     # Flower's interface.
 
@@ -317,8 +221,8 @@ class DistillationStrategy(Strategy):
             evaluate_fn: called after each round; ``account`` holds that round's account then.
         """
         result = Result()
-        if not self.nodes:
-            self.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
+        if not self.letters.nodes:
+            self.letters.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
         for round_number in range(self.state.round + 1, (num_rounds or self.settings.rounds) + 1):
             self.account = self.run_round(grid, round_number, timeout or self.settings.round_timeout_s)
             result.arrays = self._arrays()
@@ -359,38 +263,6 @@ class DistillationStrategy(Strategy):
         return pack_labels(self.state.cache.labels or none, self.settings.codec)
 
 
-def exchange(
-    grid: Grid, messages: Sequence[Message], *, end: float, on_reply: Callable[[], None] = lambda: None
-) -> dict[int, Message | None]:
-    """Push messages and pull the replies until all are there or the time is over.
-
-    Replies are matched by the message that they answer: an error made by Flower itself comes from node 1.
-
-    Args:
-        grid: Flower's.
-        messages: one per node.
-        end: `time.monotonic` at which to stop waiting.
-        on_reply: called for each reply that arrives.
-
-    Returns:
-        By node, in the order of ``messages``: the reply, or None.
-    """
-    replies: dict[int, Message | None] = {message.metadata.dst_node_id: None for message in messages}
-    pushed = zip(grid.push_messages(messages), replies, strict=True)
-    waiting = {message_id: node for message_id, node in pushed if message_id}
-    while waiting:
-        for reply in grid.pull_messages(list(waiting)):
-            node = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if node is not None:
-                replies[node] = reply
-                on_reply()
-        if time.monotonic() >= end:
-            break
-        if waiting:
-            time.sleep(POLL_SECONDS)
-    return replies
-
-
 class _Clock:
     """Wall-clock seconds of the phases of a round."""
 
@@ -404,22 +276,14 @@ class _Clock:
         self._last = now
 
 
-def _member(client: str, hello: Reply) -> Member:
-    facts: Mapping[str, Any] = hello.facts
-    return Member(
-        id=client,
-        modality=str(facts.get("modality", "")),
-        num_parameters=int(facts.get("num_parameters", 0)),
-        num_passes=int(facts.get("num_passes", 0)),
-        num_examples=int(facts.get("num_examples", 0)),
-    )
-
-
 def _client_round(reply: Reply, downlink_bytes: int) -> ClientRound:
+    seconds = reply.facts.get("seconds", 0.0)
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < np.inf:
+        raise WireError(f"seconds must be a number >= 0, got {seconds!r}")
     return ClientRound(
         downlink_bytes=downlink_bytes,
         uplink_bytes=reply.num_bytes,
         metrics=reply.metrics,
         num_answers=0 if reply.labels is None else len(reply.labels),
-        seconds=float(reply.facts.get("seconds", 0.0)),
+        seconds=float(seconds),
     )

@@ -60,12 +60,7 @@ def build_plugin(cls: type[Any], options: Mapping[str, Any], *, key: str) -> Any
     Raises:
         ValueError: an option is unknown, missing or refused by the class.
     """
-    parameters = inspect.signature(cls).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for option in options:
-        if option not in parameters and not takes_any:
-            known = ", ".join(parameters) or "none"
-            raise ValueError(f"{key}.{option}: unknown option of {cls.__name__}; known are: {known}")
+    check_options(cls, options, key=key)
     try:
         return cls(**options)
     except ValueError as error:
@@ -74,14 +69,30 @@ def build_plugin(cls: type[Any], options: Mapping[str, Any], *, key: str) -> Any
         raise ValueError(f"{key}: {error}") from None
 
 
+def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str) -> None:
+    """Refuse options that a class does not take.
+
+    Raises:
+        ValueError: an option is unknown.
+    """
+    parameters = inspect.signature(cls).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for option in options:
+        if option not in parameters and not takes_any:
+            known = ", ".join(parameters) or "none"
+            raise ValueError(f"{key}.{option}: unknown option of {cls.__name__}; known are: {known}")
+
+
 def _load_module(name: str, *, key: str, folder: Path | None) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f'{key}: {name!r} is not the name of a module; write "module:Class"')
     file = None if folder is None else folder / f"{name}.py"
+    if file is not None and file.is_file():
+        return _load_file(file)
     try:
-        if file is not None and file.is_file():
-            return _load_file(file)
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0] and error.name != name:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         beside = "" if folder is None else f" and no {name}.py in {folder}"
         raise ValueError(f"{key}: no module {name}{beside}") from None

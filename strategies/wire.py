@@ -137,10 +137,13 @@ def unpack_requests(content: RecordDict, *, num_horizons: int, num_beams: int) -
         targets = content.array_records.get(f"{client}/targets")
         ask = content.array_records.get(f"{client}/ask")
         facts = content.config_records.get(f"{client}/facts", ConfigRecord())
+        known_round = facts.get("known_round", NO_TARGETS)
+        if not isinstance(known_round, int):
+            raise WireError(f"known_round must be a round, got {known_round!r}")
         requests[client] = Request(
             targets=None if targets is None else unpack_labels(targets, header, num_horizons, num_beams),
             ask=np.empty(0, np.int64) if ask is None else _ids(ask),
-            known_round=int(facts.get("known_round", NO_TARGETS)),  # type: ignore[arg-type]
+            known_round=known_round,
         )
     return requests
 
@@ -218,12 +221,10 @@ def unpack_labels(record: ArrayRecord, header: Header, num_horizons: int, num_be
         raise WireError(f"expected ids and values, got {sorted(record)}")
     if header.codec not in CODECS:
         raise WireError(f"unknown codec {header.codec!r}")
+    ids, values = _ids(record), _read_array(record, "values")
     try:
-        probs = CODECS[header.codec].decode(record["values"].numpy(), num_horizons, num_beams)
-        return SoftLabels(_ids(record), probs, header.temperature)
-    except WireError:
-        raise
-    except (ValueError, TypeError, OSError, EOFError) as error:
+        return SoftLabels(ids, CODECS[header.codec].decode(values, num_horizons, num_beams), header.temperature)
+    except ValueError as error:
         raise WireError(str(error)) from None
 
 
@@ -241,13 +242,24 @@ def bytes_by_client(content: RecordDict) -> dict[str, int]:
 
 
 def _ids(record: ArrayRecord) -> NDArray[np.int64]:
-    try:
-        ids = record["ids"].numpy()
-    except (KeyError, ValueError, TypeError, OSError, EOFError) as error:
-        raise WireError(f"ids are missing or unreadable ({error})") from None
+    ids = _read_array(record, "ids")
     if ids.dtype != np.uint32 or ids.ndim != 1:
         raise WireError(f"ids must be uint32 (N,), got {ids.dtype} {ids.shape}")
-    return ids.astype(np.int64)
+    sample_ids = ids.astype(np.int64)
+    if np.any(np.diff(sample_ids) <= 0):
+        raise WireError("sample ids must be strictly increasing")
+    return sample_ids
+
+
+def _read_array(record: ArrayRecord, name: str) -> NDArray[np.generic]:
+    try:
+        array = record[name].numpy()
+    except Exception as error:
+        # Whatever bytes a stranger sent: NumPy answers them with many kinds of errors.
+        raise WireError(f"{name}: not a readable array ({type(error).__name__}: {error})") from None
+    if not isinstance(array, np.ndarray):
+        raise WireError(f"{name}: not a plain array")
+    return array
 
 
 def _clients(content: RecordDict) -> list[str]:

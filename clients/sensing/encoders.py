@@ -14,6 +14,8 @@ from clients.sensing.modalities import MODALITIES
 
 # Range of the scenario 9 LiDAR in metres; source: DeepSense 6G scenario 9 page.
 LIDAR_RANGE_M = 16.392
+# Relative spread below which an input counts as constant.
+STILL = 1e-4
 
 
 class Standardise(nn.Module):
@@ -35,7 +37,10 @@ class Standardise(nn.Module):
         """Measure mean and spread over all but the last axis."""
         rows = values.reshape(-1, len(self.mean))
         self.mean.copy_(rows.mean(dim=0))
-        self.scale.copy_(rows.std(dim=0, correction=0).clamp_min(1e-6))
+        spread = rows.std(dim=0, correction=0)
+        # What never moved in training must not explode when it does.
+        moves = spread > STILL * self.mean.abs().clamp_min(1.0)
+        self.scale.copy_(torch.where(moves, spread, torch.ones(())))
 
     def forward(self, values: Tensor) -> Tensor:
         """(..., C) to the same shape."""
@@ -88,7 +93,7 @@ class PatchStem(nn.Module):
 
 
 class ImageEncoder(Encoder):
-    """Camera (U, 64, 64, 3) and radar (U, 64, 64): patches, two strided convolutions, flattened to keep the position."""
+    """Camera (U, 64, 64, 3) and radar (U, 64, 64): patches and two convolutions, flattened to keep the position."""
 
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 64, 64, C) float32."""

@@ -28,6 +28,8 @@ from configs.seeding import rng_for, seed_for
 
 # Rounds without a better validation score that the `plateau` schedule bears before it halves the rate.
 PLATEAU_PATIENCE = 1
+# Steps over which the learning rate rises to its value: without them a high rate now and then kills a network.
+WARM_UP_STEPS = 30
 
 
 class Targets(Protocol):
@@ -90,6 +92,7 @@ class Progress:
         best_score: mean Top-5 over horizons on the validation windows, the best so far; -1 before the first.
         best_round: when that was.
         confidence_temperature: that makes the tracker's certainty fit its validation windows.
+        best_temperature: the same for the best tracker.
     """
 
     round: int = 0
@@ -99,6 +102,7 @@ class Progress:
     best_score: float = -1.0
     best_round: int = 0
     confidence_temperature: float = 1.0
+    best_temperature: float = 1.0
 
 
 class Learner:
@@ -140,7 +144,9 @@ class Learner:
         self.best_model = _copy(model)
 
     def begin_phase(self) -> None:
-        """Start the learning-rate schedule again; weights, optimizer and the best student stay."""
+        """Go back to the tracker that validated best and start the learning-rate schedule again."""
+        self.model.load_state_dict(self.best_model)
+        self.progress.confidence_temperature = self.progress.best_temperature
         self.progress.steps = 0
         self.progress.rate_factor = 1.0
 
@@ -257,9 +263,10 @@ class Learner:
 
     def _rate(self, taken: int, total_steps: int) -> float:
         training = self.training
+        rate = training.learning_rate * min(1.0, (taken + 1) / WARM_UP_STEPS)
         if training.schedule == "cosine":
-            return training.learning_rate * cosine(taken, total_steps)
-        return training.learning_rate * (self.progress.rate_factor if training.schedule == "plateau" else 1.0)
+            return rate * cosine(taken, total_steps)
+        return rate * (self.progress.rate_factor if training.schedule == "plateau" else 1.0)
 
     def _validate(self) -> None:
         """Keep the tracker if its validation windows say that it is the best so far; without any, keep the last."""
@@ -273,6 +280,7 @@ class Learner:
             score = _mean_top5(logits.numpy(), beams)
         if score >= progress.best_score:
             progress.best_score, progress.best_round, progress.stalled = score, progress.round, 0
+            progress.best_temperature = progress.confidence_temperature
             self.best_model = _copy(self.model)
             return
         progress.stalled += 1

@@ -32,20 +32,17 @@ def window_batches(
     """
     if len(positions) == 0:
         raise ValueError("there is no window to learn from: every pass is shorter than frames + future slots + 1")
-    run_length = min(RUN_LENGTH, batch_size)
-    runs_per_batch = max(1, batch_size // run_length)
     while True:
-        offset = int(rng.integers(run_length))
-        cuts = np.arange(offset, len(positions), run_length)
+        cuts = np.arange(int(rng.integers(RUN_LENGTH)), len(positions), RUN_LENGTH)
         runs = [run for run in np.split(positions, cuts) if len(run)]
-        order = rng.permutation(len(runs))
-        for first in range(0, len(order), runs_per_batch):
-            yield np.concatenate([runs[index] for index in order[first : first + runs_per_batch]])
+        shuffled = np.concatenate([runs[index] for index in rng.permutation(len(runs))])
+        for first in range(0, len(shuffled), batch_size):
+            yield shuffled[first : first + batch_size]
 
 
 def cosine(step: int, num_steps: int) -> float:
     """Factor on the learning rate: 1 at the first step, near 0 at the last."""
-    return 0.5 * (1.0 + math.cos(math.pi * step / num_steps))
+    return 0.5 * (1.0 + math.cos(math.pi * min(step / num_steps, 1.0)))
 
 
 def take_steps(

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from clients.sensing.modalities import MODALITIES
 
 FORMAT = 1
+MANIFEST = "recording.json"
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,14 @@ def write_recording(
     Raises:
         ValueError: an array's shape does not fit its modality or the number of frames.
     """
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"{folder}: holds a recording already; delete it first")
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[np.generic]] = {"pass_ids": pass_ids.astype(np.int32)}
     if power is not None:
         arrays["power"] = power.astype(np.float32)
     for name, frames in sensors.items():
-        arrays[name] = frames.astype(MODALITIES[name].dtype)
+        arrays[name] = frames.astype(MODALITIES[name].dtype) if name in MODALITIES else frames
     _check_shapes(folder, arrays)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
@@ -129,7 +132,7 @@ def write_recording(
         "labelled": power is not None,
         "splits": {name: [int(i) for i in ids] for name, ids in splits.items()},
     }
-    (folder / "recording.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 @lru_cache(maxsize=4096)
@@ -139,15 +142,18 @@ def open_recording(folder: Path) -> Recording:
     Raises:
         ValueError: something is missing, unreadable or of the wrong shape; the message names the file.
     """
-    manifest_path = folder / "recording.json"
+    manifest_path = folder / MANIFEST
     try:
         manifest = json.loads(manifest_path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{manifest_path}: not found; is this the folder of a recording?") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{manifest_path}: not valid JSON ({error}); make the data again") from None
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{manifest_path}: format {manifest.get('format')!r}, expected {FORMAT}; make the data again")
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{manifest_path}: format {found!r}, expected {FORMAT}; make the data again")
+    if missing := {"modalities", "labelled", "splits"} - set(manifest):
+        raise ValueError(f"{manifest_path}: {', '.join(sorted(missing))} missing; make the data again")
     names = ["pass_ids", *(["power"] if manifest["labelled"] else []), *manifest["modalities"]]
     arrays = {name: _map_array(folder / f"{name}.npy") for name in names}
     _check_shapes(folder, arrays)
@@ -173,6 +179,13 @@ def _map_array(path: Path) -> NDArray[np.generic]:
 def _check_shapes(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     num_frames = len(arrays["pass_ids"])
     for name, array in arrays.items():
-        row = MODALITIES[name].frame_shape if name in MODALITIES else array.shape[1:2]
+        path = folder / f"{name}.npy"
+        rows: dict[str, tuple[int, ...]] = {"pass_ids": (), "power": array.shape[-1:]}
+        if name not in rows and name not in MODALITIES:
+            raise ValueError(f"{path}: unknown modality {name}; known are {', '.join(MODALITIES)}")
+        row = rows[name] if name in rows else MODALITIES[name].frame_shape
+        dtype = np.dtype({"pass_ids": np.int32, "power": np.float32}.get(name) or MODALITIES[name].dtype)
         if array.shape != (num_frames, *row):
-            raise ValueError(f"{folder / name}.npy: shape {array.shape}, expected {(num_frames, *row)}")
+            raise ValueError(f"{path}: shape {array.shape}, expected {(num_frames, *row)}")
+        if array.dtype != dtype:
+            raise ValueError(f"{path}: {array.dtype}, expected {dtype}; make the data again")

@@ -251,7 +251,7 @@ def test_an_aggregator_in_a_file_beside_the_yaml_is_used_by_name(tmp_path: Path)
         "    def aggregate(self, contributions):\n"
         "        return max(contributions, key=lambda one: one.num_examples).labels\n"
     )
-    values = tiny_values(rounds=1, aggregator={"name": "my_rules:Loudest"})
+    values = tiny_values(rounds=1, aggregator={"name": "my_rules:Loudest"}, teacher_starts=False)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     experiment = load_experiment(tmp_path / "mine.yaml")
     run = run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)

@@ -1,0 +1,230 @@
+"""Summaries of runs: read, told apart by their settings, and averaged by one rule.
+
+One rule of averaging everywhere: a client's metric is its mean over the horizons, a modality's is the mean over its
+clients, and mean and s.d. (n - 1) are then taken over the runs. A client that failed in one arm is left out of all arms
+of its modality's mean, so that arms are compared over the same clients.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from server.recorder import ARMS
+
+Summary = Mapping[str, Any]
+
+ARM_TITLES = {"local": "local only", "offline_kd": "offline KD", "federated": "federated"}
+_SUMMARY_KEYS = ("experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds")
+_CLIENT_KEYS = ("id", "modality", "parameters", *ARMS, "uplink_bytes", "downlink_bytes", "refused")
+# They change how a run comes about, not what it is about.
+_NOT_SETTINGS = ("seed", "engine")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+        title: of its column.
+        unit: after scaling.
+        scale: from the stored to the shown value.
+        decimals: shown.
+        is_gain: whether larger is better.
+    """
+
+    title: str
+    unit: str = "%"
+    scale: float = 100.0
+    decimals: int = 1
+    is_gain: bool = True
+
+
+METRICS = {
+    "top1": Metric("Top-1"),
+    "top3": Metric("Top-3"),
+    "top5": Metric("Top-5"),
+    "dba": Metric("DBA"),
+    "dba_k3": Metric("DBA (K=3)"),
+    "power_loss_db": Metric("Power loss", unit="dB", scale=1.0, decimals=2, is_gain=False),
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and s.d. over runs; ``sd`` is None for a single run."""
+
+    mean: float
+    sd: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one line of a table is averaged over.
+
+    Attributes:
+        title: the client, or how many there are.
+        modality: of all of them.
+        parameters: of a student.
+        clients: their ids.
+    """
+
+    title: str
+    modality: str
+    parameters: int
+    clients: tuple[str, ...]
+
+
+def load_summary(run: Path) -> dict[str, Any]:
+    """The summary of a finished run, with what it was about under ``settings`` (dotted key -> value).
+
+    Raises:
+        ValueError: it is missing, or not what a run writes; the message names the file.
+    """
+    path = run / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{path}: not found; give the folder of a run, or finish it: softbeam resume {run}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); run the experiment again") from None
+    parts: list[tuple[str, Any, tuple[str, ...]]] = [("", summary, _SUMMARY_KEYS)]
+    if isinstance(summary, dict):
+        parts += [(f"clients.{i}.", client, _CLIENT_KEYS) for i, client in enumerate(summary.get("clients", []))]
+    for prefix, part, keys in parts:
+        missing = [key for key in keys if not isinstance(part, dict) or key not in part]
+        if missing:
+            raise ValueError(f"{path}: {prefix}{missing[0]} is missing; was this run by softbeam? run it again")
+    return {**summary, "settings": _read_settings(run / "experiment.yaml")}
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Mean and s.d. of what is there; None if nothing is."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return None
+    return Spread(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+
+
+def score(metrics: Mapping[str, Sequence[float]] | None, name: str) -> float | None:
+    """One metric, averaged over the horizons; None where the arm failed."""
+    return statistics.fmean(metrics[name]) if metrics else None
+
+
+def arm_spread(summaries: Sequence[Summary], arm: str, name: str, *, clients: Iterable[str]) -> Spread | None:
+    """A metric of one arm, averaged over some clients, then over runs."""
+    wanted = set(clients)
+    means = [spread(score(client[arm], name) for client in comparable(summary, wanted)) for summary in summaries]
+    return spread(found.mean for found in means if found)
+
+
+def comparable(summary: Summary, clients: Collection[str]) -> list[Mapping[str, Any]]:
+    """Those of some clients that have every arm that any of them has."""
+    members = [client for client in summary["clients"] if client["id"] in clients]
+    arms = [arm for arm in ARMS if any(client[arm] for client in members)]
+    return [client for client in members if all(client[arm] for arm in arms)]
+
+
+def teacher_spread(summaries: Sequence[Summary], when: str, name: str) -> Spread | None:
+    """A metric of the teacher ``before`` or ``after`` the federation, over runs."""
+    return spread(score(summary["teacher"][when], name) for summary in summaries)
+
+
+def bytes_spread(summaries: Sequence[Summary], way: str, *, clients: Iterable[str]) -> Spread | None:
+    """Mean encoded bytes, ``uplink`` or ``downlink``, of a client in a round; None if there was no round."""
+    wanted = set(clients)
+    means = []
+    for summary in summaries:
+        totals = [client[f"{way}_bytes"] for client in summary["clients"] if client["id"] in wanted]
+        if totals and summary["rounds"]:
+            means.append(statistics.fmean(totals) / summary["rounds"])
+    return spread(means)
+
+
+def is_better(name: str, candidate: Spread | None, control: Spread | None) -> bool:
+    """Whether a mean beats that of the control; False where one is missing."""
+    if candidate is None or control is None:
+        return False
+    return candidate.mean > control.mean if METRICS[name].is_gain else candidate.mean < control.mean
+
+
+def show(found: Spread | None, name: str) -> str:
+    """A metric as text without its unit, such as ``43.1±0.8``; a dash where there is none."""
+    if found is None:
+        return "-"
+    metric = METRICS[name]
+    parts = [found.mean] if found.sd is None else [found.mean, found.sd]
+    return "±".join(f"{part * metric.scale:.{metric.decimals}f}" for part in parts)
+
+
+def format_bytes(count: float) -> str:
+    """In decimal units, such as ``93.7 kB`` (1 kB = 1,000 B)."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB"):
+        count /= 1000
+        if count < 999.95:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} GB"
+
+
+def group_by_settings(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
+    """Runs that differ in nothing but seed and engine, together, in order of appearance.
+
+    Returns:
+        Label -> runs. The label is the experiment's name, with the settings that tell it from its namesakes.
+    """
+    groups: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        key = json.dumps([summary["experiment"], summary.get("settings")], sort_keys=True)
+        groups.setdefault(key, []).append(summary)
+    labelled = {}
+    for group in groups.values():
+        name, settings = group[0]["experiment"], group[0].get("settings", {})
+        namesakes = [other[0].get("settings", {}) for other in groups.values() if other[0]["experiment"] == name]
+        keys = dict.fromkeys(key for other in namesakes for key in other)
+        telling = [key for key in keys if any(other.get(key) != settings.get(key) for other in namesakes)]
+        differences = ", ".join(f"{key}={settings.get(key)}" for key in telling)
+        labelled[f"{name} ({differences})" if telling else name] = group
+    return labelled
+
+
+def table_rows(summaries: Sequence[Summary], *, by_client: bool) -> list[Row]:
+    """The clients of the runs one by one, or those of a modality together."""
+    clients = {client["id"]: client for summary in summaries for client in summary["clients"]}
+    if by_client:
+        return [Row(i, client["modality"], client["parameters"], (i,)) for i, client in clients.items()]
+    members: dict[str, list[str]] = {}
+    for i, client in clients.items():
+        members.setdefault(client["modality"], []).append(i)
+    return [
+        Row(f"{len(ids)} client{'s' if len(ids) > 1 else ''}", modality, clients[ids[0]]["parameters"], tuple(ids))
+        for modality, ids in members.items()
+    ]
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) if path.exists() else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not readable as YAML ({reason}); run the experiment again") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not an experiment; run the experiment again")
+    return _flatten({key: value for key, value in values.items() if key not in _NOT_SETTINGS})
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,276 @@
+"""From YAML and overrides to an experiment: what is refused, how the refusal reads, what the digest covers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from configs.loading import build_experiment, data_digest, experiment_digest, find_config, load_experiment, to_values
+
+SMALLEST: dict[str, Any] = {
+    "name": "smallest",
+    "strategy": {"aggregator": {"name": "entropy_product"}},
+    "data": {
+        "source": "street",
+        "passes": {"server": 2, "public": 3, "test": 1, "client": 4},
+        "nodes": [{"modality": "gps", "count": 2}, {"modality": "camera"}],
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "smallest.yaml"
+    path.write_text(yaml.safe_dump(SMALLEST))
+    return path
+
+
+def refusal(config: Path, *overrides: str) -> str:
+    """The text of the refusal, which must be one line."""
+    with pytest.raises(ValueError) as caught:
+        load_experiment(config, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("colour=red", "colour"),
+        ("strategy.colour=red", "strategy.colour"),
+        ("data.passes.colour=1", "data.passes.colour"),
+        ("data.world.colour=1", "data.world.colour"),
+        ("data.nodes.0.colour=1", "data.nodes.0.colour"),
+        ("strategy.aggregator.colour=1", "strategy.aggregator.colour"),
+        ("students.gps.colour=1", "students.gps.colour"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_its_path(config: Path, override: str, path: str) -> None:
+    assert f": {path}: unknown key" in refusal(config, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ('seed="3"', "seed"),
+        ("seed=2.5", "seed"),
+        ("seed=true", "seed"),
+        ("seed=", "seed"),
+        ("strategy.rounds=many", "strategy.rounds"),
+        ('data.passes.server="3"', "data.passes.server"),
+        ("data.nodes=gps", "data.nodes"),
+        ("data.nodes.1.count=[1]", "data.nodes.1.count"),
+        ("data.world.gps_bias_m=[1, 2, 3]", "data.world.gps_bias_m"),
+        ("strategy.teacher_votes=1", "strategy.teacher_votes"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_its_path(config: Path, override: str, path: str) -> None:
+    assert f": {path}: " in refusal(config, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("seed=-1", "seed"),
+        ("strategy.rounds=0", "strategy.rounds"),
+        ("strategy.temperature=0", "strategy.temperature"),
+        ("strategy.temperature=.nan", "strategy.temperature"),
+        ("strategy.temperature=.inf", "strategy.temperature"),
+        ("training.digest_share=1.01", "training.digest_share"),
+        ("strategy.codec=float8", "strategy.codec"),
+        ("strategy.publish=all", "strategy.publish"),
+        ("data.passes.server=0", "data.passes.server"),
+        ("data.nodes.0.count=0", "data.nodes.0.count"),
+        ("data.nodes.0.modality=sonar", "data.nodes.0.modality"),
+        ("data.nodes=[]", "data.nodes"),
+        ("data.passes.validation_share=1", "data.passes.validation_share"),
+        ("data.world.gps_bias_m=[1, -1]", "data.world.gps_bias_m.1"),
+        ("name=Not A Name", "name"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_path(config: Path, override: str, path: str) -> None:
+    assert f": {path}: " in refusal(config, override)
+
+
+@pytest.mark.parametrize("override", ["training.learning_rate=.inf", "data.skew=.inf", "training.max_grad_norm=.inf"])
+def test_infinity_is_refused_by_its_path(config: Path, override: str) -> None:
+    assert f": {override.partition('=')[0]}: must be a finite number" in refusal(config, override)
+
+
+def test_a_number_in_a_notation_that_yaml_reads_as_text_is_explained(config: Path) -> None:
+    assert "training.learning_rate: must be a number" in refusal(config, "training.learning_rate=2e-3")
+    assert "2.0e-3" in refusal(config, "training.learning_rate=2e-3")
+
+
+@pytest.mark.parametrize("override", ["data.source=moon", "data.source=3", "data.source="])
+def test_an_unknown_source_is_refused_by_its_path_and_the_known_ones_are_named(config: Path, override: str) -> None:
+    text = refusal(config, override)
+    assert ": data.source: " in text
+    assert "street" in text
+    assert "deepsense" in text
+
+
+def test_a_missing_source_is_refused_by_its_path(tmp_path: Path) -> None:
+    values = copy.deepcopy(SMALLEST)
+    del values["data"]["source"]
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert ": data.source: " in refusal(path)
+
+
+def test_a_missing_section_is_refused_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\n")
+    assert refusal(path) == f"{path}: data: required, but missing"
+
+
+def test_parts_that_do_not_fit_are_refused_by_their_path(config: Path) -> None:
+    assert "data.nodes: name each modality once, got gps, gps" in refusal(config, "data.nodes.1.modality=gps")
+    assert "data.nodes: the street has no camera boxes" in refusal(config, "data.nodes.1.modality=box")
+    assert "task.num_beams: " in refusal(config, "task.num_beams=32")
+    assert "students.radar: no such modality" in refusal(config, "students.radar.width=4")
+
+
+def test_every_mistake_is_told_at_once(config: Path) -> None:
+    text = refusal(config, "seed=-1", "strategy.rounds=0")
+    assert ": seed: " in text
+    assert "; strategy.rounds: " in text
+
+
+def test_an_override_reaches_sections_lists_and_options(config: Path) -> None:
+    experiment = load_experiment(
+        config,
+        [
+            "strategy.rounds=3",
+            "data.nodes.1.count=5",
+            "strategy.aggregator={name: mean}",
+            "strategy.options.exponent=2",
+            " seed = 7",
+            "students.gps.width=4",
+        ],
+    )
+    assert experiment.strategy.rounds == 3
+    assert [nodes.count for nodes in experiment.data.nodes] == [2, 5]
+    assert experiment.strategy.aggregator.name == "mean"
+    assert experiment.strategy.options == {"exponent": 2}
+    assert experiment.seed == 7
+    assert experiment.student_size("gps").width == 4
+    assert experiment.student_size("camera").width == 8
+
+
+def test_of_two_overrides_of_one_value_the_last_counts(config: Path) -> None:
+    assert load_experiment(config, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("seed", "expected dotted.path=value"),
+        ("=3", "expected dotted.path=value"),
+        ("strategy..rounds=3", "expected dotted.path=value"),
+        ("data.nodes.7.count=1", "data.nodes is a list of 2; no entry 7"),
+        ("data.nodes.-1.count=1", "data.nodes is a list of 2; no entry -1"),
+        ("data.nodes.gps.count=1", "data.nodes is a list of 2; no entry gps"),
+        ("name.first=x", "name is a value, not a section"),
+        ("seed=[", "the value is not valid YAML"),
+    ],
+)
+def test_an_override_that_leads_nowhere_is_refused_as_it_was_written(config: Path, override: str, hint: str) -> None:
+    assert refusal(config, override) == (
+        f"--set {override}: {hint}" if "=value" not in hint else f"--set {override}: {hint}, such as seed=3"
+    )
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t", "{", "a: @b"])
+def test_a_file_that_is_not_yaml_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    assert refusal(path).startswith(f"{path}: not valid YAML")
+
+
+def test_a_file_that_is_not_text_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    assert refusal(path).startswith(f"{path}: not valid YAML")
+
+
+@pytest.mark.parametrize(("text", "kind"), [("", "NoneType"), ("- a", "list"), ("word", "str")])
+def test_a_file_without_keys_is_refused_by_its_name(tmp_path: Path, text: str, kind: str) -> None:
+    path = tmp_path / "flat.yaml"
+    path.write_text(text)
+    assert refusal(path) == f"{path}: expected `key: value` lines, got {kind}"
+
+
+def test_a_value_that_only_yaml_knows_is_refused(config: Path) -> None:
+    assert "date" in refusal(config, "strategy.options.day=2024-01-01")
+
+
+def test_a_missing_file_is_refused_and_the_known_names_are_given(tmp_path: Path) -> None:
+    assert "quickstart" in refusal(tmp_path / "nowhere.yaml")
+
+
+def test_a_short_name_stands_for_a_file_in_configs() -> None:
+    assert find_config("quickstart").name == "quickstart.yaml"
+    assert load_experiment("quickstart") == load_experiment(find_config("quickstart"))
+
+
+@pytest.mark.parametrize("name", ["quickstart", "deepsense-scenario9", "deepsense-scenario5"])
+def test_plain_values_build_the_experiment_that_they_came_from(name: str) -> None:
+    experiment = load_experiment(name)
+    assert build_experiment(to_values(experiment), origin="again") == experiment
+    assert build_experiment(yaml.safe_load(yaml.safe_dump(to_values(experiment))), origin="again") == experiment
+
+
+def test_an_experiment_cannot_be_changed(config: Path) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_experiment(config).strategy.rounds = 9  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=other",
+        "seed=1",
+        "task.num_frames=4",
+        "data.passes.server=3",
+        "data.nodes.0.count=3",
+        "data.world.density=0",
+        "students.gps.width=4",
+        "teacher.width=4",
+        "training.steps_per_round=1",
+        "teaching.pretrain_steps=1",
+        "strategy.codec=uint8",
+        "strategy.aggregator.options.exponent=2",
+    ],
+)
+def test_the_digest_changes_with_everything_but_the_engine(config: Path, override: str) -> None:
+    experiment = load_experiment(config)
+    assert experiment_digest(load_experiment(config, [override])) != experiment_digest(experiment)
+
+
+@pytest.mark.parametrize("override", ["engine.name=inline", "engine.workers=3"])
+def test_the_digest_does_not_change_with_the_engine(config: Path, override: str) -> None:
+    experiment = load_experiment(config)
+    changed = load_experiment(config, [override])
+    assert changed != experiment
+    assert experiment_digest(changed) == experiment_digest(experiment)
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
+    turned = dict(reversed(SMALLEST.items()))
+    assert experiment_digest(build_experiment(turned, origin="a")) == experiment_digest(
+        build_experiment(SMALLEST, origin="b")
+    )
+
+
+def test_the_data_is_made_again_for_other_data_or_another_seed_only(config: Path) -> None:
+    digest = data_digest(load_experiment(config))
+    assert data_digest(load_experiment(config, ["strategy.rounds=3", "teacher.width=4", "engine.workers=1"])) == digest
+    assert data_digest(load_experiment(config, ["seed=1"])) != digest
+    assert data_digest(load_experiment(config, ["data.world.density=0"])) != digest

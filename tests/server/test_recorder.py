@@ -1,0 +1,236 @@
+"""What a run leaves behind: the lines of its rounds, and the summary that scripts rely on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clients.sensing.metrics import BeamMetrics
+from configs.loading import build_experiment, load_experiment
+from configs.schema import Experiment
+from server.recorder import Recorder, metrics_of, read_rounds, write_atomically
+from strategies.accounts import ClientRound, Member, RoundAccount
+
+MEMBERS = [
+    Member("000-gps", "gps", num_parameters=1000, num_passes=4, num_examples=50),
+    Member("001-lidar", "lidar", num_parameters=2000, num_passes=6, num_examples=80),
+]
+
+
+def metrics(value: float) -> BeamMetrics:
+    return BeamMetrics(*(((value, value / 2),) * 6))
+
+
+def flat(value: float, prefix: str) -> dict[str, float | list[float]]:
+    """Metrics as a client reports them."""
+    return {f"{prefix}{name}": values for name, values in metrics(value).to_dict().items()}
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    values = {
+        "name": "recorded",
+        "seed": 4,
+        "data": {
+            "source": "street",
+            "passes": {"server": 1, "public": 1, "test": 1, "client": 1},
+            "nodes": [{"modality": "gps"}, {"modality": "lidar"}],
+        },
+    }
+    return build_experiment(values, origin="test")
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, experiment: Experiment) -> Recorder:
+    return Recorder(tmp_path / "run", experiment)
+
+
+def write_rounds(recorder: Recorder, *numbers: int) -> None:
+    """Rounds in which the LiDAR is refused from round 2 on."""
+    for number in numbers:
+        clients = {
+            "000-gps": ClientRound(
+                100,
+                200,
+                {**flat(0.1 * number, "common."), **flat(0.9, "own."), "loss": 1.5, "validation": 0.7},
+                24,
+                0.5,
+            ),
+            "001-lidar": ClientRound(100, 200, flat(0.05, "common."), 24, 0.5)
+            if number == 1
+            else ClientRound(100, problem="no answer in time"),
+        }
+        account = RoundAccount(number, clients, num_asked=24, num_targets=20, seconds={"clients": 1.0, "teach": 0.5})
+        recorder.write_round(account, metrics(0.2 * number), teacher_validation=0.6)
+
+
+def write_summary(recorder: Recorder) -> dict[str, Any]:
+    controls: dict[str, dict[str, Any]] = {
+        "000-gps": {"local": metrics(0.3).to_dict(), "offline_kd": metrics(0.4).to_dict()},
+        "001-lidar": {"local": None, "offline_kd": None},
+    }
+    return recorder.write_summary(
+        engine="inline",
+        seconds={"data": 1.23456, "start": 2.0, "rounds": 3.0, "total": 6.0},
+        members=MEMBERS,
+        controls=controls,
+        teacher={"parameters": 5000, "before": metrics(0.2).to_dict(), "after": metrics(0.6).to_dict()},
+        break_even_samples=7,
+    )
+
+
+def test_the_run_folder_says_what_ran_and_on_what(recorder: Recorder, experiment: Experiment) -> None:
+    assert load_experiment(recorder.folder / "experiment.yaml") == experiment
+    environment = json.loads((recorder.folder / "environment.json").read_text())
+    assert set(environment["versions"]) == {"flwr", "ray", "torch", "numpy"}
+    assert environment["experiment_digest"]
+    assert environment["source_digest"]
+
+
+def test_a_round_is_one_line_with_every_client_and_phase(recorder: Recorder) -> None:
+    write_rounds(recorder, 1, 2)
+    assert len((recorder.folder / "rounds.jsonl").read_text().splitlines()) == 2
+    first, second = read_rounds(recorder.folder)
+    assert first["round"] == 1
+    assert (first["num_asked"], first["num_targets"]) == (24, 20)
+    assert first["seconds"] == {"clients": 1.0, "teach": 0.5}
+    assert first["teacher"] == {"common": metrics(0.2).to_dict(), "validation": 0.6}
+    assert first["clients"]["000-gps"] == {
+        "common": metrics(0.1).to_dict(),
+        "own": metrics(0.9).to_dict(),
+        "validation": 0.7,
+        "loss": 1.5,
+        "uplink_bytes": 200,
+        "downlink_bytes": 100,
+        "num_answers": 24,
+        "seconds": 0.5,
+        "problem": "",
+    }
+    assert second["clients"]["001-lidar"]["problem"] == "no answer in time"
+    assert second["clients"]["001-lidar"]["common"] is None
+
+
+def test_a_run_without_rounds_has_no_lines(recorder: Recorder) -> None:
+    assert read_rounds(recorder.folder) == []
+
+
+@pytest.mark.parametrize("kept", [1, 30, -2])
+def test_a_last_line_cut_short_by_a_crash_is_left_out(recorder: Recorder, kept: int) -> None:
+    write_rounds(recorder, 1, 2, 3)
+    path = recorder.folder / "rounds.jsonl"
+    *whole, last = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole) + last[:kept])
+    assert [line["round"] for line in read_rounds(recorder.folder)] == [1, 2]
+
+
+def test_after_a_crash_in_a_line_the_run_goes_on_in_the_same_file(recorder: Recorder, experiment: Experiment) -> None:
+    write_rounds(recorder, 1, 2, 3)
+    path = recorder.folder / "rounds.jsonl"
+    path.write_text(path.read_text()[:-20])
+    resumed = Recorder(recorder.folder, experiment)
+    resumed.keep_rounds(2)
+    write_rounds(resumed, 3, 4)
+    assert [line["round"] for line in read_rounds(recorder.folder)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("last", "left"), [(0, []), (1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (9, [1, 2, 3])])
+def test_rounds_that_were_not_checkpointed_are_forgotten(recorder: Recorder, last: int, left: list[int]) -> None:
+    write_rounds(recorder, 1, 2, 3)
+    before = read_rounds(recorder.folder)
+    recorder.keep_rounds(last)
+    assert read_rounds(recorder.folder) == before[: len(left)]
+
+
+def test_keeping_rounds_of_a_run_that_has_none_is_no_error(recorder: Recorder) -> None:
+    recorder.keep_rounds(0)
+    assert read_rounds(recorder.folder) == []
+
+
+def test_the_summary_has_exactly_the_keys_of_the_contract(recorder: Recorder) -> None:
+    write_rounds(recorder, 1, 2)
+    written = write_summary(recorder)
+    read = json.loads((recorder.folder / "summary.json").read_text())
+    assert read == written
+    contract = {"experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds"}
+    assert set(read) == contract
+    assert set(read["seconds"]) == {"data", "start", "rounds", "total"}
+    assert set(read["teacher"]) == {"parameters", "before", "after"}
+    client_keys = "id modality parameters passes local offline_kd federated uplink_bytes downlink_bytes refused"
+    for client in read["clients"]:
+        assert set(client) == set(client_keys.split())
+    for scores in (read["teacher"]["after"], read["clients"][0]["local"], read["clients"][0]["federated"]):
+        assert set(scores) == {"top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"}
+        assert all(len(row) == 2 for row in scores.values())
+
+
+def test_the_summary_by_hand(recorder: Recorder) -> None:
+    write_rounds(recorder, 1, 2, 3)
+    summary = write_summary(recorder)
+    assert (summary["experiment"], summary["seed"], summary["engine"]) == ("recorded", 4, "inline")
+    assert summary["seconds"]["data"] == 1.235
+    assert (summary["rounds"], summary["break_even_samples"]) == (3, 7)
+    gps, lidar = summary["clients"]
+    assert (gps["id"], gps["modality"], gps["parameters"], gps["passes"]) == ("000-gps", "gps", 1000, 4)
+    assert gps["federated"]["top1"] == pytest.approx([0.3, 0.15])
+    assert gps["local"]["top1"] == [0.3, 0.15]
+    assert (gps["uplink_bytes"], gps["downlink_bytes"], gps["refused"]) == (600, 300, 0)
+    assert (lidar["uplink_bytes"], lidar["downlink_bytes"], lidar["refused"]) == (200, 300, 2)
+
+
+def test_a_client_that_dropped_out_keeps_its_last_score_and_one_that_never_answered_has_none(
+    recorder: Recorder,
+) -> None:
+    write_rounds(recorder, 1, 2, 3)
+    assert write_summary(recorder)["clients"][1]["federated"]["top1"] == [0.05, 0.025]
+    (recorder.folder / "rounds.jsonl").unlink()
+    write_rounds(recorder, 2, 3)
+    lidar = write_summary(recorder)["clients"][1]
+    assert lidar["federated"] is lidar["local"] is lidar["offline_kd"] is None
+
+
+def test_the_table_has_a_row_for_every_learner_arm_and_horizon(recorder: Recorder) -> None:
+    write_rounds(recorder, 1)
+    write_summary(recorder)
+    with (recorder.folder / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [(row["id"], row["arm"], row["horizon"]) for row in rows]
+    arms = [("000-gps", "local"), ("000-gps", "offline_kd"), ("000-gps", "federated"), ("001-lidar", "federated")]
+    arms += [("teacher", "before"), ("teacher", "after")]
+    assert found == [(learner, arm, str(horizon)) for learner, arm in arms for horizon in (0, 1)]
+    assert float(rows[1]["top1"]) == 0.15
+    assert list(rows[0])[5:] == ["top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"]
+
+
+def test_metrics_are_found_by_their_prefix() -> None:
+    whole = {name: [0.5] for name in ("top1", "top3", "top5", "dba", "dba_k3", "power_loss_db")}
+    values = {f"local.common.{name}": row for name, row in whole.items()} | {"local.own.top1": [0.25], "loss": 3.0}
+    assert metrics_of(values, "local.common.") == whole
+    assert metrics_of(values, "common.") is None
+
+
+def test_metrics_that_are_not_all_there_do_not_count() -> None:
+    whole = {f"common.{name}": [0.5] for name in ("top1", "top3", "top5", "dba", "dba_k3", "power_loss_db")}
+    assert metrics_of({name: row for name, row in whole.items() if name != "common.dba"}, "common.") is None
+    assert metrics_of({**whole, "common.dba": [0.5, 0.5]}, "common.") is None
+    assert metrics_of({**whole, "common.dba": 0.5}, "common.") is None
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    write_atomically(path, "old")
+
+    def dies(self: Path, text: str) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", dies)
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(path, "new")
+    assert path.read_text() == "old"
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]

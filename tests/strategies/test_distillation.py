@@ -1,0 +1,330 @@
+"""The round of the protocol, with made-up clients: what counts, what is refused, and what the server remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from configs.loading import build_experiment
+from configs.schema import Experiment
+from sim.inline import InlineGrid
+from strategies.accounts import RoundAccount
+from strategies.aggregation import Mean
+from strategies.distillation import DistillationStrategy
+from strategies.labels import SoftLabels
+from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
+
+NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64
+
+
+def experiment(**strategy: Any) -> Experiment:
+    values = {
+        "name": "made-up",
+        "data": {
+            "source": "street",
+            "passes": {"server": 1, "public": 1, "test": 1, "client": 1},
+            "nodes": [{"modality": "gps", "count": 2}],
+        },
+        "strategy": {"codec": "float32", "teacher_votes": False, **strategy},
+    }
+    return build_experiment(values, origin="test")
+
+
+def certain(ids: NDArray[np.int64], beam: int) -> SoftLabels:
+    probs = np.zeros((len(ids), HORIZONS, BEAMS), np.float32)
+    probs[..., beam] = 1.0
+    return SoftLabels(ids, probs, 2.0)
+
+
+class MadeUpTeacher:
+    """Answers beam 9 with certainty and notes what it is given to learn from."""
+
+    num_examples = 5
+
+    def __init__(self) -> None:
+        self.lessons: list[list[int]] = []
+
+    def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
+        return certain(sample_ids, 9)
+
+    def learn(self, ensemble: SoftLabels | None) -> None:
+        self.lessons.append([] if ensemble is None else ensemble.sample_ids.tolist())
+
+
+Work = Callable[[str, int, Request], Reply]
+Facts = dict[str, str | int | float | bool]
+
+
+class World:
+    """Two clients, each on a node of its own; ``works`` says what each does with a request."""
+
+    def __init__(self, works: dict[str, Work], settings: Experiment) -> None:
+        self.requests: list[dict[str, Request]] = []
+        self.teacher = MadeUpTeacher()
+        self.strategy = DistillationStrategy(
+            experiment=settings,
+            aggregator=Mean(),
+            teacher=self.teacher,
+            num_public=NUM_PUBLIC,
+            run="r",
+            digests=("e", "s"),
+        )
+        app = ClientApp()
+        names = list(works)
+
+        @app.query("hello")
+        def hello(message: Message, context: Context) -> Message:
+            name = names[int(context.node_config["partition-id"])]
+            facts: Facts = {"modality": "gps", "num_examples": 7, "num_passes": 2, "num_parameters": 100}
+            return Message(pack_replies(unpack_header(message.content), {name: Reply(facts=facts)}), reply_to=message)
+
+        @app.train("round")
+        def take_part(message: Message, context: Context) -> Message:
+            header = unpack_header(message.content)
+            requests = unpack_requests(message.content, num_horizons=HORIZONS, num_beams=BEAMS)
+            self.requests.append(requests)
+            answers = {name: works[name](name, header.round, request) for name, request in requests.items()}
+            return Message(pack_replies(header, answers), reply_to=message)
+
+        self.grid = InlineGrid(app, num_nodes=len(works))
+        self.strategy.letters.meet(self.grid, num_nodes=len(works), timeout=5.0)
+
+    def round(self, number: int) -> RoundAccount:
+        self.requests.clear()
+        return self.strategy.run_round(self.grid, number, timeout=5.0)
+
+    def request_to(self, client: str) -> Request:
+        return next(requests[client] for requests in self.requests if client in requests)
+
+
+def answers_beam(beam: int) -> Work:
+    return lambda name, number, request: Reply(certain(request.ask, beam), facts={"known_round": number - 1})
+
+
+def target_ids(request: Request) -> list[int]:
+    return [] if request.targets is None else request.targets.sample_ids.tolist()
+
+
+EVERYTHING = list(range(NUM_PUBLIC))
+
+
+def test_a_round_publishes_the_ensemble_of_those_that_answered() -> None:
+    world = World({"000-gps": answers_beam(0), "001-gps": answers_beam(1)}, experiment())
+    account = world.round(1)
+    labels = world.strategy.state.cache.labels
+    assert labels is not None
+    np.testing.assert_allclose(labels.probs[:, :, :2], 0.5)
+    assert account.num_asked == account.num_targets == NUM_PUBLIC
+    assert [entry.problem for entry in account.clients.values()] == ["", ""]
+    assert world.teacher.lessons == [EVERYTHING]
+
+
+def test_the_teacher_counts_as_one_more_when_it_votes() -> None:
+    world = World({"000-gps": answers_beam(0), "001-gps": answers_beam(0)}, experiment(teacher_votes=True))
+    world.round(1)
+    labels = world.strategy.state.cache.labels
+    assert labels is not None
+    np.testing.assert_allclose(labels.probs[..., [0, 9]], np.broadcast_to([2 / 3, 1 / 3], (NUM_PUBLIC, HORIZONS, 2)))
+
+
+@pytest.mark.parametrize(("publish", "share_of_teacher"), [("ensemble", 0.0), ("teacher", 1.0), ("mix", 0.25)])
+def test_what_is_published_is_the_ensemble_the_teacher_or_their_mix(publish: str, share_of_teacher: float) -> None:
+    world = World({"000-gps": answers_beam(0)}, experiment(publish=publish, mix=0.25))
+    world.round(1)
+    labels = world.strategy.state.cache.labels
+    assert labels is not None
+    np.testing.assert_allclose(labels.probs[..., 9], share_of_teacher)
+    np.testing.assert_allclose(labels.probs[..., 0], 1 - share_of_teacher)
+
+
+def test_round_1_brings_the_targets_of_the_pretrained_teacher_if_it_starts() -> None:
+    for starts, expected in ((True, EVERYTHING), (False, [])):
+        world = World({"000-gps": answers_beam(0)}, experiment(teacher_starts=starts))
+        world.round(1)
+        assert target_ids(world.request_to("000-gps")) == expected
+
+
+def test_a_client_that_kept_up_gets_each_target_once() -> None:
+    world = World({"000-gps": answers_beam(0)}, experiment(public_samples=3))
+    asked: list[list[int]] = []
+    for number in (1, 2, 3):
+        world.round(number)
+        request = world.request_to("000-gps")
+        assert target_ids(request) == (asked[-1] if asked else EVERYTHING)
+        asked.append(request.ask.tolist())
+        assert len(asked[-1]) == 3
+
+
+def test_a_client_that_failed_for_a_round_gets_exactly_what_it_lacks() -> None:
+    def fails_in_round_2(name: str, number: int, request: Request) -> Reply:
+        if number == 2:
+            return Reply(error="ValueError: out of memory")
+        return answers_beam(0)(name, number, request)
+
+    world = World({"000-gps": fails_in_round_2, "001-gps": answers_beam(1)}, experiment(public_samples=3))
+    asked: list[list[int]] = []
+    for number in (1, 2, 3):
+        account = world.round(number)
+        asked.append(world.request_to("001-gps").ask.tolist())
+    assert account.clients["000-gps"].problem == ""
+    request = world.request_to("000-gps")
+    assert request.known_round == 0
+    assert target_ids(request) == sorted({*asked[0], *asked[1]})
+    assert target_ids(world.request_to("001-gps")) == asked[1]
+
+
+def test_a_client_that_lost_its_memory_is_given_everything_again() -> None:
+    def forgets_after_round_1(name: str, number: int, request: Request) -> Reply:
+        if number == 2:
+            return Reply(error="its memory was lost", facts={"known_round": -1})
+        return answers_beam(0)(name, number, request)
+
+    world = World({"000-gps": forgets_after_round_1, "001-gps": answers_beam(1)}, experiment(public_samples=3))
+    for number in (1, 2, 3):
+        world.round(number)
+    assert target_ids(world.request_to("000-gps")) == EVERYTHING
+
+
+def _outside(name: str, number: int, request: Request) -> Reply:
+    return Reply(certain(np.setdiff1d(np.arange(NUM_PUBLIC), request.ask)[:1], 0))
+
+
+def _fact(key: str, value: Any) -> Work:
+    return lambda name, number, request: Reply(certain(request.ask, 0), facts={key: value})
+
+
+REFUSED: dict[str, tuple[Work, str]] = {
+    "an error": (lambda name, number, request: Reply(error="ValueError: oh"), "ValueError: oh"),
+    "no labels": (lambda name, number, request: Reply(), "answered no soft labels"),
+    "samples not asked for": (_outside, "not asked for"),
+    "a NaN metric": (
+        lambda name, number, request: Reply(certain(request.ask, 0), {"loss": float("nan")}),
+        "not finite",
+    ),
+    "a known round of the future": (_fact("known_round", 9), "known_round"),
+    "a known round in words": (_fact("known_round", "two"), "known_round"),
+    "seconds in words": (_fact("seconds", "few"), "seconds"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_answer_is_refused_recorded_and_changes_nothing(case: str) -> None:
+    work, problem = REFUSED[case]
+    world = World({"000-gps": work, "001-gps": answers_beam(1)}, experiment(public_samples=3))
+    account = world.round(1)
+    assert problem in account.clients["000-gps"].problem
+    assert account.clients["001-gps"].problem == ""
+    labels = world.strategy.state.cache.newer_than(0)
+    assert labels is not None
+    np.testing.assert_array_equal(labels.probs[..., 1], 1.0)
+
+
+@pytest.mark.parametrize("fact", ["num_examples", "num_parameters", "num_passes"])
+def test_a_client_that_introduces_itself_badly_is_left_out(fact: str) -> None:
+    world = World({"000-gps": answers_beam(0)}, experiment())
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        number = int(context.node_config["partition-id"])
+        counts: Facts = {"num_examples": 7, "num_parameters": 100, "num_passes": 2}
+        facts: Facts = {"modality": "gps", **counts, fact: "many" if number == 0 else 1}
+        replies = {f"{number:03d}-gps": Reply(facts=facts)}
+        return Message(pack_replies(unpack_header(message.content), replies), reply_to=message)
+
+    world.strategy.letters.nodes.clear()
+    members = world.strategy.letters.meet(InlineGrid(app, num_nodes=2), num_nodes=2, timeout=5.0)
+    assert list(members) == ["001-gps"]
+
+
+def test_two_nodes_that_claim_the_same_client_are_not_both_heard() -> None:
+    world = World({"000-gps": answers_beam(0)}, experiment())
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        header = unpack_header(message.content)
+        return Message(
+            pack_replies(
+                header,
+                {"gps": Reply(facts={"modality": "gps", "num_examples": 7, "num_parameters": 1, "num_passes": 2})},
+            ),
+            reply_to=message,
+        )
+
+    world.strategy.letters.nodes.clear()
+    world.strategy.letters.meet(InlineGrid(app, num_nodes=2), num_nodes=2, timeout=5.0)
+    heard = [client for clients in world.strategy.letters.nodes.values() for client in clients]
+    assert heard == ["gps"]
+
+
+def test_nobody_at_all_is_an_error() -> None:
+    world = World({"000-gps": answers_beam(0)}, experiment())
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        content = pack_replies(unpack_header(message.content), {"000-gps": Reply(error="no data")})
+        return Message(content, reply_to=message)
+
+    world.strategy.letters.nodes.clear()
+    with pytest.raises(ValueError, match=r"no client can take part.*no data"):
+        world.strategy.letters.meet(InlineGrid(app, num_nodes=1), num_nodes=1, timeout=5.0)
+
+
+def test_a_reply_that_is_not_of_the_protocol_is_a_problem_of_its_clients() -> None:
+    world = World({"000-gps": answers_beam(0), "001-gps": answers_beam(1)}, experiment())
+    app = ClientApp()
+
+    @app.train("round")
+    def take_part(message: Message, context: Context) -> Message:
+        if int(context.node_config["partition-id"]) == 0:
+            return Message(RecordDict({"header": ConfigRecord({"run": "r"})}), reply_to=message)
+        raise RuntimeError("oh")
+
+    world.grid = InlineGrid(app, num_nodes=2)
+    account = world.round(1)
+    assert "header is incomplete" in account.clients["000-gps"].problem
+    assert "oh" in account.clients["001-gps"].problem
+    assert account.num_targets == 0
+    assert world.teacher.lessons == [[]]
+    assert world.strategy.state.round == 1
+
+
+def test_a_node_that_is_gone_is_missing_once_the_time_is_over() -> None:
+    world = World({"000-gps": answers_beam(0)}, experiment())
+
+    class Silent(InlineGrid):
+        def pull_messages(self, message_ids: Any) -> list[Message]:
+            return []
+
+    world.grid.__class__ = Silent
+    account = world.strategy.run_round(world.grid, 1, timeout=0.1)
+    assert account.clients["000-gps"].problem == "no answer in time"
+    assert account.clients["000-gps"].downlink_bytes > 0
+
+
+def test_the_bytes_of_a_client_are_counted_in_both_directions() -> None:
+    world = World({"000-gps": answers_beam(0)}, experiment(public_samples=3, teacher_starts=False))
+    first = world.round(1).clients["000-gps"]
+    second = world.round(2).clients["000-gps"]
+    answer = 3 * (4 + 4 * HORIZONS * BEAMS)
+    assert answer < first.uplink_bytes <= answer + 2 * 128
+    assert 3 * 4 < first.downlink_bytes <= 3 * 4 + 128  # the ids to answer; no targets yet
+    assert second.downlink_bytes == first.downlink_bytes + first.uplink_bytes  # and the targets, as many as answers
+    assert first.num_answers == 3
+
+
+def test_start_runs_the_rounds_that_are_left_and_reports_each() -> None:
+    world = World({"000-gps": answers_beam(0)}, experiment(rounds=4))
+    world.strategy.state.round = 2
+    seen: list[int] = []
+    world.strategy.start(world.grid, evaluate_fn=lambda number, arrays: seen.append(number))
+    assert seen == [3, 4]
+    assert world.strategy.state.round == 4

@@ -1,0 +1,146 @@
+"""What the losses are worth, where they are zero, and which way they push."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from strategies.losses import TASK_LOSSES, cross_entropy, focal_loss, response_kd, soften
+
+N, H, B = 3, 2, 5
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def beams() -> Tensor:
+    return torch.randint(0, B, (N, H), generator=torch.Generator().manual_seed(3))
+
+
+def gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    leaf = logits.clone().requires_grad_()
+    (result,) = torch.autograd.grad(loss(leaf), leaf)
+    return result
+
+
+def finite_differences(loss: Callable[[Tensor], Tensor], logits: Tensor, step: float = 1e-6) -> Tensor:
+    slopes = torch.zeros_like(logits)
+    for index in range(logits.numel()):
+        nudge = torch.zeros_like(logits).view(-1)
+        nudge[index] = step
+        nudge = nudge.view_as(logits)
+        slopes.view(-1)[index] = (loss(logits + nudge) - loss(logits - nudge)) / (2 * step)
+    return slopes
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 8.0])
+def test_distillation_is_zero_with_zero_gradient_at_equality(temperature: float) -> None:
+    logits = normal(0, N, H, B)
+    targets = soften(logits, temperature)
+    assert response_kd(logits, targets, temperature).item() == pytest.approx(0.0, abs=1e-12)
+    torch.testing.assert_close(
+        gradient(lambda x: response_kd(x, targets, temperature), logits), torch.zeros_like(logits), atol=1e-12, rtol=0
+    )
+
+
+def test_distillation_from_other_logits_costs_something() -> None:
+    assert response_kd(normal(0, N, H, B), soften(normal(1, N, H, B), 2.0), 2.0).item() > 0.01
+
+
+def test_distillation_on_a_hand_computed_row() -> None:
+    # tau = 2, student uniform over 2 beams, target (0.75, 0.25): 4 (0.75 ln 1.5 + 0.25 ln 0.5).
+    loss = response_kd(torch.zeros(1, 1, 2), torch.tensor([[[0.75, 0.25]]]), 2.0)
+    assert loss.item() == pytest.approx(4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5)), rel=1e-6)
+
+
+def test_distillation_from_a_certain_target_is_tau_squared_times_cross_entropy_of_the_softened() -> None:
+    logits, labels = normal(0, N, H, B), beams()
+    certain = torch.nn.functional.one_hot(labels, B).double()
+    expected = 4.0 * cross_entropy(logits / 2.0, labels)
+    torch.testing.assert_close(response_kd(logits, certain, 2.0), expected)
+
+
+def test_losses_are_means_over_samples_and_horizons() -> None:
+    logits, targets, labels = normal(0, N, H, B), soften(normal(1, N, H, B), 2.0), beams()
+    losses: list[Callable[[slice], Tensor]] = [
+        lambda rows: response_kd(logits[rows], targets[rows], 2.0),
+        lambda rows: cross_entropy(logits[rows], labels[rows]),
+        lambda rows: focal_loss(logits[rows], labels[rows]),
+    ]
+    for loss in losses:
+        each = torch.stack([loss(slice(n, n + 1)) for n in range(N)])
+        torch.testing.assert_close(loss(slice(None)), each.mean())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: response_kd(x, soften(normal(1, N, H, B), 3.0), 3.0),
+        lambda x: response_kd(x, torch.nn.functional.one_hot(beams(), B).double(), 1.0),
+        lambda x: cross_entropy(x, beams()),
+        lambda x: focal_loss(x, beams()),
+        lambda x: focal_loss(x, beams(), gamma=1.0),
+    ],
+    ids=["kd", "kd from certain targets", "cross entropy", "focal", "focal gamma 1"],
+)
+def test_a_gradient_is_that_of_finite_differences(loss: Callable[[Tensor], Tensor]) -> None:
+    logits = normal(0, N, H, B)
+    torch.testing.assert_close(gradient(loss, logits), finite_differences(loss, logits), atol=1e-8, rtol=1e-6)
+
+
+def test_tau_squared_keeps_the_size_of_the_gradient_when_it_is_warm() -> None:
+    # For tau >> 1 the gradient tends to (student - teacher logits, both centred) / B, without tau in it.
+    student, teacher = normal(0, 1, 1, B), normal(1, 1, 1, B)
+    limit = ((student - student.mean()) - (teacher - teacher.mean())) / B
+    for temperature in (100.0, 1000.0):
+        found = gradient(lambda x, tau=temperature: response_kd(x, soften(teacher, tau), tau), student)  # type: ignore[misc]
+        torch.testing.assert_close(found, limit, atol=3.0 / temperature, rtol=0)
+
+
+def test_focal_loss_with_gamma_0_is_cross_entropy() -> None:
+    logits, labels = normal(0, N, H, B), beams()
+    torch.testing.assert_close(focal_loss(logits, labels, gamma=0.0), cross_entropy(logits, labels))
+
+
+def test_focal_loss_on_a_hand_computed_row() -> None:
+    # p = 1/2 over two beams: (1/2)^2 ln 2.
+    assert focal_loss(torch.zeros(1, 1, 2), torch.tensor([[1]])).item() == pytest.approx(0.25 * math.log(2), rel=1e-6)
+
+
+def test_focal_loss_and_its_gradient_are_finite_where_the_student_is_certain() -> None:
+    logits = torch.zeros(1, 1, B)
+    logits[..., 2] = 200.0
+    for label in (2, 3):
+        labels = torch.tensor([[label]])
+        assert torch.isfinite(gradient(lambda x, y=labels: focal_loss(x, y), logits)).all()  # type: ignore[misc]
+    assert focal_loss(logits, torch.tensor([[2]])).item() == 0.0
+
+
+def test_distillation_is_finite_where_a_target_is_zero_or_the_student_certain() -> None:
+    logits = torch.zeros(1, 1, B)
+    logits[..., 2] = 200.0
+    certain = torch.nn.functional.one_hot(torch.tensor([[3]]), B).float()
+    loss = response_kd(logits, certain, 1.0)
+    assert loss.item() == pytest.approx(200.0)
+    assert torch.isfinite(gradient(lambda x: response_kd(x, certain, 1.0), logits)).all()
+
+
+@pytest.mark.parametrize("name", sorted(TASK_LOSSES))
+def test_a_task_loss_falls_when_the_best_beam_gains(name: str) -> None:
+    worse, better = torch.zeros(1, 1, B), torch.zeros(1, 1, B)
+    better[..., 1] = 1.0
+    labels = torch.tensor([[1]])
+    assert TASK_LOSSES[name](better, labels) < TASK_LOSSES[name](worse, labels)
+
+
+def test_a_higher_temperature_softens_and_keeps_the_ranking() -> None:
+    logits = normal(0, N, H, B)
+    sharp, soft = soften(logits, 1.0), soften(logits, 10.0)
+    assert torch.all(soft.amax(dim=-1) < sharp.amax(dim=-1))
+    torch.testing.assert_close(soft.argsort(dim=-1), sharp.argsort(dim=-1))
+    torch.testing.assert_close(soft.sum(dim=-1), torch.ones(N, H, dtype=torch.float64))

@@ -1,0 +1,175 @@
+"""The rooms: who may import whom, how large a module may be and what none is called."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from configs.loading import load_experiment
+
+CHECKOUT = Path(__file__).parents[1]
+ROOMS = ("configs", "strategies", "clients", "server", "sim")
+MODULES = sorted(path for room in ROOMS for path in (CHECKOUT / room).rglob("*.py"))
+CONFIGS = sorted((CHECKOUT / "configs").rglob("*.yaml"))
+MAX_LINES = 300
+EMPTY_NAMES = {"utils", "common", "helpers", "core", "misc", "manager"}
+
+# Package -> what of ours it may import beside itself, and why nothing else.
+MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
+    "configs": ((), "configs says what an experiment is; it needs none of the other rooms"),
+    "strategies": (("configs",), "strategies is the protocol; it knows neither clients nor server nor worlds"),
+    "clients.sensing": (
+        ("configs",),
+        "what a client senses is no matter of the protocol, so server and clients share it",
+    ),
+    "clients": (("strategies", "configs"), "a client runs on a machine that has no server and no worlds"),
+    "server": (
+        ("strategies", "clients.sensing", "configs"),
+        "the server shares sensing with the clients, nothing else",
+    ),
+    "sim": (("server", "clients", "strategies", "configs"), ""),
+}
+KNOW_FLOWER = {
+    "strategies.wire",
+    "strategies.exchange",
+    "strategies.distillation",
+    "clients.app",
+    "server.app",
+    "sim.launch",
+    "sim.inline",
+}
+KNOWS_RAY = {"sim.launch"}
+
+
+def imports_of(source: str) -> list[str]:
+    """Every dotted name that a module imports, wherever the import stands; `from a import b` gives a.b."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            stem = "." * node.level + (node.module or "")
+            names += [f"{stem}.{alias.name}" for alias in node.names]
+    return names
+
+
+def lies_in(name: str, package: str) -> bool:
+    """Whether a dotted name is a package or in it."""
+    return name == package or name.startswith(f"{package}.")
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What a module imports against the rules, each with the reason."""
+    owner = next(package for package in MAY_IMPORT if lies_in(module, package))
+    others, reason = MAY_IMPORT[owner]
+    found = []
+    for name in imports_of(source):
+        if name.startswith("."):
+            found.append(f"{module} imports {name}: write the full name, so that a reader sees the room")
+        elif name.partition(".")[0] in ROOMS and not any(lies_in(name, package) for package in (owner, *others)):
+            found.append(f"{module} imports {name}: {reason}")
+        elif lies_in(name, "flwr") and module not in KNOW_FLOWER:
+            found.append(f"{module} imports {name}: Flower is known to {', '.join(sorted(KNOW_FLOWER))} only")
+        elif lies_in(name, "ray") and module not in KNOWS_RAY:
+            found.append(f"{module} imports {name}: only sim.launch knows Ray, so that everything else runs without it")
+    return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_module_imports_only_from_the_rooms_that_its_own_may_know(path: Path) -> None:
+    assert violations(module_name(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("configs.schema", "from strategies.codecs import CODECS"),
+        ("strategies.labels", "import clients.sensing.metrics"),
+        ("strategies.wire", "from server import teacher"),
+        ("clients.app", "def late():\n    from server.recorder import Recorder"),
+        ("clients.memory", "from sim.generate import write_street"),
+        ("clients.sensing.tracker", "from clients.profile import ClientProfile"),
+        ("clients.sensing.tracker", "from clients import profile"),
+        ("clients.sensing.learner", "from strategies.labels import SoftLabels"),
+        ("server.app", "from clients.app import build_app"),
+        ("server.app", "import clients"),
+        ("server.teacher", "try:\n    import flwr.app\nexcept ImportError:\n    pass"),
+        ("server.app", "import ray"),
+        ("strategies.aggregation", "if TYPE_CHECKING:\n    from flwr.app import Message"),
+        ("strategies.caching", "from .labels import SoftLabels"),
+    ],
+)
+def test_a_forbidden_import_is_caught(module: str, source: str) -> None:
+    (violation,) = violations(module, source)
+    assert violation.startswith(f"{module} imports ")
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("server.app", "from clients.sensing import metrics\nimport clients.sensing.tracker\nimport flwr"),
+        ("clients.app", "from strategies.wire import Reply\nfrom clients.sensing.learner import Learner"),
+        ("clients.sensing.learner", "import torch\nfrom configs.seeding import rng_for"),
+        ("sim.launch", "import ray\nfrom ray.cloudpickle import dumps"),
+        ("sim.channel", "from simulators import rays"),
+    ],
+)
+def test_an_allowed_import_is_let_through(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_module_is_short_and_named_for_an_idea(path: Path) -> None:
+    num_lines = len(path.read_text().splitlines())
+    assert num_lines <= MAX_LINES, f"{module_name(path)} has {num_lines} lines; split it by idea"
+    assert not EMPTY_NAMES & set(module_name(path).split(".")), f"{module_name(path)}: name it for what it holds"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name == "__init__.py"], ids=module_name)
+def test_an_init_file_holds_a_docstring_only(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{module_name(path)}: say what lives here and what does not"
+    assert len(tree.body) == 1, f"{module_name(path)}: an import here would run for every module of the room"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_the_one_of_this_checkout(room: str) -> None:
+    file = import_module(room).__file__
+    assert file is not None
+    assert Path(file).resolve() == CHECKOUT / room / "__init__.py", f"another {room} lies ahead on the import path"
+
+
+def _loaded_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(*sorted(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+def test_importing_the_aggregation_rules_loads_neither_torch_nor_flower() -> None:
+    assert not {"torch", "flwr", "ray"} & _loaded_after("import strategies.aggregation")
+
+
+def test_importing_a_learner_loads_neither_flower_nor_ray() -> None:
+    assert not {"flwr", "ray"} & _loaded_after("import clients.sensing.learner")
+
+
+def test_there_are_configs() -> None:
+    assert "quickstart" in [path.stem for path in CONFIGS]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_loads_and_is_named_like_its_file(path: Path) -> None:
+    assert load_experiment(path).name == path.stem
