@@ -30,13 +30,22 @@ def ensure_federation(
     begin = time.monotonic()
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Imported here: a street needs no reader of real data, and the other way round.
-        if experiment.data.source == "street":
-            from sim.generate import write_street
-
-            write_street(experiment.data, folder, seed=experiment.seed, workers=workers, progress=progress)
-        else:
-            from sim.partition import write_deepsense
-
-            write_deepsense(experiment.data, folder, seed=experiment.seed)
+        try:
+            _write(experiment, folder, workers, progress)
+        except OSError:
+            # Another process made the same data meanwhile; otherwise the disk is to blame.
+            if not folder.exists():
+                raise
     return folder, time.monotonic() - begin
+
+
+def _write(experiment: Experiment, folder: Path, workers: int, progress: Callable[[int, int], None] | None) -> None:
+    # Imported here: a street needs no reader of real data, and the other way round.
+    if experiment.data.source == "street":
+        from sim.generate import write_street
+
+        write_street(experiment.data, folder, seed=experiment.seed, workers=workers, progress=progress)
+    else:
+        from sim.partition import write_deepsense
+
+        write_deepsense(experiment.data, folder, seed=experiment.seed)

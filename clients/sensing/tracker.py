@@ -75,8 +75,7 @@ class BeamTracker(nn.Module):
         self.absent.requires_grad_(len(self.modalities) > 1)
         self.gru = nn.GRU(size.features * len(self.modalities), size.hidden, batch_first=True)
         self.dropout = nn.Dropout(size.dropout)
-        fused = size.features * len(self.modalities)
-        self.head = nn.Linear(size.hidden + fused, task.num_horizons * task.num_beams)
+        self.head = nn.Linear(size.hidden, task.num_horizons * task.num_beams)
 
     def fit_scale(self, recording: Recording, starts: NDArray[np.int64]) -> None:
         """Measure the scale of each sensor on the frames of training windows."""
@@ -105,10 +104,8 @@ class BeamTracker(nn.Module):
             if present is not None:
                 encoded = torch.where(present[:, index, None, None], encoded, self.absent[index])
             features.append(encoded)
-        fused = torch.cat(features, dim=-1)
-        states, _ = self.gru(fused)
-        # The newest frame also goes straight to the head: where the vehicle is need not pass through the memory.
-        logits: Tensor = self.head(self.dropout(torch.cat([states[:, -1], fused[:, -1]], dim=-1)))
+        states, _ = self.gru(torch.cat(features, dim=-1))
+        logits: Tensor = self.head(self.dropout(states[:, -1]))
         return logits.view(num_windows, self.task.num_horizons, self.task.num_beams)
 
 

@@ -150,6 +150,6 @@ def test_a_recording_without_any_of_its_modalities_is_refused(street: Recording)
 
 
 def test_parameters_of_a_gps_tracker_by_hand(street: Recording) -> None:
-    # MLP 5-16-6, GRU 6 -> 8, head 8 + 6 -> 3 x 4 (state and newest features); a single modality is never absent.
-    expected = (5 * 16 + 16) + (16 * 6 + 6) + 3 * (8 * 6 + 8 * 8 + 2 * 8) + ((8 + 6) * 12 + 12)
+    # MLP 5-16-6, GRU 6 -> 8, head 8 -> 3 x 4; a single modality is never absent.
+    expected = (5 * 16 + 16) + (16 * 6 + 6) + 3 * (8 * 6 + 8 * 8 + 2 * 8) + (8 * 12 + 12)
     assert count_parameters(BeamTracker(("gps",), SIZE, TASK)) == expected
