@@ -107,6 +107,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
     desk.begin_rounds()
     strategy.start(grid, evaluate_fn=desk.after_round)
     total = time.monotonic() - begin + watch.data_seconds
+    recorder.write_validation(findings["controls"], teacher_before=findings["teacher_before_validation"])
     return recorder.write_summary(
         engine=experiment.engine.name,
         seconds={
@@ -199,7 +200,10 @@ def _prepare_teacher(
     watch.progress("teacher", 0, 1)
     pretrain(learner, experiment.teaching.pretrain_steps)
     watch.progress("teacher", 1, 1)
-    return teacher, {"teacher_before": teacher.evaluate(common).to_dict()}
+    return teacher, {
+        "teacher_before": teacher.evaluate(common).to_dict(),
+        "teacher_before_validation": learner.progress.best_score,
+    }
 
 
 def _find_plugins(placement: Placement) -> tuple[type[Any], Any]:

@@ -19,6 +19,7 @@ from configs.schema import Experiment
 from strategies.accounts import ClientRound, Member, RoundAccount
 
 ARMS = ("local", "offline_kd", "federated")
+VALIDATION_FILE = "validation.json"
 
 
 class Recorder:
@@ -53,6 +54,24 @@ class Recorder:
         """Forget lines of rounds after ``last``: a round that was not checkpointed is done again."""
         lines = [json.dumps(line) + "\n" for line in read_rounds(self.folder) if line["round"] <= last]
         write_atomically(self.folder / "rounds.jsonl", "".join(lines))
+
+    def write_validation(self, controls: Mapping[str, Mapping[str, Any]], *, teacher_before: float) -> None:
+        """Write what the validation passes said of every learner and arm: the grounds for choosing among runs.
+
+        Args:
+            controls: client -> what it reported of its controls.
+            teacher_before: validation score of the pretrained teacher.
+        """
+        rounds = read_rounds(self.folder)
+        clients: dict[str, dict[str, Any]] = {}
+        for client, metrics in controls.items():
+            lines = [line["clients"][client] for line in rounds if client in line["clients"]]
+            scores = [line["validation"] for line in lines if line["validation"] is not None]
+            clients[client] = {arm: metrics.get(f"{arm}.validation") for arm in ("local", "offline_kd")}
+            clients[client]["federated"] = scores[-1] if scores else None
+        after = rounds[-1]["teacher"]["validation"] if rounds else teacher_before
+        scores_by_learner = {"clients": clients, "teacher": {"before": teacher_before, "after": after}}
+        write_atomically(self.folder / VALIDATION_FILE, json.dumps(scores_by_learner, indent=1) + "\n")
 
     def write_summary(
         self,

@@ -41,8 +41,9 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         cli()
-    except (ValueError, RuntimeError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="bold red", markup=False, highlight=False)
+    except (ValueError, RuntimeError, OSError) as error:
+        line = " ".join(f"error: {error}".splitlines())
+        Console(stderr=True, soft_wrap=True).print(line, style="bold red", markup=False, highlight=False)
         sys.exit(1)
 
 
@@ -99,9 +100,15 @@ def report(
 
 
 @cli.command()
-def compare(runs: RunsArgument, as_json: JsonOption = False) -> None:
+def compare(
+    runs: RunsArgument,
+    select: Annotated[
+        bool, typer.Option(help="Runs of one seed that differ in training only: choose per learner by validation.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Mean and s.d. over the seeds of runs of one experiment."""
-    _show(runs, as_json=as_json, always_compare=True)
+    _show(runs, as_json=as_json, always_compare=True, select=select)
 
 
 @cli.command()
@@ -190,24 +197,26 @@ class _FollowedRun:
         self._title = f"{experiment.name}, seed {experiment.seed}"
 
     def __enter__(self) -> _FollowedRun:
-        self._bars.start()
         return self
 
     def __exit__(self, *details: object) -> None:
-        self._bars.stop()
+        if self._tasks:  # bars that never began would still print a blank line
+            self._bars.stop()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self._tasks:
+            self._bars.start()
             self._tasks[phase] = self._bars.add_task(f"{self._title}: {phase}", total=total)
         self._bars.update(self._tasks[phase], completed=done, total=total)
 
 
-def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False) -> None:
+def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, select: bool = False) -> None:
+    from sim.selection import select_by_validation
     from sim.summaries import load_summary
     from sim.tables import bytes_lines, results_table, teacher_lines
     from sim.tables import compare as compare_summaries
 
-    summaries = [load_summary(folder) for folder in runs]
+    summaries = select_by_validation(runs) if select else [load_summary(folder) for folder in runs]
     if as_json:
         several = always_compare or len(summaries) > 1
         typer.echo(json.dumps(compare_summaries(summaries) if several else summaries[0], indent=1))

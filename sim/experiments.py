@@ -79,6 +79,8 @@ def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:
         note = json.loads((folder / "placement.json").read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{folder}: not the folder of a run that can be resumed ({error})") from None
+    if not isinstance(note, dict) or not {"plugins", "data_seconds"} <= note.keys():
+        raise ValueError(f"{folder / 'placement.json'}: plugins or data_seconds missing; run the experiment again")
     return build_experiment(values, origin=str(folder / "experiment.yaml")), note
 
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 CANDIDATES = [2.0 ** (eighth / 8.0) for eighth in range(-8, 25)]
 
 
-def fit_temperature(logits: Tensor, beams: Tensor) -> float:
-    """The temperature at which the softmax of ``logits`` has the smallest cross-entropy.
+def fit_temperature(logits: Tensor, beams: Tensor) -> tuple[float, float]:
+    """The temperature at which the softmax of ``logits`` has the smallest cross-entropy, and that cross-entropy.
 
     Above 1 the tracker was overconfident. One number for all horizons and beams: the ranking stays.
 
@@ -22,9 +22,9 @@ def fit_temperature(logits: Tensor, beams: Tensor) -> float:
         beams: (N, H) best beams.
 
     Returns:
-        One of `CANDIDATES`.
+        One of `CANDIDATES`, and the mean cross-entropy at it in nats.
     """
     flat, labels = logits.flatten(0, 1), beams.flatten()
     losses = torch.stack([functional.cross_entropy(flat / temperature, labels) for temperature in CANDIDATES])
-    best: float = CANDIDATES[int(losses.argmin())]
-    return best
+    best = int(losses.argmin())
+    return CANDIDATES[best], float(losses[best])

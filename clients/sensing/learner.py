@@ -9,6 +9,7 @@ N windows or public samples, H horizons, B beams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from clients.sensing.calibration import fit_temperature
 from clients.sensing.learning import cosine, take_steps, window_batches
-from clients.sensing.metrics import BeamMetrics, rank_beams, top_k
+from clients.sensing.metrics import BeamMetrics
 from clients.sensing.recording import Recording
 from clients.sensing.tracker import BeamTracker, predict, read_windows
 from configs.schema import Training
@@ -89,7 +90,8 @@ class Progress:
         steps: optimizer steps taken in this phase.
         rate_factor: of the ``plateau`` schedule.
         stalled: rounds since the best score.
-        best_score: mean Top-5 over horizons on the validation windows, the best so far; -1 before the first.
+        best_score: geometric mean of the calibrated probability of the best beam on the validation windows, in (0, 1],
+            the highest so far; -1 before the first. On a few passes it says more than a share of hits does.
         best_round: when that was.
         confidence_temperature: that makes the tracker's certainty fit its validation windows.
         best_temperature: the same for the best tracker.
@@ -276,8 +278,8 @@ class Learner:
             recording, task = self.material.recording, self.model.task
             logits = predict(self.model, recording, starts)
             beams = recording.beams(starts, task.num_frames, task.num_future)
-            progress.confidence_temperature = fit_temperature(logits, torch.from_numpy(beams))
-            score = _mean_top5(logits.numpy(), beams)
+            progress.confidence_temperature, loss = fit_temperature(logits, torch.from_numpy(beams))
+            score = math.exp(-loss)
         if score >= progress.best_score:
             progress.best_score, progress.best_round, progress.stalled = score, progress.round, 0
             progress.best_temperature = progress.confidence_temperature
@@ -286,10 +288,6 @@ class Learner:
         progress.stalled += 1
         if progress.stalled > PLATEAU_PATIENCE:
             progress.rate_factor, progress.stalled = progress.rate_factor / 2.0, 0
-
-
-def _mean_top5(scores: NDArray[np.floating], beams: NDArray[np.int64]) -> float:
-    return float(np.mean([top_k(rank_beams(scores[:, h]), beams[:, h], 5) for h in range(beams.shape[1])]))
 
 
 def _copy(model: BeamTracker) -> dict[str, Tensor]:

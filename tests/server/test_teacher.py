@@ -116,7 +116,7 @@ def test_after_pretraining_the_certainty_is_that_of_the_teacher_that_validated_b
     pretrain(teacher, 200)
     assert teacher.progress.best_round == 1
     own, starts = teacher.material.recording, teacher.material.validation
-    fitted = fit_temperature(predict(teacher.model, own, starts), torch.from_numpy(own.beams(starts, 8, 3)))
+    fitted, _ = fit_temperature(predict(teacher.model, own, starts), torch.from_numpy(own.beams(starts, 8, 3)))
     assert teacher.progress.confidence_temperature == fitted
 
 

@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,57 +16,20 @@ from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.app import build_app as build_client_app
-from clients.profile import client_folders
 from configs.loading import load_experiment
 from configs.placement import Placement
-from configs.schema import Engine, Experiment
+from configs.schema import Engine
 from server.app import Watch, check_plugins
 from server.app import build_app as build_server_app
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from sim.experiments import read_run, resume_experiment, run_experiment
-from sim.federation import ensure_federation
 from sim.inline import run_inline
 from sim.launch import launch
 from tests.conftest import tiny_experiment, tiny_values
+from tests.federations import assert_same_outcome, place, quiet, run_apps
 
 METRICS = {"top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"}
-
-
-def quiet(phase: str, done: int, total: int) -> None:
-    """No progress."""
-
-
-def place(experiment: Experiment, run: Path) -> Placement:
-    run.mkdir(parents=True, exist_ok=True)
-    federation, _ = ensure_federation(experiment)
-    return Placement(experiment, federation, run, run)
-
-
-def run_apps(placement: Placement, client_app: ClientApp | None = None, shuffle_seed: int | None = None) -> None:
-    run_inline(
-        build_server_app(placement),
-        client_app or build_client_app(placement),
-        num_nodes=len(client_folders(placement.federation)),
-        shuffle_seed=shuffle_seed,
-    )
-
-
-def outcome(run: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """What must be equal to the bit: the targets, and every line of the record but its seconds."""
-    checkpoint = load_checkpoint(run)
-    assert checkpoint is not None and checkpoint.federation.cache.labels is not None
-    lines = read_rounds(run)
-    for line in lines:
-        del line["seconds"]
-        for client in line["clients"].values():
-            del client["seconds"]
-    return checkpoint.federation.cache.labels.probs, lines
-
-
-def assert_same_outcome(one: Path, other: Path) -> None:
-    np.testing.assert_array_equal(outcome(one)[0], outcome(other)[0])
-    assert outcome(one)[1] == outcome(other)[1]
 
 
 @pytest.fixture(scope="module")
