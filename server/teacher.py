@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.sensing.learner import Learner, Losses, Material
+from clients.sensing.learner import Learner, Losses
+from clients.sensing.material import open_material
 from clients.sensing.metrics import BeamMetrics
-from clients.sensing.recording import Recording, open_recording
+from clients.sensing.recording import Recording
 from clients.sensing.tracker import BeamTracker
 from configs.schema import Experiment
 from configs.seeding import seed_for
@@ -29,25 +30,15 @@ def make_teacher(experiment: Experiment, federation: Path) -> Learner:
     Raises:
         ValueError: a recording is missing or broken, or the server has no labelled window.
     """
-    task = experiment.task
-    own, public = open_recording(federation / "server"), open_recording(federation / "public")
-    train = own.window_starts(task.num_frames, task.num_future, "train")
-    if own.power is None or len(train) == 0:
-        raise ValueError(f"{own.folder}: no labelled window to train the teacher on")
+    material = open_material(federation / "server", federation / "public", experiment.task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(experiment.seed, "teacher"))
-        model = BeamTracker(experiment.modalities, experiment.teacher, task)
+        model = BeamTracker(experiment.modalities, experiment.teacher, experiment.task)
     return Learner(
         model,
         training=experiment.teaching,
         losses=Losses(TASK_LOSSES[experiment.teaching.task_loss], response_kd),
-        material=Material(
-            recording=own,
-            train=train,
-            validation=own.window_starts(task.num_frames, task.num_future, "validation"),
-            public=public,
-            public_starts=public.window_starts(task.num_frames, task.num_future),
-        ),
+        material=material,
         seed=experiment.seed,
         name="teacher",
         modality_dropout=experiment.teaching.modality_dropout,

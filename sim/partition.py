@@ -154,7 +154,12 @@ def write_deepsense(data: DeepSenseData, folder: Path, *, seed: int) -> None:
     Raises:
         ValueError: the scenario cannot be read, lacks a sensor or has too few passes, or ``folder`` exists.
     """
-    scenario = read_scenario(CHECKOUT / data.folder)
+    source = CHECKOUT / data.folder
+    if not source.is_dir():
+        raise ValueError(
+            f"data.folder: no folder {source}; get the scenario from www.deepsense6g.net and name its folder"
+        )
+    scenario = read_scenario(source)
     everything = tuple(nodes.modality for nodes in data.nodes)
     lacking = [modality for modality in everything if modality not in scenario.sensors]
     if lacking:

@@ -142,7 +142,18 @@ class ExampleWeighted:
 
 
 @dataclass(frozen=True)
-class EntropyMean:
+class _EntropyWeighted:
+    """What the rules that count certainty have in common."""
+
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.exponent, (int, float)) and self.exponent > 0):
+            raise ValueError(f"exponent: must be > 0, got {self.exponent!r}")
+
+
+@dataclass(frozen=True)
+class EntropyMean(_EntropyWeighted):
     """Mean in which a client counts, sample by sample, by how certain it is.
 
     Source: entropy weights as in FedGEMS, arXiv 2110.11027; presumes answers that are calibrated.
@@ -151,11 +162,6 @@ class EntropyMean:
         exponent: of the confidence, > 0; larger lets the certain dominate.
     """
 
-    exponent: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_exponent(self.exponent)
-
     def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
         """The entropy-weighted mean per sample."""
         votes = align(contributions)
@@ -163,7 +169,7 @@ class EntropyMean:
 
 
 @dataclass(frozen=True)
-class EntropyProduct:
+class EntropyProduct(_EntropyWeighted):
     """Product of experts in which a client counts, sample by sample, by how certain it is.
 
     Source: logarithmic opinion pool (Genest and Zidek 1986) with entropy weights, the rule that
@@ -173,17 +179,7 @@ class EntropyProduct:
         exponent: of the confidence, > 0; larger lets the certain dominate.
     """
 
-    exponent: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_exponent(self.exponent)
-
     def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
         """The entropy-weighted product per sample."""
         votes = align(contributions)
         return weighted_product(votes, confidence(votes.probs, self.exponent))
-
-
-def _check_exponent(exponent: float) -> None:
-    if not (isinstance(exponent, (int, float)) and exponent > 0):
-        raise ValueError(f"exponent: must be > 0, got {exponent!r}")

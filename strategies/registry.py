@@ -65,8 +65,8 @@ def build_plugin(cls: type[Any], options: Mapping[str, Any], *, key: str) -> Any
         return cls(**options)
     except ValueError as error:
         raise ValueError(f"{key}.{error}") from None
-    except TypeError as error:
-        raise ValueError(f"{key}: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
 
 
 def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str) -> None:
@@ -107,8 +107,10 @@ def _load_file(file: Path) -> ModuleType:
     sys.modules[file.stem] = module
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ValueError(f"{file}: {error}") from None
+    except Exception as error:
+        # A user's file may fail in any way; the cause stays attached for who wants the traceback.
+        del sys.modules[file.stem]
+        raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
     return module
 
 

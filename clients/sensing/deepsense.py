@@ -250,7 +250,7 @@ def _array_cells(archive: Path, num_rows: int) -> dict[str, CellReader]:
         with archive.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name], np.float64) for name in names if name in file}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{archive}: not a readable .npz archive ({error}); fetch it again") from None
+        raise ValueError(f"{archive}: not a readable .npz archive ({type(error).__name__}); fetch it again") from None
     for name, array in arrays.items():
         expected = 1 if name in STATION_COLUMNS else num_rows
         if array.ndim != 2 or len(array) != expected:

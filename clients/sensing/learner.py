@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clients.sensing.calibration import fit_temperature
 from clients.sensing.learning import cosine, take_steps, window_batches
+from clients.sensing.material import Material
 from clients.sensing.metrics import BeamMetrics
 from clients.sensing.recording import Recording
 from clients.sensing.tracker import BeamTracker, predict, read_windows
@@ -60,25 +61,6 @@ class Losses:
 
     task: Callable[[Tensor, Tensor], Tensor]
     distillation: Callable[[Tensor, Tensor, float], Tensor]
-
-
-@dataclass(frozen=True)
-class Material:
-    """What is learned from.
-
-    Attributes:
-        recording: labelled frames of its own.
-        train: (N,) starts of its training windows.
-        validation: (N,) starts of its validation windows, for stopping; may be empty.
-        public: the public recording.
-        public_starts: (N,) starts of the public samples; a sample's id is its position here.
-    """
-
-    recording: Recording
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    public: Recording
-    public_starts: NDArray[np.int64]
 
 
 @dataclass

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.sensing.learner import Learner, Losses, Material
+from clients.sensing.learner import Learner, Losses
+from clients.sensing.material import Material
 from clients.sensing.recording import Recording
 from clients.sensing.tracker import BeamTracker
 from clients.students import make_student

@@ -1,0 +1,56 @@
+"""What a learner learns from: its own labelled windows and the public set. N windows or public samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.sensing.recording import Recording, open_recording
+from configs.schema import Task
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from.
+
+    Attributes:
+        recording: labelled frames of its own.
+        train: (N,) starts of its training windows.
+        validation: (N,) starts of its validation windows, for stopping; may be empty.
+        public: the public recording.
+        public_starts: (N,) starts of the public samples; a sample's id is its position here.
+    """
+
+    recording: Recording
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    public: Recording
+    public_starts: NDArray[np.int64]
+
+
+def open_material(own: Path, public: Path, task: Task) -> Material:
+    """Open an owner's recording and the public one.
+
+    Args:
+        own: folder of the owner's labelled recording, with a ``train`` and perhaps a ``validation`` split.
+        public: folder of the public recording.
+        task: length of a window.
+
+    Raises:
+        ValueError: a recording is missing or broken, or the owner has no labelled window to train on.
+    """
+    recording, shared = open_recording(own), open_recording(public)
+    lengths = (task.num_frames, task.num_future)
+    train = recording.window_starts(*lengths, "train")
+    if recording.power is None or len(train) == 0:
+        raise ValueError(f"{own}: no labelled window to train on")
+    return Material(
+        recording=recording,
+        train=train,
+        validation=recording.window_starts(*lengths, "validation"),
+        public=shared,
+        public_starts=shared.window_starts(*lengths),
+    )
