@@ -327,7 +327,7 @@ def refused(*words: str | Path) -> str:
             lambda values: values["strategy"].update(aggregator={"name": "unclosed_rules:Mine"}),
             "unclosed_rules.py",
         ),
-        (deepsense("nowhere"), "nowhere: expected one scenarioN.csv, found no such folder"),
+        (deepsense("nowhere"), "data.folder: no folder "),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_yaml_is_refused_by_its_dotted_path(
