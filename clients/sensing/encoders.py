@@ -77,7 +77,7 @@ class Encoder(nn.Module):
 class PatchStem(nn.Module):
     """A 4 x 4 convolution with stride 4, as one matrix product: every pixel is read once.
 
-    For a few input channels this takes a third of the time of a strided convolution, whose backward pass is slow.
+    For a few input channels this is cheaper than a strided convolution, whose backward pass is slow on a CPU.
     """
 
     def __init__(self, num_channels: int, out_channels: int) -> None:
