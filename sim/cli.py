@@ -1,4 +1,4 @@
-"""The command line: ``softbeam run``, ``resume``, ``report``, ``compare``, ``strategies`` and ``data``.
+"""The command line: ``softbeam run``, ``resume``, ``report``, ``compare``, ``strategies``, ``data`` and ``bench``.
 
 Heavy imports stay inside the commands, so that ``softbeam --help`` answers at once.
 """
@@ -9,13 +9,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-if TYPE_CHECKING:
-    from configs.schema import Experiment
+from sim.bench_cli import bench_cli
+from sim.data_cli import data_cli
+from sim.terminal import ConfigArgument, FollowedRun, JsonOption, RunsArgument, SetOption, wide_console
 
 cli = typer.Typer(
     help="Federated distillation for sensing-assisted beam tracking.",
@@ -24,15 +25,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_cli = typer.Typer(help="Make, inspect and check data.", no_args_is_help=True)
 cli.add_typer(data_cli, name="data")
-
-ConfigArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of one in configs/.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a value: --set strategy.rounds=4. May be repeated.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.")]
+cli.add_typer(bench_cli, name="bench")
 
 
 def main() -> None:
@@ -65,7 +59,7 @@ def run(
     experiments = [load_experiment(config, [*overrides, *seed]) for seed in _seed_overrides(seeds)]
     folders = []
     for experiment in experiments:
-        with _FollowedRun(experiment, quiet=as_json) as progress:
+        with FollowedRun(experiment, quiet=as_json) as progress:
             folders.append(run_experiment(experiment, plugins=plugins, out=out, progress=progress))
     _show(folders, as_json=as_json)
     if not as_json:
@@ -81,7 +75,7 @@ def resume(
     from sim.experiments import read_run, resume_experiment
 
     experiment, _ = read_run(folder)
-    with _FollowedRun(experiment, quiet=as_json) as progress:
+    with FollowedRun(experiment, quiet=as_json) as progress:
         resume_experiment(folder.resolve(), progress)
     _show([folder], as_json=as_json)
     if not as_json:
@@ -125,89 +119,7 @@ def strategies(as_json: JsonOption = False) -> None:
     table = Table("kind", "name", "what it is")
     for row in rows:
         table.add_row(row["kind"], row["name"], row["description"])
-    _console().print(table)
-
-
-@data_cli.command("make")
-def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonOption = False) -> None:
-    """Make the data of an experiment and print its folder; data that is there already is kept."""
-    from configs.loading import load_experiment
-    from sim.experiments import make_data
-
-    experiment = load_experiment(config, override or [])
-    with _FollowedRun(experiment, quiet=as_json) as progress:
-        folder, seconds = make_data(experiment, progress)
-    typer.echo(json.dumps({"folder": str(folder), "seconds": seconds}) if as_json else folder)
-
-
-@data_cli.command("inspect")
-def data_inspect(
-    folder: Annotated[Path, typer.Argument(help="A federation, a recording or a DeepSense 6G scenario.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Say what is in a folder of data: modalities, passes, frames, labels, problems."""
-    from rich.table import Table
-
-    from sim.inspection import inspect_folder
-
-    rows = inspect_folder(folder)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    table = Table("part", "modalities", "passes", "frames", "windows", "labelled", "best / 2nd dB", "problems")
-    for row in rows:
-        gap = row["best_to_second_db"]
-        shown = [row["part"], ", ".join(row["modalities"]), row["passes"], row["frames"], row["windows"]]
-        shown += ["yes" if row["labelled"] else "no", "" if gap is None else f"{gap:.2f}", len(row["problems"])]
-        table.add_row(*(str(value) for value in shown))
-    _console().print(table)
-    for row in rows:
-        for problem in row["problems"][:10]:
-            typer.echo(f"{row['part']}: {problem}")
-
-
-@data_cli.command("check")
-def data_check(
-    folder: Annotated[Path, typer.Argument(help="Folder of a DeepSense 6G scenario with GPS and power.")],
-    split: Annotated[str, typer.Option(help="random (the leaderboard's, leaks between frames) or pass.")] = "random",
-    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 5,
-    as_json: JsonOption = False,
-) -> None:
-    """Predict the current beam from GPS alone with the leaderboard's protocol: do reader, labels and metrics agree?"""
-    from sim.inspection import check_scenario
-
-    result = check_scenario(folder, split=split, num_seeds=seeds)
-    if as_json:
-        typer.echo(json.dumps(result, indent=1))
-        return
-    for name, entry in result["metrics"].items():
-        typer.echo(f"{name:14s} {entry['mean']:7.3f} +- {entry['sd']:.3f}")
-
-
-class _FollowedRun:
-    """Rich progress with the time left, on stderr; nothing when quiet."""
-
-    def __init__(self, experiment: Experiment, *, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as TimeLeft
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
-        self._bars = Progress(*columns, console=Console(stderr=True), disable=quiet)
-        self._tasks: dict[str, Any] = {}
-        self._title = f"{experiment.name}, seed {experiment.seed}"
-
-    def __enter__(self) -> _FollowedRun:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        if self._tasks:  # bars that never began would still print a blank line
-            self._bars.stop()
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        if phase not in self._tasks:
-            self._bars.start()
-            self._tasks[phase] = self._bars.add_task(f"{self._title}: {phase}", total=total)
-        self._bars.update(self._tasks[phase], completed=done, total=total)
+    wide_console().print(table)
 
 
 def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, select: bool = False) -> None:
@@ -221,15 +133,10 @@ def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, sele
         several = always_compare or len(summaries) > 1
         typer.echo(json.dumps(compare_summaries(summaries) if several else summaries[0], indent=1))
         return
-    console = _console()
+    console = wide_console()
     console.print(results_table(summaries))
     for line in [*teacher_lines(summaries), *bytes_lines(summaries)]:
         console.print(line, highlight=False)
-
-
-def _console() -> Console:
-    """The terminal as wide as it is; a file or a pipe as wide as the tables need."""
-    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _seed_overrides(seeds: str) -> list[list[str]]:

@@ -1,0 +1,52 @@
+"""What all commands share: arguments, the terminal and the progress of a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from configs.schema import Experiment
+
+ConfigArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of one in configs/.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a value: --set strategy.rounds=4. May be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.")]
+
+
+class FollowedRun:
+    """Rich progress with the time left, on stderr; nothing when quiet."""
+
+    def __init__(self, experiment: Experiment, *, quiet: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as TimeLeft
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
+        self._bars = Progress(*columns, console=Console(stderr=True), disable=quiet)
+        self._tasks: dict[str, Any] = {}
+        self._title = f"{experiment.name}, seed {experiment.seed}"
+
+    def __enter__(self) -> FollowedRun:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self._tasks:  # bars that never began would still print a blank line
+            self._bars.stop()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Show how far a phase is."""
+        if phase not in self._tasks:
+            self._bars.start()
+            self._tasks[phase] = self._bars.add_task(f"{self._title}: {phase}", total=total)
+        self._bars.update(self._tasks[phase], completed=done, total=total)
+
+
+def wide_console() -> Console:
+    """The terminal as wide as it is; a file or a pipe as wide as the tables need."""
+    return Console(width=None if sys.stdout.isatty() else 140)
