@@ -1,167 +1,228 @@
-"""Reads a DeepSense 6G scenario: who drove where, and the power that the base station received on every beam.
+"""Reads a DeepSense 6G release: who drove where, what the mast sensed and which power it received on every beam.
 
 Two layouts are read. The *official* one is a CSV beside ``unit1/`` (the base station) and ``unit2/`` (the vehicle),
-where a cell names a text file. The *compact* one is the same CSV beside ``scenarioN_arrays.npz``, whose arrays carry
-the names of the CSV's columns and have one row per row of the CSV. Columns are found by their name, never by place.
+where a cell names a file. The *compact* one is the same CSV beside ``scenarioN_arrays.npz``, whose arrays carry the
+names of the CSV's columns and have one row per row of the CSV. See `clients.sensing.deepsense_table` for the releases.
 
-Source: www.deepsense6g.net, scenarios 1-9, 23 and 31-34.
+Power, positions and boxes are read at once. Images, radar cubes and LiDAR scans are only named: a scenario of them is
+tens of gigabytes, see `sim.data.conversion`.
 
 R rows of the CSV, F frames (the rows that are whole), B = 64 beams.
 """
 
 from __future__ import annotations
 
-import csv
-import re
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.sensing.deepsense_cells import CellReader, array_cells, file_cells, read_numbers, sensor_files
+from clients.sensing.deepsense_table import (
+    BOX_COLUMN,
+    LABEL_COLUMNS,
+    PASS_COLUMNS,
+    POSITION_COLUMNS,
+    POWER_COLUMNS,
+    STATION_COLUMNS,
+    STATION_FILE,
+    Table,
+    read_table,
+)
+from clients.sensing.geodesy import to_metres
+
 NUM_BEAMS = 64
-# Names of one column in different releases, the preferred one first. In scenarios 3, 4, 8 and 9 the
-# uncalibrated position is wrong by 9 to 28 m (median), which costs 23 points of Top-1 in scenario 9.
-LABEL_COLUMNS = ("unit1_beam_index", "unit1_beam", "beam_index_1")
-POWER_COLUMNS = ("unit1_pwr_60ghz", "unit1_pwr_1")
-POSITION_COLUMNS = ("unit2_loc_cal", "unit2_loc", "unit2_loc_1")
-STATION_COLUMNS = ("unit1_loc",)
-PASS_COLUMNS = ("seq_index",)
-BOX_COLUMN = "unit1_bbox_tx"
-
-# WGS 84: semi-major axis in metres and squared eccentricity.
-WGS84_AXIS_M = 6_378_137.0
-WGS84_ECCENTRICITY2 = 6.694_379_990_14e-3
-
-Row = Mapping[str, str]
-CellReader = Callable[[int], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One scenario, frame by frame; frames of one pass are contiguous and in time order.
+    """One release, frame by frame; frames of one pass are contiguous and in time order.
 
     A row that was left out leaves a gap of one slot in its pass.
 
     Attributes:
         name: such as ``scenario9``.
         pass_ids: (F,) pass of each frame, the release's ``seq_index``.
-        sensors: modality name -> (F, *frame_shape), see `clients.sensing.modalities`; ``gps``, and ``box`` where known.
-        power: (F, B) linear receive power, finite and >= 0. A beam without a reading counts as its sweep's weakest.
-        beams: (F,) strongest beam, 0-based; the release counts from 1.
-        problems: one line for every row of the CSV that was left out, and why.
+        sensors: modality name -> (F, *frame_shape), see `clients.sensing.modalities`; what is in memory.
+        power: (F, B) linear receive power, finite and >= 0; None where a challenge keeps its labels to itself. A beam
+            without a reading counts as its sweep's weakest.
+        problems: one line for every row of the CSV that was left out and why, and one for each modality of which some
+            files are missing.
+        files: kind of sensor file (`clients.sensing.sensor_files.FILE_KINDS`) -> file of each frame, None where it is
+            missing. A kind of which there is no file at all is absent.
+        has_passes: False if the release does not tell which frames belong together; then each is a pass of its own.
     """
 
     name: str
     pass_ids: NDArray[np.int32]
     sensors: Mapping[str, NDArray[np.generic]]
-    power: NDArray[np.float32]
-    beams: NDArray[np.int64]
+    power: NDArray[np.float32] | None
     problems: tuple[str, ...]
+    files: Mapping[str, tuple[Path | None, ...]] = field(default_factory=dict)
+    has_passes: bool = True
+
+    @property
+    def labelled_power(self) -> NDArray[np.float32]:
+        """(F, B) power, where there must be one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.power is None:
+            raise ValueError(f"{self.name}: no power and no beam labels in this release; use one that has them")
+        return self.power
+
+    @property
+    def beams(self) -> NDArray[np.int64]:
+        """(F,) strongest beam, 0-based; the release counts from 1.
+
+        Raises:
+            ValueError: there is no power.
+        """
+        best: NDArray[np.int64] = np.argmax(self.labelled_power, axis=1)
+        return best
 
 
 class _Frame(NamedTuple):
+    row: int
     pass_id: int
-    power: NDArray[np.float64]
-    position_deg: NDArray[np.float64]
-    box: NDArray[np.float64]
+    power: NDArray[np.float64] | None
+    position_m: NDArray[np.float64] | None
+    box: NDArray[np.float64] | None
 
 
 def read_scenario(folder: Path) -> Scenario:
-    """Read a scenario in the official or in the compact layout.
+    """Read a release in the official or in the compact layout.
 
     Rows that are broken (a missing or damaged file, no finite power, a label that is not the strongest beam) are left
     out and reported in ``problems``. Sweeps with single missing readings stay: there the released label points at the
-    first missing beam, so the strongest measured one is taken.
+    first missing beam, so the strongest measured one is taken. Where there are labels but no power (the radar task's
+    archive) the power is 1 in the labelled beam and 0 elsewhere.
 
     Args:
-        folder: holds the scenario's CSV.
+        folder: holds the CSV.
 
     Raises:
-        ValueError: the scenario as a whole cannot be read; the message names the file and how to mend it.
+        ValueError: the release as a whole cannot be read; the message names the file and how to mend it.
     """
-    table = _find_table(folder)
-    rows = _read_table(table)
-    label_column = _pick(LABEL_COLUMNS, rows[0], table)
-    pass_column = _pick(PASS_COLUMNS, rows[0], table)
-    archives = sorted(folder.glob("*_arrays.npz"))
-    source, cells = (
-        (archives[0], _array_cells(archives[0], len(rows))) if archives else (table, _file_cells(table, rows))
-    )
-    read_power = cells[_pick(POWER_COLUMNS, cells, source)]
-    read_position = cells[_pick(POSITION_COLUMNS, cells, source)]
-    read_station = cells[_pick(STATION_COLUMNS, cells, source)]
-    read_box = cells.get(BOX_COLUMN)
-    try:
-        station_deg = _checked_position(read_station(0))
-    except ValueError as error:
-        raise ValueError(f"{source}: the position of the base station is needed: {error}") from None
-
+    table = read_table(folder)
+    archives = sorted(table.folder.glob("*_arrays.npz"))
+    source = archives[0] if archives else table.source
+    label_column, pass_column = table.column(LABEL_COLUMNS), table.column(PASS_COLUMNS)
+    if table.is_scenario:
+        _check_columns([PASS_COLUMNS, LABEL_COLUMNS], table.rows[0], table.source)
+    cells = array_cells(archives[0], len(table.rows)) if archives else file_cells(table)
+    if table.is_scenario:
+        has_positions = any(name in cells for name in POSITION_COLUMNS)
+        _check_columns([POWER_COLUMNS, *([STATION_COLUMNS] if has_positions else [])], cells, source)
+    read_power, read_position = _power_reader(table, cells, label_column), _position_reader(table, cells)
+    read_box = cells.get(BOX_COLUMN) if archives else None
+    files, problems = sensor_files(table)
+    if read_power is None and read_position is None and not files:
+        raise ValueError(
+            f"{source}: no {' or '.join(POWER_COLUMNS)} and no sensor that can be read; is this a DeepSense 6G release?"
+        )
+    if not any(name in cells for name in POWER_COLUMNS):
+        problems.append(
+            f"{source.name}: no power, and no beam labels"
+            if label_column is None
+            else f"{source.name}: no power; it is 1 in the labelled beam and 0 elsewhere"
+        )
+    if read_position is not None and not archives and _has_no_positions(table):
+        problems.append(f"gps: none of {len(table.rows)} files is there")
+        read_position = None
     frames: list[_Frame] = []
-    problems: list[str] = []
-    for index, row in enumerate(rows):
+    for row in range(len(table.rows)):
         try:
             frame = _Frame(
-                pass_id=_whole_number(row, pass_column),
-                power=_checked_power(read_power(index), row[label_column]),
-                position_deg=_checked_position(read_position(index)),
-                box=np.full(4, np.nan) if read_box is None else read_box(index),
+                row=row,
+                pass_id=row + 1 if pass_column is None else _whole_number(table, row, pass_column),
+                power=None if read_power is None else read_power(row),
+                position_m=None if read_position is None else read_position(row),
+                box=None if read_box is None else read_box(row),
             )
         except ValueError as error:
-            problems.append(f"{table.name}, line {index + 2}: {error}")
+            problems.append(f"{table.places[row]}: {error}")
         else:
             frames.append(frame)
     if not frames:
         raise ValueError(
-            f"{table}: not one of {len(rows)} rows is whole ({problems[0]}); "
+            f"{table.source}: not one of {len(table.rows)} rows is whole ({problems[-1]}); "
             "is the download complete, and are the beams in the official order?"
         )
     # Stable: time order inside a pass is the CSV's own.
     frames.sort(key=lambda frame: frame.pass_id)
-    power = np.stack([frame.power for frame in frames]).astype(np.float32)
-    sensors: dict[str, NDArray[np.generic]] = {
-        "gps": to_metres(np.stack([frame.position_deg for frame in frames]), station_deg)
-    }
-    if read_box is not None:
-        sensors["box"] = np.stack([frame.box for frame in frames]).astype(np.float32)
+    positions = [frame.position_m for frame in frames if frame.position_m is not None]
+    boxes = [frame.box for frame in frames if frame.box is not None]
+    sensors: dict[str, NDArray[np.generic]] = {"gps": np.stack(positions)} if positions else {}
+    if boxes:
+        sensors["box"] = np.stack(boxes).astype(np.float32)
+    power = [frame.power for frame in frames if frame.power is not None]
     return Scenario(
-        name=_scenario_name(table),
+        name=table.name,
         pass_ids=np.array([frame.pass_id for frame in frames], np.int32),
         sensors=sensors,
-        power=power,
-        beams=np.argmax(power, axis=1).astype(np.int64),
+        power=np.stack(power).astype(np.float32) if power else None,
         problems=tuple(problems),
+        files={kind: tuple(paths[frame.row] for frame in frames) for kind, paths in files.items()},
+        has_passes=pass_column is not None,
     )
 
 
-def to_metres(position_deg: NDArray[np.float64], station_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Metres east and north of the base station, in the plane that touches the WGS 84 ellipsoid there.
-
-    Within 2 mm of the exact projection in the 100 m around a mast.
-
-    Source: NIMA TR8350.2 (WGS 84), radii of curvature in the prime vertical and in the meridian.
-
-    Args:
-        position_deg: (F, 2) latitude and longitude in degrees.
-        station_deg: (2,) of the base station.
-
-    Returns:
-        (F, 2) east, north.
-    """
-    latitude = np.radians(station_deg[0])
-    flattening = 1.0 - WGS84_ECCENTRICITY2 * np.sin(latitude) ** 2
-    prime_vertical_m = WGS84_AXIS_M / np.sqrt(flattening)
-    meridian_m = prime_vertical_m * (1.0 - WGS84_ECCENTRICITY2) / flattening
-    north, east = np.radians(position_deg - station_deg).T
-    return np.stack([prime_vertical_m * np.cos(latitude) * east, meridian_m * north], axis=1)
+def _check_columns(needed: Sequence[Sequence[str]], available: Collection[str], source: Path) -> None:
+    """A scenario has power, labels and passes, and where it has positions also that of the base station."""
+    for names in needed:
+        if not any(name in available for name in names):
+            raise ValueError(f"{source}: no {' or '.join(names)}; is this the file of a DeepSense 6G scenario?")
 
 
-def _checked_power(power: NDArray[np.float64], label: str) -> NDArray[np.float64]:
+def _power_reader(table: Table, cells: Mapping[str, CellReader], label_column: str | None) -> CellReader | None:
+    """Power of a row, checked against its label; None if the release has neither."""
+    column = next((name for name in POWER_COLUMNS if name in cells), None)
+    if column is not None:
+        read = cells[column]
+        return lambda row: _checked_power(read(row), None if label_column is None else table.cell(row, label_column))
+    if label_column is None:
+        return None
+
+    def one_hot(row: int) -> NDArray[np.float64]:
+        beam = _whole_number(table, row, label_column)
+        if not 1 <= beam <= NUM_BEAMS:
+            raise ValueError(f"the label is {beam}, expected 1 to {NUM_BEAMS}")
+        return np.asarray(np.arange(1, NUM_BEAMS + 1) == beam, np.float64)
+
+    return one_hot
+
+
+def _position_reader(table: Table, cells: Mapping[str, CellReader]) -> CellReader | None:
+    """Metres from the base station, of which a challenge has several; None if the release has no positions."""
+    column = next((name for name in POSITION_COLUMNS if name in cells), None)
+    if column is None:
+        return None
+    station_column = next((name for name in STATION_COLUMNS if name in cells), None)
+
+    def station_deg(row: int) -> NDArray[np.float64]:
+        try:
+            if station_column is None:
+                return _checked_position(read_numbers(table.folder, STATION_COLUMNS[0], str(STATION_FILE)))
+            return _checked_position(cells[station_column](row))
+        except ValueError as error:
+            raise ValueError(f"the position of the base station is needed: {error}") from None
+
+    return lambda row: to_metres(_checked_position(cells[column](row))[None], station_deg(row))[0]
+
+
+def _has_no_positions(table: Table) -> bool:
+    column = table.column(POSITION_COLUMNS)
+    return column is not None and not any(
+        table.cell(row, column) and (table.folder / table.cell(row, column)).is_file() for row in range(len(table.rows))
+    )
+
+
+def _checked_power(power: NDArray[np.float64], label: str | None) -> NDArray[np.float64]:
     if power.shape != (NUM_BEAMS,):
         raise ValueError(f"{power.size} power readings, expected {NUM_BEAMS}")
     measured = np.isfinite(power)
@@ -172,8 +233,8 @@ def _checked_power(power: NDArray[np.float64], label: str) -> NDArray[np.float64
         raise ValueError(f"power {weakest:g} is negative; linear power is expected, not dB")
     whole = np.where(measured, power, weakest)
     strongest = int(np.argmax(whole)) + 1
-    if measured.all() and label.strip() not in (str(strongest), f"{strongest}.0"):
-        raise ValueError(f"the label is {label.strip() or 'blank'}, but the strongest beam is {strongest}")
+    if label is not None and measured.all() and label not in (str(strongest), f"{strongest}.0"):
+        raise ValueError(f"the label is {label or 'blank'}, but the strongest beam is {strongest}")
     return whole
 
 
@@ -183,76 +244,9 @@ def _checked_position(position_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     return position_deg
 
 
-def _whole_number(row: Row, column: str) -> int:
+def _whole_number(table: Table, row: int, column: str) -> int:
+    cell = table.cell(row, column)
     try:
-        return int(float(row[column]))
+        return int(float(cell))
     except (ValueError, OverflowError):
-        raise ValueError(f"{column} is {row[column].strip() or 'blank'}, expected a whole number") from None
-
-
-def _find_table(folder: Path) -> Path:
-    tables = sorted(folder.glob("*.csv"))
-    named = [path for path in tables if re.fullmatch(r"scenario\d+(_dev)?", path.stem, re.IGNORECASE)]
-    if len(named or tables) != 1:
-        found = ", ".join(path.name for path in tables) or ("no CSV" if folder.is_dir() else "no such folder")
-        raise ValueError(f"{folder}: expected one scenarioN.csv, found {found}; name the folder that holds the CSV")
-    return (named or tables)[0]
-
-
-def _scenario_name(table: Path) -> str:
-    match = re.match(r"scenario\d+", table.stem, re.IGNORECASE)
-    return match.group().lower() if match else table.stem
-
-
-def _read_table(table: Path) -> Sequence[Row]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
-            header = [name.strip() for name in next(lines, [])]
-            # A short line is filled with blanks: its row is then reported as broken.
-            rows = [dict(zip(header, [*line, *[""] * len(header)], strict=False)) for line in lines if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table}: not a readable CSV ({error}); download it again") from None
-    if not rows:
-        raise ValueError(f"{table}: no rows; download it again")
-    return rows
-
-
-def _pick(names: Sequence[str], available: Mapping[str, object], source: Path) -> str:
-    for name in names:
-        if name in available:
-            return name
-    raise ValueError(f"{source}: no {' or '.join(names)}; is this the file of a DeepSense 6G scenario?")
-
-
-def _file_cells(table: Path, rows: Sequence[Row]) -> dict[str, CellReader]:
-    """The official layout: a cell is the path of a text file of numbers, relative to the CSV."""
-
-    def read(column: str, index: int) -> NDArray[np.float64]:
-        cell = rows[index][column].strip()
-        if not cell:
-            raise ValueError(f"{column} is blank")
-        try:
-            return np.array((table.parent / cell).read_text().split(), np.float64)
-        except OSError:
-            raise ValueError(f"{column}: {cell} cannot be opened") from None
-        except ValueError:
-            raise ValueError(f"{column}: {cell} is not a file of numbers") from None
-
-    return {column: partial(read, column) for column in rows[0]}
-
-
-def _array_cells(archive: Path, num_rows: int) -> dict[str, CellReader]:
-    """The compact layout: a column is an array of the archive, with one row per row of the CSV."""
-    names = (*POWER_COLUMNS, *POSITION_COLUMNS, *STATION_COLUMNS, BOX_COLUMN)
-    try:
-        # Opened here, because np.load leaves a damaged archive open.
-        with archive.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name], np.float64) for name in names if name in file}
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{archive}: not a readable .npz archive ({type(error).__name__}); fetch it again") from None
-    for name, array in arrays.items():
-        expected = 1 if name in STATION_COLUMNS else num_rows
-        if array.ndim != 2 or len(array) != expected:
-            raise ValueError(f"{archive}: {name} has shape {array.shape}, expected {expected} rows; fetch it again")
-    return {name: array.__getitem__ for name, array in arrays.items()}
+        raise ValueError(f"{column} is {cell or 'blank'}, expected a whole number") from None

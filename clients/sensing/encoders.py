@@ -93,7 +93,7 @@ class PatchStem(nn.Module):
 
 
 class ImageEncoder(Encoder):
-    """Camera (U, 64, 64, 3) and radar (U, 64, 64): patches and two convolutions, flattened to keep the position."""
+    """Camera (U, 64, 64, 3), radar and Doppler maps (U, 64, 64): patches and two convolutions, flattened."""
 
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 64, 64, C) float32."""
@@ -151,7 +151,7 @@ def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
         num_features: D.
     """
     shape = MODALITIES[modality].frame_shape
-    if modality in ("camera", "radar"):
+    if modality in ("camera", "radar", "doppler"):
         num_channels = shape[2] if len(shape) == 3 else 1
         return ImageEncoder(Standardise(1), _image_network(num_channels, width, num_features))
     if modality == "lidar":

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.sensing.deepsense import read_scenario, to_metres
+from clients.sensing.deepsense import read_scenario
+from clients.sensing.geodesy import to_metres
 from clients.sensing.recording import Recording
 
 STATION_DEG = np.array([33.42, -111.93])

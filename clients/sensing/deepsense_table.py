@@ -1,0 +1,147 @@
+"""The index of a DeepSense 6G release: which CSV tells what lies where, and what its columns are called.
+
+    scenarioN.csv, scenarioN_dev.csv              a scenario: passes in time order
+    development_dataset/scenarioN_dev_train.csv   a single-task archive, with ..._val.csv and ..._test.csv: rows of all
+                                                  passes in random order, without the pass
+    scenarioN_challenge.csv, ml_challenge_*.csv   a challenge: rows without the pass, perhaps without labels
+
+A row of the 2022 challenge is five frames, of which the last has the label. Only that one is read; its position is the
+second frame's, the newest that the challenge gives. Columns are found by their name, never by place.
+
+Source: www.deepsense6g.net, scenarios 1-9, 23 and 31-34, the single-task archives and the multi-modal challenge 2022.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Names of one column in different releases, the preferred one first. In scenarios 3, 4, 8 and 9 the
+# uncalibrated position is wrong by 9 to 28 m (median), which costs 23 points of Top-1 in scenario 9.
+LABEL_COLUMNS = ("unit1_beam_index", "unit1_beam", "beam_index_1")
+POWER_COLUMNS = ("unit1_pwr_60ghz", "unit1_pwr_1")
+POSITION_COLUMNS = ("unit2_loc_cal", "unit2_loc", "unit2_loc_2", "unit2_loc_1")
+STATION_COLUMNS = ("unit1_loc", "unit1_loc_1")
+PASS_COLUMNS = ("seq_index",)
+BOX_COLUMN = "unit1_bbox_tx"
+# Kind of sensor file -> its columns. SCR is the LiDAR scan without static clutter; _5 is the challenge's last frame.
+FILE_COLUMNS = {
+    "camera": ("unit1_rgb", "unit1_rgb_5", "unit1_rgb_1"),
+    "radar": ("unit1_radar", "unit1_radar_5", "unit1_radar_1"),
+    "lidar": (
+        *("unit1_lidar_SCR", "unit1_lidar", "unit1_lidar_SCR_5", "unit1_lidar_5"),
+        *("unit1_lidar_SCR_1", "unit1_lidar_1"),
+    ),
+}
+# Where the base station's position lies if no column tells: the single-task archives leave it out.
+STATION_FILE = Path("unit1/GPS_data/gps_location.txt")
+# File names of the tables of one release; the first pattern that matches anything counts.
+_TABLE_PATTERNS = (
+    r"scenario\d+(_dev)?",
+    r"scenario\d+_dev_(train|val|test)",
+    r"ml_challenge_.*",
+    r"scenario\d+_challenge.*",
+    r".*",
+)
+_ARCHIVE_FOLDER = "development_dataset"
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a release's CSV files, one after the other.
+
+    Attributes:
+        files: the CSV files.
+        folder: holds them; cells are relative to it.
+        rows: column -> cell, of each row.
+        places: file and line of each row, for messages.
+    """
+
+    files: tuple[Path, ...]
+    folder: Path
+    rows: Sequence[Row]
+    places: Sequence[str]
+
+    @property
+    def source(self) -> Path:
+        """What a message about all of it names."""
+        return self.files[0]
+
+    @property
+    def name(self) -> str:
+        """Such as ``scenario9``, or the name of a challenge's table."""
+        match = re.match(r"scenario\d+", self.source.stem, re.IGNORECASE)
+        return match.group().lower() if match else self.source.stem
+
+    @property
+    def is_scenario(self) -> bool:
+        """Whether it is a scenario as recorded, and not an archive or a challenge drawn from some."""
+        return re.fullmatch(_TABLE_PATTERNS[0], self.source.stem, re.IGNORECASE) is not None
+
+    def column(self, names: Sequence[str]) -> str | None:
+        """The first of ``names`` that is a column."""
+        return next((name for name in names if name in self.rows[0]), None)
+
+    def cell(self, row: int, column: str) -> str:
+        """Without blanks around it."""
+        return self.rows[row][column].strip()
+
+
+def read_table(folder: Path) -> Table:
+    """Find and read the CSV of a release.
+
+    Args:
+        folder: holds the CSV, or the ``development_dataset`` that does.
+
+    Raises:
+        ValueError: there is none, or more than one, or it cannot be read.
+    """
+    files = _find_tables(folder)
+    rows: list[Row] = []
+    places: list[str] = []
+    for file in files:
+        for line, row in _read_rows(file):
+            rows.append(row)
+            places.append(f"{file.name}, line {line}")
+    if not rows:
+        raise ValueError(f"{files[0]}: no rows; download it again")
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ValueError(f"{files[0]}: other columns than in {files[-1].name}; download them again")
+    return Table(files=files, folder=files[0].parent, rows=rows, places=places)
+
+
+def _find_tables(folder: Path) -> tuple[Path, ...]:
+    tables = sorted(folder.glob("*.csv"))
+    if not tables and (folder / _ARCHIVE_FOLDER).is_dir():
+        return _find_tables(folder / _ARCHIVE_FOLDER)
+    for pattern in _TABLE_PATTERNS:
+        named = tuple(path for path in tables if re.fullmatch(pattern, path.stem, re.IGNORECASE))
+        if len(named) == 1 or (named and "train" in pattern):
+            return named
+        if named:
+            break
+    found = ", ".join(path.name for path in tables)
+    if not tables:
+        below = sorted({path.parent.name for path in folder.glob("*/*.csv")}) if folder.is_dir() else []
+        found = f"none but in {', '.join(below)}" if below else "no CSV" if folder.is_dir() else "no such folder"
+    raise ValueError(f"{folder}: expected one scenarioN.csv, found {found}; name the folder that holds the CSV")
+
+
+def _read_rows(file: Path) -> list[tuple[int, Row]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            lines = csv.reader(stream)
+            header = [name.strip() for name in next(lines, [])]
+            # A short line is filled with blanks: its row is then reported as broken.
+            return [
+                (lines.line_num, dict(zip(header, [*line, *[""] * len(header)], strict=False)))
+                for line in lines
+                if line
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file}: not a readable CSV ({error}); download it again") from None
