@@ -7,7 +7,7 @@ from clients.sensing.learner import Learner, Losses
 from clients.sensing.material import open_material
 from clients.students import make_student
 from configs.schema import Experiment
-from strategies.losses import TASK_LOSSES, response_kd
+from strategies.losses import response_kd, task_loss
 
 
 def make_learner(profile: ClientProfile, experiment: Experiment) -> Learner:
@@ -16,14 +16,15 @@ def make_learner(profile: ClientProfile, experiment: Experiment) -> Learner:
     Raises:
         ValueError: a recording is missing or broken, or lacks the client's modality or labels.
     """
+    training = experiment.training
     material = open_material(profile.recording, profile.public, experiment.task)
     for recording in (material.recording, material.public):
         if profile.modality not in recording.sensors:
             raise ValueError(f"{recording.folder}: has no {profile.modality}, which client {profile.id} senses")
     return Learner(
         make_student(experiment, client=profile.id, modality=profile.modality),
-        training=experiment.training,
-        losses=Losses(TASK_LOSSES[experiment.training.task_loss], response_kd),
+        training=training,
+        losses=Losses(task_loss(training.task_loss, training.power_temperature_db), response_kd),
         material=material,
         seed=experiment.seed,
         name=profile.id,

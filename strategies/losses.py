@@ -1,34 +1,67 @@
-"""Distillation losses. N samples, H horizons, B beams; every loss is the mean over N and H."""
+"""Losses. N samples, H horizons, B beams; every loss is the mean over N and H."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+# Least linear power that enters a logarithm: a reading of zero stays finite, and its beam gets no weight.
+POWER_FLOOR = 1e-30
+# Share of the softened power in a target; the best beam has the rest.
+POWER_SHARE = 0.5
 
-def cross_entropy(logits: Tensor, beams: Tensor) -> Tensor:
-    """Mean of -ln p_y; zero when every best beam has probability one.
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean of -sum_b t_b ln p_b; zero when every best beam has probability one.
 
     Args:
         logits: (N, H, B).
-        beams: (N, H) int64 best beams.
+        targets: (N, H) int64 best beams, or (N, H, B) distributions t.
     """
-    return functional.cross_entropy(logits.flatten(0, 1), beams.flatten())
+    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1))
 
 
-def focal_loss(logits: Tensor, beams: Tensor, gamma: float = 2.0) -> Tensor:
-    """Mean of (1 - p_y)^gamma (-ln p_y); gamma = 0 is cross-entropy.
+def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
+    """Mean of -sum_b t_b (1 - p_b)^gamma ln p_b; gamma = 0 is cross-entropy.
 
-    Source: arXiv 1708.02002; alpha = 1 and gamma = 2 as in arXiv 2603.16116.
+    Source: arXiv 1708.02002; alpha = 1 and gamma = 2 as in arXiv 2603.16116. Theirs has best beams only.
 
     Args:
         logits: (N, H, B).
-        beams: (N, H) int64 best beams.
+        targets: (N, H) int64 best beams, or (N, H, B) distributions t.
         gamma: >= 0; larger forgets the easy samples.
     """
-    log_p = functional.log_softmax(logits, dim=-1).gather(-1, beams.unsqueeze(-1)).squeeze(-1)
+    log_p = functional.log_softmax(logits, dim=-1)
+    if targets.is_floating_point():
+        return -(targets * (1.0 - log_p.exp()) ** gamma * log_p).sum(dim=-1).mean()
+    log_p = log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return -((1.0 - log_p.exp()) ** gamma * log_p).mean()
+
+
+def best_beams(power: Tensor) -> Tensor:
+    """(N, H) int64 beam of the greatest power (N, H, B), the first of equals: the label of DeepSense 6G."""
+    return power.argmax(dim=-1)
+
+
+def power_targets(power: Tensor, temperature_db: float, share: float = POWER_SHARE) -> Tensor:
+    """(N, H, B) distributions: ``share`` softmax_b(10 log10 P_b / temperature_db), the rest on the best beam.
+
+    A beam that is 0.2 dB below the best is nearly as good, and the best of the two changes with the noise of the
+    measurement; the best beam alone hides that. Both parts tend to the best beam as the temperature tends to 0.
+
+    Source: soft labels from beam power, mixed with the best beam, as in arXiv 2607.00936; the decibels are ours.
+
+    Args:
+        power: (N, H, B) linear receive power >= 0; where all of it is zero the soft part is uniform.
+        temperature_db: > 0.
+        share: in [0, 1].
+    """
+    power_db = 10.0 * torch.log10(power.clamp_min(POWER_FLOOR))
+    best = functional.one_hot(best_beams(power), power.shape[-1])
+    return share * torch.softmax(power_db / temperature_db, dim=-1) + (1.0 - share) * best
 
 
 def response_kd(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -48,7 +81,23 @@ def response_kd(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     return temperature**2 * divergence.mean()
 
 
-TASK_LOSSES = {"cross_entropy": cross_entropy, "focal": focal_loss}
+TASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "focal": focal_loss}
+
+
+def task_loss(name: str, power_temperature_db: float | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss on own labels, of logits (N, H, B) and measured power (N, H, B).
+
+    It takes power, so that only this function knows what a label is. The alternative, a learner that makes the
+    targets, would have to know the temperature and the mix, and every loss would come with its kind of target.
+
+    Args:
+        name: a key of `TASK_LOSSES`.
+        power_temperature_db: > 0 learns from :func:`power_targets`; None from the best beams alone.
+    """
+    loss = TASK_LOSSES[name]
+    if power_temperature_db is None:
+        return lambda logits, power: loss(logits, best_beams(power))
+    return lambda logits, power: loss(logits, power_targets(power, power_temperature_db))
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:

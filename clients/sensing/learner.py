@@ -55,7 +55,7 @@ class Losses:
     """What is minimised.
 
     Attributes:
-        task: of logits (N, H, B) and best beams (N, H).
+        task: of logits (N, H, B) and measured linear power (N, H, B).
         distillation: of logits (N, H, B), target probabilities (N, H, B) and their temperature.
     """
 
@@ -232,8 +232,8 @@ class Learner:
 
     def _revisit_loss(self, starts: NDArray[np.int64]) -> Callable[[], Tensor]:
         task = self.model.task
-        beams = torch.from_numpy(self.material.recording.beams(starts, task.num_frames, task.num_future))
-        return lambda: self.losses.task(self._logits(self.material.recording, starts), beams)
+        power = torch.from_numpy(self.material.recording.powers(starts, task.num_frames, task.num_future))
+        return lambda: self.losses.task(self._logits(self.material.recording, starts), power)
 
     def _logits(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
         model = self.model

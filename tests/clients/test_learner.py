@@ -16,10 +16,10 @@ from clients.sensing.material import Material
 from clients.sensing.recording import Recording
 from clients.sensing.tracker import BeamTracker
 from clients.students import make_student
-from configs.loading import build_experiment
+from configs.loading import build_experiment, load_experiment
 from configs.schema import Experiment, Model, Task, Training
 from strategies.labels import SoftLabels
-from strategies.losses import cross_entropy, response_kd
+from strategies.losses import response_kd, task_loss
 
 TASK = Task(num_frames=4, num_future=2, num_beams=4)
 STEPS = 6
@@ -31,9 +31,9 @@ class Calls:
     def __init__(self) -> None:
         self.kinds: list[str] = []
 
-    def task(self, logits: Tensor, beams: Tensor) -> Tensor:
+    def task(self, logits: Tensor, power: Tensor) -> Tensor:
         self.kinds.append("own")
-        return cross_entropy(logits, beams)
+        return task_loss("cross_entropy", None)(logits, power)
 
     def distillation(self, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
         self.kinds.append("targets")
@@ -179,6 +179,44 @@ def test_learning_reduces_the_loss_and_finds_the_beam(street: Recording, public:
     assert one.evaluate(street, starts).top1[0] > 0.9
 
 
+def test_own_labels_come_with_the_power_that_was_measured_at_them(street: Recording, public: Recording) -> None:
+    one = learner(street, public, digest_share=0.0)
+    assert street.power is not None
+    rows = {row.tobytes() for row in street.power}
+    seen: list[Tensor] = []
+
+    def task(logits: Tensor, power: Tensor) -> Tensor:
+        seen.append(power)
+        return task_loss("cross_entropy", 0.5)(logits, power)
+
+    one.losses = Losses(task, response_kd)
+    one.learn(None, num_steps=2, total_steps=2)
+    assert [tuple(power.shape[1:]) for power in seen] == [(3, 4)] * 2
+    assert all(row.numpy().tobytes() in rows for power in seen for row in power.flatten(0, 1))
+
+
+def test_a_learner_from_power_finds_the_beam_and_is_judged_by_the_best_beam(
+    street: Recording, public: Recording
+) -> None:
+    hard, soft = learner(street, public), learner(street, public)
+    soft.losses = Losses(task_loss("cross_entropy", 0.5), response_kd)
+    starts = street.window_starts(4, 2, "train")
+    for one in (hard, soft):
+        for _ in range(8):
+            one.learn(None, num_steps=25, total_steps=200)
+        assert one.evaluate(street, starts).top1[0] > 0.9
+        assert one.progress.best_score > 0.5  # of the best beams, whatever was learned from
+
+
+@pytest.mark.parametrize("section", ["training", "teaching"])
+def test_students_and_teacher_take_the_power_temperature_from_an_override(section: str) -> None:
+    experiment = load_experiment("quickstart", [f"{section}.power_temperature_db=0.5"])
+    assert getattr(experiment, section).power_temperature_db == 0.5
+    assert getattr(load_experiment("quickstart"), section).power_temperature_db is None
+    with pytest.raises(ValueError, match=f"{section}.power_temperature_db"):
+        load_experiment("quickstart", [f"{section}.power_temperature_db=0"])
+
+
 def test_answers_are_distributions_softened_by_the_temperature(street: Recording, public: Recording) -> None:
     one = learner(street, public)
     rounds(one, public, range(1, 3))
@@ -241,7 +279,7 @@ def test_the_plateau_schedule_halves_the_rate_when_validation_stalls(street: Rec
 
 def test_a_loss_that_is_not_finite_is_an_error_with_the_owner_s_name(street: Recording, public: Recording) -> None:
     one = learner(street, public)
-    one.losses = Losses(lambda logits, beams: logits.sum() * float("nan"), response_kd)
+    one.losses = Losses(lambda logits, power: logits.sum() * float("nan"), response_kd)
     with pytest.raises(ValueError, match="000-gps: the loss is nan"):
         one.learn(None, num_steps=2, total_steps=2)
 

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from strategies.losses import TASK_LOSSES, cross_entropy, focal_loss, response_kd, soften
+from strategies.losses import (
+    POWER_SHARE,
+    TASK_LOSSES,
+    cross_entropy,
+    focal_loss,
+    power_targets,
+    response_kd,
+    soften,
+    task_loss,
+)
 
 N, H, B = 3, 2, 5
 
@@ -20,6 +29,10 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 def beams() -> Tensor:
     return torch.randint(0, B, (N, H), generator=torch.Generator().manual_seed(3))
+
+
+def power() -> Tensor:
+    return 0.01 + torch.rand((N, H, B), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
 def gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
@@ -85,8 +98,10 @@ def test_losses_are_means_over_samples_and_horizons() -> None:
         lambda x: cross_entropy(x, beams()),
         lambda x: focal_loss(x, beams()),
         lambda x: focal_loss(x, beams(), gamma=1.0),
+        lambda x: task_loss("cross_entropy", 0.5)(x, power()),
+        lambda x: task_loss("focal", 0.5)(x, power()),
     ],
-    ids=["kd", "kd from certain targets", "cross entropy", "focal", "focal gamma 1"],
+    ids=["kd", "kd from certain targets", "cross entropy", "focal", "focal gamma 1", "power", "focal power"],
 )
 def test_a_gradient_is_that_of_finite_differences(loss: Callable[[Tensor], Tensor]) -> None:
     logits = normal(0, N, H, B)
@@ -144,3 +159,64 @@ def test_a_higher_temperature_softens_and_keeps_the_ranking() -> None:
     assert torch.all(soft.amax(dim=-1) < sharp.amax(dim=-1))
     torch.testing.assert_close(soft.argsort(dim=-1), sharp.argsort(dim=-1))
     torch.testing.assert_close(soft.sum(dim=-1), torch.ones(N, H, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", sorted(TASK_LOSSES))
+def test_without_a_power_temperature_a_task_loss_is_bit_by_bit_that_of_the_best_beams(name: str) -> None:
+    logits, measured = normal(0, N, H, B), power()
+    measured[0, 0, [1, 3]] = 9.0  # of two equals the first is the label
+    labels = torch.from_numpy(measured.numpy().argmax(axis=-1))
+    assert labels[0, 0] == 1
+    assert torch.equal(task_loss(name, None)(logits, measured), TASK_LOSSES[name](logits, labels))
+    hard = gradient(lambda x: TASK_LOSSES[name](x, labels), logits)
+    assert torch.equal(gradient(lambda x: task_loss(name, None)(x, measured), logits), hard)
+
+
+@pytest.mark.parametrize("name", sorted(TASK_LOSSES))
+def test_a_task_loss_from_power_tends_to_that_of_the_best_beams_as_the_temperature_tends_to_zero(name: str) -> None:
+    logits, measured = normal(0, N, H, B), power()
+    torch.testing.assert_close(task_loss(name, 1e-6)(logits, measured), task_loss(name, None)(logits, measured))
+    assert not torch.allclose(task_loss(name, 5.0)(logits, measured), task_loss(name, None)(logits, measured))
+
+
+def test_a_certain_distribution_costs_what_its_beam_costs() -> None:
+    logits, labels = normal(0, N, H, B), beams()
+    certain = torch.nn.functional.one_hot(labels, B).double()
+    for loss in TASK_LOSSES.values():
+        torch.testing.assert_close(loss(logits, certain), loss(logits, labels))
+
+
+def test_a_beam_3_db_down_gets_a_twentieth_of_the_best_one_s_soft_weight_at_1_db() -> None:
+    # 10 log10 2 = 3.0103 dB at 1 dB: e^-3.0103 = 0.04928; softened (1, 0.04928) / 1.04928, then half of it is hard.
+    soft = torch.tensor([1.0, math.exp(-10 * math.log10(2))], dtype=torch.float64)
+    soft = soft / soft.sum()
+    found = power_targets(torch.tensor([[[0.2, 0.1]]], dtype=torch.float64), 1.0)
+    expected = POWER_SHARE * soft + (1 - POWER_SHARE) * torch.tensor([1.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(found[0, 0], expected)
+
+
+def test_power_targets_do_not_change_with_the_gain_of_the_receiver() -> None:
+    torch.testing.assert_close(power_targets(power(), 0.5), power_targets(1e-6 * power(), 0.5))
+
+
+def test_power_targets_at_share_0_are_the_best_beam_and_at_share_1_the_softened_power() -> None:
+    measured = power()
+    best = torch.nn.functional.one_hot(measured.argmax(dim=-1), B).double()
+    torch.testing.assert_close(power_targets(measured, 0.5, share=0.0), best)
+    torch.testing.assert_close(power_targets(measured, 0.5, share=1.0), soften(10 * torch.log10(measured), 0.5))
+
+
+def test_power_of_zero_gets_no_weight_and_no_power_at_all_none_that_is_not_a_number() -> None:
+    some = torch.tensor([[[0.0, 0.5, 0.0]]])
+    torch.testing.assert_close(power_targets(some, 0.5), torch.tensor([[[0.0, 1.0, 0.0]]]))
+    nothing = power_targets(torch.zeros(1, 1, 4), 0.5)
+    torch.testing.assert_close(nothing.sum(), torch.tensor(1.0))
+    logits = torch.zeros(1, 1, 3)
+    for name in TASK_LOSSES:
+        assert torch.isfinite(gradient(lambda x, n=name: task_loss(n, 1e-3)(x, some), logits)).all()  # type: ignore[misc]
+
+
+def test_the_gradient_of_cross_entropy_from_power_is_the_answer_minus_the_target() -> None:
+    logits, measured = normal(0, N, H, B), power()
+    expected = (torch.softmax(logits, dim=-1) - power_targets(measured, 0.5)) / (N * H)
+    torch.testing.assert_close(gradient(lambda x: task_loss("cross_entropy", 0.5)(x, measured), logits), expected)
