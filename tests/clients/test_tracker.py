@@ -150,6 +150,17 @@ def test_a_recording_without_any_of_its_modalities_is_refused(street: Recording)
 
 
 def test_parameters_of_a_gps_tracker_by_hand(street: Recording) -> None:
-    # MLP 5-16-6, GRU 6 -> 8, head 8 -> 3 x 4; a single modality is never absent.
-    expected = (5 * 16 + 16) + (16 * 6 + 6) + 3 * (8 * 6 + 8 * 8 + 2 * 8) + (8 * 12 + 12)
+    # MLP 5-16-6, a gain for each of 6 changes, GRU 12 -> 8, head 8 -> 3 x 4; a single modality is never absent.
+    expected = (5 * 16 + 16) + (16 * 6 + 6) + 6 + 3 * (8 * 12 + 8 * 8 + 2 * 8) + (8 * 12 + 12)
     assert count_parameters(BeamTracker(("gps",), SIZE, TASK)) == expected
+
+
+def test_the_gain_of_changes_matters_where_something_changes_and_nowhere_else(street: Recording) -> None:
+    tracker = tracker_for(street, "gps")
+    moving = windows_of(street, street.window_starts(4, 2)[:5], "gps")
+    still = Windows(moving.frames, moving.rows[:, :1].expand(-1, 4))
+    before = tracker(moving), tracker(still)
+    with torch.no_grad():
+        tracker.change_gain.mul_(100.0)
+    assert (tracker(moving) - before[0]).abs().max() > 0.01
+    torch.testing.assert_close(tracker(still), before[1])
