@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,14 +18,20 @@ from configs.schema import Experiment
 CONFIG_FOLDER = Path(__file__).parent
 # Changing one of these changes the data, so older data is made again.
 _DATA_SOURCES = (
-    "sim/channel.py",
-    "sim/generate.py",
-    "sim/partition.py",
-    "sim/raycast.py",
-    "sim/scene.py",
-    "sim/sensors.py",
-    "clients/sensing/deepsense.py",
+    "sim/world/*.py",
+    "sim/data/conversion.py",
+    "sim/data/drafts.py",
+    "sim/data/generate.py",
+    "sim/data/partition.py",
+    "sim/data/plan.py",
+    "clients/sensing/deepsense*.py",
+    "clients/sensing/geodesy.py",
+    "clients/sensing/matlab.py",
+    "clients/sensing/modalities.py",
+    "clients/sensing/radar_maps.py",
     "clients/sensing/recording.py",
+    "clients/sensing/scans.py",
+    "clients/sensing/sensor_files.py",
 )
 
 
@@ -41,7 +48,7 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
     path = find_config(source)
     values = _read_yaml(path)
     for override in overrides:
-        _set(values, override)
+        set_value(values, override)
     return build_experiment(values, origin=str(path))
 
 
@@ -59,7 +66,7 @@ def build_experiment(values: Any, *, origin: str) -> Experiment:
         # JSON mode: lists are accepted for tuples, while "3" is still no integer.
         return Experiment.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        lines = [f"{_dotted(item)}: {_explain(item)}" for item in error.errors()]
+        lines = [_line(item) for item in error.errors()]
         raise ValueError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from None
     except TypeError as error:
         raise ValueError(f"{origin}: {error}; use numbers, text, lists and mappings only") from None
@@ -123,7 +130,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _set(values: dict[str, Any], override: str) -> None:
+def set_value(values: dict[str, Any], override: str) -> None:
+    """Put a ``dotted.path=value`` entry, the value as in YAML, into nested dictionaries and lists.
+
+    Raises:
+        ValueError: it is no such entry, or its path leads through a value.
+    """
     path, sign, text = override.partition("=")
     keys = path.strip().split(".")
     if not sign or not all(keys):
@@ -146,6 +158,14 @@ def _set(values: dict[str, Any], override: str) -> None:
             here[index] = value
         else:
             here = here.setdefault(index, {}) if isinstance(here, dict) else here[index]
+
+
+def _line(item: Any) -> str:
+    """One mistake: the dotted path and what is wrong; a section that names one of its keys makes the path longer."""
+    path, text = _dotted(item), _explain(item)
+    if item["type"] == "value_error" and re.match(r"[a-z0-9_.]+: ", text):
+        return text if path == "experiment" else f"{path}.{text}"
+    return f"{path}: {text}"
 
 
 def _dotted(item: Any) -> str:

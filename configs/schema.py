@@ -7,20 +7,37 @@ checked beside that class, not here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-ModalityName = Literal["camera", "radar", "lidar", "gps", "box"]
+from configs.data import DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData
+from configs.section import Section
+from configs.world import World
+
+__all__ = [
+    "Aggregation",
+    "DeepSenseData",
+    "Engine",
+    "Experiment",
+    "Faults",
+    "ModalityName",
+    "Model",
+    "Nodes",
+    "Passes",
+    "Plugin",
+    "Section",
+    "Strategy",
+    "StreetData",
+    "Task",
+    "Teaching",
+    "Training",
+    "World",
+]
+
 CodecName = Literal["float32", "float16", "uint8"]
 EngineName = Literal["ray", "inline"]
 SplitName = Literal["train", "validation", "test"]
-
-
-class Section(BaseModel):
-    """A part of an experiment: immutable, typed, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Plugin(Section):
@@ -57,101 +74,6 @@ class Task(Section):
         return 1 + self.num_future
 
 
-class World(Section):
-    """The synthetic street at a base station: geometry, traffic, array and sensors.
-
-    Source: geometry and constants are those of DeepSense 6G scenario 9, as far as they are published.
-
-    Attributes:
-        near_lane_share: share of vehicles under test that drive on the near lane (towards -x).
-        speed_mps: mean speed of the vehicle under test; ``speed_spread`` is its coefficient of variation.
-        acceleration_std: s.d. of the Ornstein-Uhlenbeck acceleration, m/s^2.
-        stop_probability: chance that a pass contains a stop.
-        density: mean number of other vehicles near the mast during a pass.
-        rician_k_db: LOS power over the diffuse cluster; smaller means noisier labels.
-        night_probability: share of passes by night (the camera sees little).
-        rain_probability: share of passes in rain.
-        gps_bias_m: pass-constant GPS error, s.d. across and along the street.
-        array_seed: seed of the array's manufacturing errors; nodes of one federation share it.
-    """
-
-    near_lane_share: float = Field(default=0.7, ge=0, le=1)
-    speed_mps: float = Field(default=5.0, gt=0.5, le=40)
-    speed_spread: float = Field(default=0.2, ge=0, le=1)
-    acceleration_std: float = Field(default=0.5, ge=0, le=5)
-    stop_probability: float = Field(default=0.15, ge=0, le=1)
-    density: float = Field(default=1.6, ge=0, le=20)
-    rician_k_db: float = Field(default=6.0, ge=-10, le=99)
-    night_probability: float = Field(default=0.0, ge=0, le=1)
-    rain_probability: float = Field(default=0.0, ge=0, le=1)
-    gps_bias_m: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.39, 0.56)
-    array_seed: int = Field(default=1, ge=0)
-
-
-class Nodes(Section):
-    """How many clients of one modality there are.
-
-    Attributes:
-        modality: what they sense.
-        count: number of clients.
-    """
-
-    modality: ModalityName
-    count: int = Field(default=1, ge=1, le=100_000)
-
-
-class Passes(Section):
-    """Vehicle passes in each part of a federation; one pass is one vehicle driving by.
-
-    Attributes:
-        server: labelled passes of the server itself.
-        public: unlabelled passes that all modalities recorded.
-        test: the common test set.
-        client: passes of one client, its validation passes included (street: the mean; DeepSense: the total over
-            the clients of one modality).
-        client_test: further passes on which each client tests itself.
-        validation_share: share of the labelled passes of a client or of the server kept for model selection.
-    """
-
-    server: int = Field(ge=1)
-    public: int = Field(ge=1)
-    test: int = Field(ge=1)
-    client: int = Field(ge=1)
-    client_test: int = Field(default=0, ge=0)
-    validation_share: float = Field(default=0.2, ge=0, lt=1)
-
-
-class StreetData(Section):
-    """A federation made by the embedded world.
-
-    Attributes:
-        skew: concentration of the Dirichlet (here Beta) draw of each client's lane mix; small is very non-IID.
-        amount_spread: s.d. of the log-normal factor on each client's number of passes; 0 gives equal amounts.
-    """
-
-    source: Literal["street"]
-    passes: Passes
-    nodes: tuple[Nodes, ...] = Field(min_length=1)
-    world: World = World()
-    skew: float = Field(default=2.0, gt=0)
-    amount_spread: float = Field(default=0.25, ge=0, le=2)
-
-
-class DeepSenseData(Section):
-    """A federation cut from one DeepSense 6G scenario, by pass.
-
-    Attributes:
-        folder: the scenario's folder, in the official layout or as compact arrays; relative to the checkout.
-        share_passes: whether clients of different modalities hold the same passes (one mast, several sensors).
-    """
-
-    source: Literal["deepsense"]
-    folder: str
-    passes: Passes
-    nodes: tuple[Nodes, ...] = Field(min_length=1)
-    share_passes: bool = True
-
-
 class Model(Section):
     """Size of a student or teacher.
 
@@ -181,6 +103,8 @@ class Training(Section):
         schedule: ``constant``, ``cosine`` (to zero over all rounds) or ``plateau`` (halved when validation stalls).
         weight_decay: of AdamW.
         task_loss: ``cross_entropy`` or ``focal`` (gamma 2) on own labels.
+        power_temperature_db: learn own labels from the measured power too: half from the best beam, half from
+            the softmax of the power in dB over this temperature; None takes the best beam alone.
         max_grad_norm: gradients are clipped to this norm.
     """
 
@@ -192,6 +116,7 @@ class Training(Section):
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
     weight_decay: float = Field(default=1e-2, ge=0)
     task_loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    power_temperature_db: float | None = Field(default=None, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
 
     def steps(self, round_number: int) -> int:
@@ -276,10 +201,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Experiment:
         names = [nodes.modality for nodes in self.data.nodes]
-        if len(set(names)) != len(names):
-            raise ValueError(f"data.nodes: name each modality once, got {', '.join(names)}")
         if self.data.source == "street" and "box" in names:
-            raise ValueError("data.nodes: the street has no camera boxes; use camera, radar, lidar, gps")
+            raise ValueError("data.nodes: the street has no camera boxes; use camera, radar, doppler, lidar, gps")
         if self.task.num_beams != 64:
             raise ValueError(f"task.num_beams: the street and DeepSense 6G have 64 beams, got {self.task.num_beams}")
         unknown = set(self.students) - set(names)
@@ -291,7 +214,7 @@ class Experiment(Section):
 
     @property
     def modalities(self) -> tuple[ModalityName, ...]:
-        """The modalities of the clients, in the order of the YAML: what the teacher fuses."""
+        """The modalities of the clients, in the order of the YAML."""
         return tuple(nodes.modality for nodes in self.data.nodes)
 
     def student_size(self, modality: str) -> Model:

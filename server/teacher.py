@@ -17,7 +17,7 @@ from clients.sensing.tracker import BeamTracker
 from configs.schema import Experiment
 from configs.seeding import seed_for
 from strategies.labels import SoftLabels
-from strategies.losses import TASK_LOSSES, response_kd
+from strategies.losses import response_kd, task_loss
 
 
 def make_teacher(experiment: Experiment, federation: Path) -> Learner:
@@ -30,18 +30,19 @@ def make_teacher(experiment: Experiment, federation: Path) -> Learner:
     Raises:
         ValueError: a recording is missing or broken, or the server has no labelled window.
     """
+    teaching = experiment.teaching
     material = open_material(federation / "server", federation / "public", experiment.task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(experiment.seed, "teacher"))
-        model = BeamTracker(experiment.modalities, experiment.teacher, experiment.task)
+        model = BeamTracker(experiment.data.server_modalities, experiment.teacher, experiment.task)
     return Learner(
         model,
-        training=experiment.teaching,
-        losses=Losses(TASK_LOSSES[experiment.teaching.task_loss], response_kd),
+        training=teaching,
+        losses=Losses(task_loss(teaching.task_loss, teaching.power_temperature_db), response_kd),
         material=material,
         seed=experiment.seed,
         name="teacher",
-        modality_dropout=experiment.teaching.modality_dropout,
+        modality_dropout=teaching.modality_dropout,
     )
 
 

@@ -98,7 +98,9 @@ def test_a_value_out_of_range_is_refused_by_its_path(config: Path, override: str
     assert f": {path}: " in refusal(config, override)
 
 
-@pytest.mark.parametrize("override", ["training.learning_rate=.inf", "data.skew=.inf", "training.max_grad_norm=.inf"])
+@pytest.mark.parametrize(
+    "override", ["training.learning_rate=.inf", "data.traffic_skew=.inf", "training.max_grad_norm=.inf"]
+)
 def test_infinity_is_refused_by_its_path(config: Path, override: str) -> None:
     assert f": {override.partition('=')[0]}: must be a finite number" in refusal(config, override)
 

@@ -1,0 +1,142 @@
+"""Where the data of an experiment comes from, and who records what."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from configs.section import Section
+from configs.world import World
+
+ModalityName = Literal["camera", "radar", "doppler", "lidar", "gps", "box"]
+
+
+class Faults(Section):
+    """What is wrong with the sensors of some clients.
+
+    Attributes:
+        dropout: share of frames lost, in bursts: camera black, radar and LiDAR empty, GPS repeats its last fix.
+        blind: share of passes in which the sensor gives nothing at all (not for GPS).
+        raw_gps: whether GPS comes uncalibrated, off by metres in every pass.
+    """
+
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    blind: float = Field(default=0.0, ge=0, lt=1)
+    raw_gps: bool = False
+
+
+class Nodes(Section):
+    """How many clients of one modality there are.
+
+    Attributes:
+        modality: what they sense.
+        count: number of clients.
+        faults: of their own recordings, not of the public set (street only).
+    """
+
+    modality: ModalityName
+    count: int = Field(default=1, ge=1, le=100_000)
+    faults: Faults = Faults()
+
+    @model_validator(mode="after")
+    def _faults_fit(self) -> Nodes:
+        if self.faults.raw_gps and self.modality != "gps":
+            raise ValueError(f"faults.raw_gps: {self.modality} nodes have no GPS; leave it out")
+        if self.faults.blind and self.modality == "gps":
+            raise ValueError("faults.blind: a GPS node cannot be blind; use faults.dropout or faults.raw_gps")
+        return self
+
+
+class Passes(Section):
+    """Vehicle passes in each part of a federation; one pass is one vehicle driving by.
+
+    Attributes:
+        server: labelled passes of the server itself.
+        public: unlabelled passes that all modalities recorded.
+        test: the common test set.
+        client: passes of one client, its validation passes included (street: the mean; DeepSense: the total over
+            the clients of one modality).
+        client_test: further passes on which each client tests itself.
+        validation_share: share of the labelled passes of a client or of the server kept for model selection.
+    """
+
+    server: int = Field(ge=1)
+    public: int = Field(ge=1)
+    test: int = Field(ge=1)
+    client: int = Field(ge=1)
+    client_test: int = Field(default=0, ge=0)
+    validation_share: float = Field(default=0.2, ge=0, lt=1)
+
+
+class Federation(Section):
+    """What every source of data has.
+
+    Attributes:
+        passes: how many each part holds.
+        nodes: the clients.
+        server_lacks: modalities that the server's own mast does not have: the teacher does not fuse them and knows of
+            them only what the soft labels say.
+    """
+
+    passes: Passes
+    nodes: tuple[Nodes, ...] = Field(min_length=1)
+    server_lacks: tuple[ModalityName, ...] = ()
+
+    @model_validator(mode="after")
+    def _nodes_fit(self) -> Federation:
+        names = [nodes.modality for nodes in self.nodes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"nodes: name each modality once, got {', '.join(names)}")
+        if not self.server_modalities:
+            raise ValueError("server_lacks: leaves the teacher without a sensor; leave one out of it")
+        return self
+
+    @property
+    def server_modalities(self) -> tuple[ModalityName, ...]:
+        """What the server's mast senses, in the order of the YAML."""
+        return tuple(nodes.modality for nodes in self.nodes if nodes.modality not in self.server_lacks)
+
+
+class StreetData(Federation):
+    """A federation made by the embedded world.
+
+    Attributes:
+        world: the street.
+        public_drive: ``same`` records the public set like everything else; ``day`` is the usual commissioning drive, by
+            day, in dry weather and half the traffic, whatever the clients see later.
+        traffic_skew: concentration of the Dirichlet (here Beta) draw of each client's lane mix; small is very non-IID.
+        sector_skew: concentration of the Dirichlet draw that deals passes to clients by beam sector (the one in which a
+            vehicle stays longest); None deals every client passes of its own.
+        by_time_of_day: whether clients record in blocks: by day, by night, in rain, in the rush hour, in turn.
+        amount_spread: s.d. of the log-normal factor on each client's number of passes; 0 gives equal amounts.
+    """
+
+    source: Literal["street"]
+    world: World = World()
+    public_drive: Literal["same", "day"] = "same"
+    traffic_skew: float = Field(default=2.0, gt=0)
+    sector_skew: float | None = Field(default=None, gt=0)
+    by_time_of_day: bool = False
+    amount_spread: float = Field(default=0.25, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _one_kind_of_pool(self) -> StreetData:
+        if self.sector_skew is not None and self.by_time_of_day:
+            raise ValueError("sector_skew: passes of one pool have no time of day; leave it or by_time_of_day out")
+        return self
+
+
+class DeepSenseData(Federation):
+    """A federation cut from one DeepSense 6G scenario, by pass.
+
+    Attributes:
+        folder: the scenario's folder, in the official layout or as compact arrays; relative to the checkout.
+        share_passes: whether clients of different modalities hold the same passes (one mast, several sensors).
+        sector_skew: concentration of the Dirichlet draw that deals passes to clients by beam sector; None deals evenly.
+    """
+
+    source: Literal["deepsense"]
+    folder: str
+    share_passes: bool = True
+    sector_skew: float | None = Field(default=None, gt=0)
