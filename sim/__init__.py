@@ -1,1 +1,1 @@
-"""Worlds and launches: scene, channel, sensors, generation, engines, baselines, report, command line."""
+"""Launches of experiments: engines, baselines, reports, command line; with worlds, data and benchmarks in folders."""

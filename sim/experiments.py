@@ -18,7 +18,7 @@ from configs.schema import Experiment
 from server.app import Watch, check_plugins
 from server.app import build_app as build_server_app
 from server.recorder import write_atomically
-from sim.federation import ensure_federation
+from sim.data.federation import ensure_federation
 from sim.launch import launch
 from sim.report import write_report
 

@@ -16,7 +16,7 @@ from configs.schema import Experiment
 from server.app import build_app as build_server_app
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
-from sim.federation import ensure_federation
+from sim.data.federation import ensure_federation
 from sim.inline import run_inline
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from clients.sensing.recording import open_recording
 from configs.schema import DeepSenseData
 from configs.seeding import rng_for
-from sim.partition import carve_validation, partition_passes, write_deepsense
+from sim.data.partition import carve_validation, deal_by_sector, partition_passes, sectors_of, write_deepsense
 
 NUM_PASSES = 40
 
@@ -35,7 +36,7 @@ def federation(
 
 def deal(data: DeepSenseData, seed: int = 0) -> tuple[list[set[int]], dict[str, dict[str, list[int]]]]:
     """The passes of server, public and test, and the splits of every client."""
-    parts = partition_passes(data, range(1, NUM_PASSES + 1), seed=seed)
+    parts = partition_passes(data, dict.fromkeys(range(1, NUM_PASSES + 1), 0), seed=seed)
     server = {i for ids in parts.server.values() for i in ids}
     clients = {client.id: {name: list(ids) for name, ids in client.splits.items()} for client in parts.clients}
     return [server, set(parts.public), set(parts.test)], clients
@@ -109,14 +110,13 @@ def test_validation_is_carved_from_two_passes_on_and_leaves_one_to_train(
     assert sorted(train + validation) == list(range(num_passes))
 
 
-@pytest.fixture
-def scenario_folder(tmp_path: Path) -> Path:
+def write_scenario(folder: Path, best_beams: Sequence[int] = ()) -> Path:
     """Scenario 7 made up: 40 passes of 13 frames; the box is known in every other frame."""
-    folder = tmp_path / "scenario"
     folder.mkdir()
     rng = np.random.default_rng(0)
     num_rows = NUM_PASSES * 13
     power = rng.uniform(0.1, 1.0, (num_rows, 64)).astype(np.float32)
+    power[np.arange(len(best_beams)), np.asarray(best_beams, np.int64)] = 2.0
     boxes = rng.uniform(0.2, 0.8, (num_rows, 4)).astype(np.float32)
     boxes[::2] = np.nan
     rows = [f"{k + 1},{np.argmax(power[k]) + 1},{k // 13 + 1}" for k in range(num_rows)]
@@ -130,6 +130,11 @@ def scenario_folder(tmp_path: Path) -> Path:
         unit1_bbox_tx=boxes,
     )
     return folder
+
+
+@pytest.fixture
+def scenario_folder(tmp_path: Path) -> Path:
+    return write_scenario(tmp_path / "scenario")
 
 
 def test_a_federation_is_written_as_recordings_that_open(tmp_path: Path, scenario_folder: Path) -> None:
@@ -175,7 +180,7 @@ def test_a_federation_that_fails_leaves_nothing_behind(
     def full_disk(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("sim.partition.json.dumps", full_disk)
+    monkeypatch.setattr("sim.data.partition.json.dumps", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write_deepsense(federation(folder=str(scenario_folder)), tmp_path / "federation", seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["scenario"]
@@ -184,3 +189,67 @@ def test_a_federation_that_fails_leaves_nothing_behind(
 def test_an_existing_folder_is_never_overwritten(tmp_path: Path, scenario_folder: Path) -> None:
     with pytest.raises(ValueError, match="exists already"):
         write_deepsense(federation(folder=str(scenario_folder)), scenario_folder, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("azimuth_deg", "sector"),
+    [(-60.0, 0), (-45.0, 0), (-22.6, 0), (-22.4, 1), (-0.1, 1), (0.1, 2), (22.4, 2), (22.6, 3), (45.0, 3), (60.0, 3)],
+)
+def test_a_quarter_of_the_field_is_a_sector_and_beyond_it_is_the_outermost(azimuth_deg: float, sector: int) -> None:
+    assert sectors_of([np.full(5, azimuth_deg)]).tolist() == [sector]
+
+
+def test_a_passes_sector_is_the_one_in_which_it_stays_longest() -> None:
+    through = np.array([-40.0, -30.0, -10.0, 10.0, 30.0])
+    stops = np.array([-40.0, -30.0, -10.0, 10.0, 10.0, 10.0, 30.0])
+    assert sectors_of([through, stops]).tolist() == [0, 2]
+    assert sectors_of([]).tolist() == []
+
+
+@pytest.mark.parametrize("concentration", [1e-9, 0.05, 1.0, 1e9])
+def test_every_pass_is_dealt_once_and_everybody_gets_what_was_asked(concentration: float) -> None:
+    sectors, amounts = rng_for(0, "sectors").integers(0, 4, 90), [0, 1, 40, 9, 25, 15]
+    hands = deal_by_sector(sectors, amounts, concentration, rng_for(0, "deal"))
+    assert [len(hand) for hand in hands] == amounts
+    assert sorted(i for hand in hands for i in hand) == list(range(90))
+
+
+def test_a_pool_of_one_sector_is_dealt_whole() -> None:
+    hands = deal_by_sector(np.full(12, 2), [5, 7], 0.01, rng_for(0, "deal"))
+    assert sorted(i for hand in hands for i in hand) == list(range(12))
+
+
+def sector_mixes(concentration: float) -> NDArray[np.float64]:
+    """(20, 4) sector shares of twenty clients of fifty passes, out of a pool of equal sectors."""
+    sectors = np.arange(1000) % 4
+    hands = deal_by_sector(sectors, [50] * 20, concentration, rng_for(1, "deal"))
+    return np.array([np.bincount(sectors[hand], minlength=4) / 50 for hand in hands])
+
+
+def test_a_small_concentration_gives_clients_one_sector_and_a_large_one_gives_all_the_pools_mix() -> None:
+    skewed, even = sector_mixes(0.02), sector_mixes(1e6)
+    # Not purely one sector: as many may want it as there are passes for few, and the last take what is left.
+    assert skewed.max(axis=1).mean() > 0.7
+    # Fifty draws scatter by sqrt(0.25 * 0.75 / 50) = 0.06.
+    assert even.std() == pytest.approx(0.06, abs=0.015)
+    assert np.abs(even - 0.25).max() < 0.25
+
+
+def test_clients_of_deepsense_may_differ_by_beam_sector(tmp_path: Path) -> None:
+    folder = write_scenario(tmp_path / "scenario", best_beams=[16 * (k // 13 % 4) + 8 for k in range(NUM_PASSES * 13)])
+
+    def purities(skew: float, seed: int) -> list[float]:
+        """Share of the commonest beam sector among the frames of each client."""
+        data = federation(folder=str(folder), counts=[("gps", 4)], server=2, public=2, test=2, client=32)
+        name = f"{skew}-{seed}"
+        write_deepsense(data.model_copy(update={"sector_skew": skew}), tmp_path / name, seed=seed)
+        found = []
+        for client in sorted((tmp_path / name / "clients").iterdir()):
+            recording = open_recording(client)
+            assert recording.power is not None
+            sectors = recording.power.argmax(axis=1) // 16
+            found.append(float(np.bincount(sectors, minlength=4).max() / len(sectors)))
+        return found
+
+    skewed, even = (np.mean([purities(skew, seed) for seed in range(3)]) for skew in (0.01, 1e6))
+    assert skewed > even + 0.1

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clients.sensing.deepsense import Scenario, read_scenario
-from sim.position_baseline import position_baseline
+from sim.data.position_baseline import position_baseline
 
 
 def street(num_passes: int = 10, frames: int = 40, *, is_informative: bool = True) -> Scenario:
@@ -26,7 +26,6 @@ def street(num_passes: int = 10, frames: int = 40, *, is_informative: bool = Tru
         pass_ids=np.repeat(np.arange(num_passes, dtype=np.int32), frames),
         sensors={"gps": np.stack([shown, np.full_like(shown, 10.0)], axis=1)},
         power=(10 ** (-loss_db / 10)).astype(np.float32),
-        beams=best,
         problems=(),
     )
 

@@ -65,17 +65,22 @@ def position_baseline(
         epochs: over the training rows.
 
     Raises:
-        ValueError: there are too few rows or passes to hold some out.
+        ValueError: there are too few rows or passes to hold some out, or no positions, labels or passes at all.
     """
+    if split == "pass" and not scenario.has_passes:
+        raise ValueError(f"{scenario.name}: no seq_index, so its rows cannot be split by pass; use the random split")
+    if "gps" not in scenario.sensors:
+        raise ValueError(f"{scenario.name}: no positions of the vehicle; use a release that has them")
     torch.set_num_threads(1)
-    groups = scenario.pass_ids if split == "pass" else np.arange(len(scenario.beams))
+    power = scenario.labelled_power
+    groups = scenario.pass_ids if split == "pass" else np.arange(len(power))
     scores = []
     for seed in seeds:
         train, validation, test = _split_rows(scenario.name, groups, rng_for(seed, "position baseline", "split"))
         ranked = _train_and_rank(scenario, train, validation, test, seed=seed, epochs=epochs)
         best = scenario.beams[test]
         top1, top2, top3 = (top_k(ranked, best, k) for k in (1, 2, 3))
-        loss_db = power_loss_db(scenario.power[test], ranked)
+        loss_db = power_loss_db(power[test], ranked)
         scores.append(BaselineScore(seed, top1, top2, top3, dba_score(ranked, best), loss_db))
     return tuple(scores)
 
@@ -104,11 +109,12 @@ def _train_and_rank(
     # To [-1, 1]: against [0, 1] this gains 2.6 points of Top-1 in scenario 1, where there are few steps.
     positions = torch.tensor(2.0 * (position_m - low) / np.maximum(high - low, 1e-9) - 1.0, dtype=torch.float32)
     beams = torch.tensor(scenario.beams)
-    network = _network(scenario.power.shape[1], seed)
+    num_beams = scenario.labelled_power.shape[1]
+    network = _network(num_beams, seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     rng = rng_for(seed, "position baseline", "batches")
-    least, scores = np.inf, np.zeros((len(test), scenario.power.shape[1]))
+    least, scores = np.inf, np.zeros((len(test), num_beams))
     for _ in range(epochs):
         for batch in torch.split(torch.tensor(rng.permutation(train)), BATCH_SIZE):
             optimizer.zero_grad()

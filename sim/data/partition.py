@@ -6,22 +6,22 @@ A random split by frame leaks: neighbouring frames of one pass would fall on bot
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clients.sensing.deepsense import Scenario, read_scenario
+from clients.sensing.deepsense import Scenario
 from clients.sensing.recording import write_recording
 from configs.schema import DeepSenseData
 from configs.seeding import rng_for
+from sim.data.conversion import LICENCE, load_scenario
+from sim.data.drafts import fresh_folder
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-LICENCE = "CC BY-NC-SA 4.0"
+CHECKOUT = Path(__file__).resolve().parents[2]
+NUM_SECTORS, SECTOR_FIELD_DEG = 4, 90.0
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,69 @@ def carve_validation(pass_ids: Sequence[int], share: float, rng: np.random.Gener
     return sorted(drawn[num_validation:]), sorted(drawn[:num_validation])
 
 
-def partition_passes(data: DeepSenseData, pass_ids: Sequence[int], *, seed: int) -> Partition:
+def sectors_of(azimuths_deg: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
+    """(N,) the beam sector, 0 left to 3 right, in which each pass stays longest.
+
+    Vehicles that drive steadily stay longest at the edges, where the bearing changes slowly; ones that stop stay there.
+
+    Args:
+        azimuths_deg: bearing in each frame of each of N passes, degrees from the boresight, positive to the right.
+    """
+    bounds = np.linspace(-SECTOR_FIELD_DEG / 2, SECTOR_FIELD_DEG / 2, NUM_SECTORS + 1)[1:-1]
+    counts = [np.bincount(np.digitize(azimuth, bounds), minlength=NUM_SECTORS) for azimuth in azimuths_deg]
+    return np.array([int(np.argmax(count)) for count in counts], np.int64)
+
+
+def deal_by_sector(
+    sectors: NDArray[np.int64], amounts: Sequence[int], concentration: float, rng: np.random.Generator
+) -> list[list[int]]:
+    """Deal passes to clients so that each has its own mix of beam sectors; every pass goes to one client.
+
+    Each client draws its mix from a Dirichlet distribution round the pool's and then, in turn, passes of a sector of
+    its mix while there are any, else of what is left.
+
+    Source: T. Hsu, H. Qi and M. Brown, arXiv:1909.06335 (Dirichlet label skew), with passes in place of examples.
+
+    Args:
+        sectors: (N,) sector of each pass; N is the sum of ``amounts``.
+        amounts: passes that each client gets.
+        concentration: of the Dirichlet draw; small is very skewed.
+        rng: the only source of randomness.
+    """
+    decks = [list(rng.permutation(np.flatnonzero(sectors == sector))) for sector in range(NUM_SECTORS)]
+    nominal = np.array([max(len(deck), 1e-3) for deck in decks]) / len(sectors)
+    mixes = rng.dirichlet(concentration * NUM_SECTORS * nominal, len(amounts))
+    hands: list[list[int]] = [[] for _ in amounts]
+    turns = rng.permutation([client for client, amount in enumerate(amounts) for _ in range(amount)])
+    for client in turns:
+        left = np.array([len(deck) > 0 for deck in decks])
+        wanted = np.where(left, mixes[client], 0.0)
+        # A client whose sectors are dealt out takes whatever is left.
+        weights = wanted if wanted.sum() > 1e-9 else left.astype(np.float64)
+        sector = int(rng.choice(NUM_SECTORS, p=weights / weights.sum()))
+        hands[client].append(int(decks[sector].pop()))
+    return hands
+
+
+def partition_passes(data: DeepSenseData, sectors: Mapping[int, int], *, seed: int) -> Partition:
     """Deal the passes of a scenario to the parts of a federation.
 
     Server, public set and test set draw first, so that they stay the same whatever the clients are.
 
     Args:
         data: how many passes each part holds.
-        pass_ids: the passes that there are, each once.
+        sectors: id of each pass that there is -> its beam sector, which matters with ``data.sector_skew`` alone.
         seed: of the experiment.
 
     Raises:
         ValueError: there are too few passes; the message starts with the dotted path.
     """
-    deck = [int(i) for i in rng_for(seed, "partition").permutation(np.asarray(sorted(pass_ids), np.int64))]
+    deck = [int(i) for i in rng_for(seed, "partition").permutation(np.asarray(sorted(sectors), np.int64))]
 
     def draw(part: str, count: int) -> list[int]:
         if count > len(deck):
             raise ValueError(
-                f"data.passes.{part}: asks for {count} passes, but {len(deck)} of {len(pass_ids)} are left; "
+                f"data.passes.{part}: asks for {count} passes, but {len(deck)} of {len(sectors)} are left; "
                 "lower it or another of data.passes"
             )
         drawn = deck[:count]
@@ -102,6 +146,14 @@ def partition_passes(data: DeepSenseData, pass_ids: Sequence[int], *, seed: int)
         own = draw("client", data.passes.client)
         return own, [sorted(draw("client_test", data.passes.client_test)) for _ in range(count)]
 
+    def hands_of(own: Sequence[int], count: int) -> list[list[int]]:
+        even = [hand.tolist() for hand in np.array_split(own, count)]
+        if data.sector_skew is None:
+            return even
+        mine = np.array([sectors[i] for i in own])
+        dealt = deal_by_sector(mine, [len(hand) for hand in even], data.sector_skew, rng_for(seed, "sectors"))
+        return [[own[i] for i in hand] for hand in dealt]
+
     server = labelled(draw("server", data.passes.server), "server")
     public = sorted(draw("public", data.passes.public))
     test = sorted(draw("test", data.passes.test))
@@ -114,59 +166,48 @@ def partition_passes(data: DeepSenseData, pass_ids: Sequence[int], *, seed: int)
                 "clients; raise it or lower data.nodes"
             )
         own, own_tests = shared or draw_for_clients(nodes.count)
-        for number, hand in enumerate(np.array_split(own, nodes.count)):
+        for number, hand in enumerate(hands_of(own, nodes.count)):
             # One hand in two modalities is carved alike, so that nobody trains on a twin's validation passes.
             owner = ("client", number) if data.share_passes else (nodes.modality, number)
-            splits = {**labelled(hand.tolist(), *owner), "test": own_tests[number]}
+            splits = {**labelled(hand, *owner), "test": own_tests[number]}
             clients.append(ClientPasses(f"{len(clients):03d}-{nodes.modality}", nodes.modality, splits))
     return Partition(server, public, test, tuple(clients))
 
 
-@contextmanager
-def fresh_folder(folder: Path) -> Iterator[Path]:
-    """A draft beside ``folder`` that takes its name once it is whole, and vanishes on an error.
-
-    Raises:
-        ValueError: the folder exists.
-    """
-    if folder.exists():
-        raise ValueError(f"{folder}: exists already; remove it or name another folder")
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def write_deepsense(data: DeepSenseData, folder: Path, *, seed: int) -> None:
+def write_deepsense(
+    data: DeepSenseData, folder: Path, *, seed: int, progress: Callable[[int, int], None] | None = None
+) -> None:
     """Write a federation cut from the scenario in ``data.folder``; whole or not at all.
 
-    A frame without a camera box stays in, as NaN.
+    A frame without a camera box stays in, as NaN. A scenario with images, radar or LiDAR is converted on first use.
 
     Args:
-        data: the scenario and how many passes each part holds.
+        data: the scenario (a release, or a conversion of one) and how many passes each part holds.
         folder: of the federation; it must not exist.
         seed: of the experiment.
+        progress: called with passes converted and passes in all, where there is something to convert.
 
     Raises:
-        ValueError: the scenario cannot be read, lacks a sensor or has too few passes, or ``folder`` exists.
+        ValueError: the scenario cannot be read, lacks a sensor, labels or passes, or ``folder`` exists.
     """
     source = CHECKOUT / data.folder
     if not source.is_dir():
         raise ValueError(
             f"data.folder: no folder {source}; get the scenario from www.deepsense6g.net and name its folder"
         )
-    scenario = read_scenario(source)
     everything = tuple(nodes.modality for nodes in data.nodes)
+    scenario = load_scenario(source, everything, progress=progress)
+    if not scenario.has_passes:
+        raise ValueError(
+            f"data.folder: {scenario.name} in {data.folder} has no seq_index, so its rows are no sequences to track; "
+            "name the folder of a whole scenario"
+        )
     lacking = [modality for modality in everything if modality not in scenario.sensors]
     if lacking:
         raise ValueError(
             f"data.nodes: {data.folder} has no {', '.join(lacking)} that can be read; use {', '.join(scenario.sensors)}"
         )
-    parts = partition_passes(data, sorted({int(i) for i in scenario.pass_ids}), seed=seed)
+    parts = partition_passes(data, _pass_sectors(scenario), seed=seed)
     with fresh_folder(folder) as draft:
         _write_part(scenario, draft / "server", everything, parts.server)
         _write_part(scenario, draft / "public", everything, {"public": parts.public}, is_labelled=False)
@@ -191,6 +232,15 @@ def write_deepsense(data: DeepSenseData, folder: Path, *, seed: int) -> None:
         (draft / "federation.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def _pass_sectors(scenario: Scenario) -> dict[int, int]:
+    """Beam sector of every pass: the beams in the order of the codebook, taken as evenly spread over the field."""
+    num_beams = scenario.labelled_power.shape[1]
+    azimuths = SECTOR_FIELD_DEG * ((scenario.beams + 0.5) / num_beams - 0.5)
+    ids = [int(i) for i in np.unique(scenario.pass_ids)]
+    sectors = sectors_of([azimuths[scenario.pass_ids == i] for i in ids])
+    return dict(zip(ids, sectors.tolist(), strict=True))
+
+
 def _write_part(
     scenario: Scenario,
     folder: Path,
@@ -204,6 +254,6 @@ def _write_part(
         folder,
         pass_ids=scenario.pass_ids[mine],
         sensors={modality: scenario.sensors[modality][mine] for modality in modalities},
-        power=scenario.power[mine] if is_labelled else None,
+        power=scenario.labelled_power[mine] if is_labelled else None,
         splits=splits if is_labelled else {},
     )

@@ -18,7 +18,7 @@ def ensure_federation(
     Args:
         experiment: its data section, seed and task name the folder.
         workers: processes that make passes of the street.
-        progress: called with passes done and passes in all.
+        progress: called with passes made or converted and passes in all.
 
     Returns:
         The folder, and the seconds that making it took.
@@ -42,10 +42,10 @@ def ensure_federation(
 def _write(experiment: Experiment, folder: Path, workers: int, progress: Callable[[int, int], None] | None) -> None:
     # Imported here: a street needs no reader of real data, and the other way round.
     if experiment.data.source == "street":
-        from sim.generate import write_street
+        from sim.data.generate import write_street
 
         write_street(experiment.data, folder, seed=experiment.seed, workers=workers, progress=progress)
     else:
-        from sim.partition import write_deepsense
+        from sim.data.partition import write_deepsense
 
-        write_deepsense(experiment.data, folder, seed=experiment.seed)
+        write_deepsense(experiment.data, folder, seed=experiment.seed, progress=progress)

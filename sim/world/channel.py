@@ -1,10 +1,11 @@
 """60 GHz receive power of every beam along a pass.
 
     h = sum_p g_p e(theta_p) exp(-j 2 pi d_p / lambda) a(theta_p),   a_n = exp(j pi n sin theta),   e = cos^0.65
-    P_b = (|h^H w_b|^2 + N0) 10^(n_b / 10)
+    P_b = (s |h^H w_b|^2 + N0) 10^(n_b / 10)
 
 with paths p: line of sight, ground, wall, a bounce off vehicles behind, fixed scatterers and a diffuse cluster
-round the line of sight. Azimuth theta is 0 at the boresight and positive to the right; beam 0 is the leftmost.
+round the line of sight; and a gain s of the pass (antenna and body of the vehicle). Azimuth theta is 0 at the
+boresight and positive to the right; beam 0 is the leftmost.
 
 F frames, V vehicles, P paths, A antennas, B beams.
 
@@ -21,14 +22,14 @@ from numpy.typing import NDArray
 
 from configs.schema import World
 from configs.seeding import rng_for
-from sim.scene import MAST, WALL_Y, Scene
+from sim.world.scene import MAST, Scene
+from sim.world.site import Site
 
 Floats = NDArray[np.float64]
 
 NUM_ANTENNAS, NUM_BEAMS, FIELD_DEG = 16, 64, 90.0
 WAVELENGTH_M = 299_792_458.0 / 60e9
 REFERENCE_M = 10.0
-SNR_DB = 11.0
 ELEMENT_EXPONENT = 0.65
 
 PHASE_BITS = 3
@@ -36,7 +37,7 @@ PHASE_ERROR_DEG, AMPLITUDE_ERROR_DB, BEAM_RIPPLE_DB, TAPER = 30.0, 1.2, 0.1, 0.9
 
 GROUND_GAIN, WALL_GAIN, BODY_GAIN = 0.25, 0.35, 0.45
 NUM_SCATTERERS, SCATTERER_AREA_M2 = 12, 1.0
-NUM_DIFFUSE, DIFFUSE_SPREAD_DEG = 8, 4.5
+NUM_DIFFUSE = 8
 MAX_BLOCKAGE_DB = 30.0
 MEASUREMENT_DB = 0.2
 
@@ -49,13 +50,24 @@ def beam_power(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[
         scene: the pass.
         rng: the pass's stream for the channel.
     """
-    weights = codebook(world.array_seed)
+    return measured(world, received_power(world, scene, rng), rng)
+
+
+def received_power(world: World, scene: Scene, rng: np.random.Generator) -> Floats:
+    """(F, 64) linear power of the channel alone: without the gain of the pass, noise and errors of measurement."""
+    weights = codebook(scene.site)
     gains, azimuths, lengths = _paths(world, scene, rng)
-    element = np.maximum(np.cos(azimuths), 0.0) ** ELEMENT_EXPONENT
+    element = np.maximum(np.cos(azimuths - scene.site.yaw_rad), 0.0) ** ELEMENT_EXPONENT
     rays = gains * element * np.exp(-2j * np.pi * lengths / WAVELENGTH_M)
-    channel = np.einsum("fp,fpa->fa", rays, steering(azimuths))
-    received = np.abs(np.einsum("fa,ab->fb", channel.conj(), weights)) ** 2
-    noise = 10.0 ** (-SNR_DB / 10.0)
+    channel = np.einsum("fp,fpa->fa", rays, steering(azimuths - scene.site.yaw_rad))
+    received: Floats = np.abs(np.einsum("fa,ab->fb", channel.conj(), weights)) ** 2
+    return received
+
+
+def measured(world: World, received: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(F, 64) what a sweep reads: power with the gain of the pass, the noise floor and an error of each reading."""
+    received = received * 10.0 ** (world.pass_gain_db * rng.standard_normal() / 10.0)
+    noise = 10.0 ** (-world.snr_db / 10.0)
     error_db = MEASUREMENT_DB * rng.standard_normal(received.shape)
     power: NDArray[np.float32] = ((received + noise) * 10.0 ** (error_db / 10.0)).astype(np.float32)
     return power
@@ -72,17 +84,19 @@ def beam_angles() -> Floats:
     return np.deg2rad(np.linspace(-FIELD_DEG / 2, FIELD_DEG / 2, NUM_BEAMS))
 
 
-@lru_cache(maxsize=16)
-def codebook(array_seed: int) -> NDArray[np.complex128]:
-    """(A, B) beam weights of one manufactured array, with quantised phases, taper and element errors.
+@lru_cache(maxsize=1024)
+def codebook(site: Site) -> NDArray[np.complex128]:
+    """(A, B) beam weights of a site's array, with quantised phases, taper, and errors common to all arrays and its own.
 
     Scaled so that the mean over beams of the power towards a beam's own direction is 1.
     """
-    rng = rng_for(array_seed, "array")
+    rng = rng_for(site.array_seed, "array")
     step = 2.0 * np.pi / 2**PHASE_BITS
     phases = np.round(np.angle(steering(beam_angles())) / step) * step
     errors = np.exp(1j * np.deg2rad(PHASE_ERROR_DEG) * rng.standard_normal(NUM_ANTENNAS))
     errors *= 10.0 ** (AMPLITUDE_ERROR_DB * rng.standard_normal(NUM_ANTENNAS) / 20.0)
+    own = rng_for(site.array_seed, "array", site.number).standard_normal(NUM_ANTENNAS)
+    errors *= np.exp(1j * np.deg2rad(site.phase_error_deg) * own)
     taper = 1.0 - TAPER + TAPER * np.sin(np.pi * (np.arange(NUM_ANTENNAS) + 0.5) / NUM_ANTENNAS)
     ripple = 10.0 ** (BEAM_RIPPLE_DB * rng.standard_normal(NUM_BEAMS) / 20.0)
     weights: NDArray[np.complex128] = (np.exp(1j * phases) * taper * errors * ripple[:, None]).T
@@ -124,7 +138,7 @@ def _paths(world: World, scene: Scene, rng: np.random.Generator) -> tuple[NDArra
     clear = 10.0 ** (-blockage_db(scene) / 20.0)
     direct_gain = clear * REFERENCE_M / np.linalg.norm(direct, axis=1)
     ground = antenna * [1, 1, -1] - MAST
-    wall = np.array([0, 2 * WALL_Y, 0]) + antenna * [1, -1, 1] - MAST
+    wall = np.array([0, 2 * scene.site.wall_y, 0]) + antenna * [1, -1, 1] - MAST
     paths = [
         (direct_gain, direct),
         (-GROUND_GAIN * clear * REFERENCE_M / np.linalg.norm(ground, axis=1), ground),
@@ -136,8 +150,8 @@ def _paths(world: World, scene: Scene, rng: np.random.Generator) -> tuple[NDArra
     azimuths = np.stack([np.arctan2(way[:, 0], way[:, 1]) for _, way in paths], axis=1)
     lengths = np.stack([np.linalg.norm(way, axis=1) for _, way in paths], axis=1)
 
-    scattered = _scattered(world.array_seed, antenna)
-    diffuse_gains, offsets = _diffuse(world.rician_k_db, direct_gain, rng)
+    scattered = _scattered(scene.site, antenna)
+    diffuse_gains, offsets = _diffuse(world, direct_gain, rng)
     return (
         np.concatenate([gains, scattered[0], diffuse_gains], axis=1),
         np.concatenate([azimuths, scattered[1], azimuths[:, :1] + offsets], axis=1),
@@ -157,9 +171,9 @@ def _bounce(scene: Scene, vehicle: int) -> tuple[Floats, Floats]:
     return np.where(is_on_body & is_behind, -BODY_GAIN * REFERENCE_M / np.linalg.norm(way, axis=1), 0.0), way
 
 
-def _scattered(array_seed: int, antenna: Floats) -> tuple[NDArray[np.complex128], Floats, Floats]:
+def _scattered(site: Site, antenna: Floats) -> tuple[NDArray[np.complex128], Floats, Floats]:
     """Gains, azimuths and lengths (F, 12) by the street's fixed scatterers: g = 10 / (d1 d2) sqrt(sigma / 4 pi)."""
-    rng = rng_for(array_seed, "scatterers")
+    rng = rng_for(site.array_seed, "scatterers", site.number)
     corner, size = np.array([-22.0, 13.0, 0.5]), np.array([44.0, 11.0, 5.0])
     places = corner + size * rng.random((NUM_SCATTERERS, 3))
     area = SCATTERER_AREA_M2 * rng.exponential(size=NUM_SCATTERERS)
@@ -170,12 +184,12 @@ def _scattered(array_seed: int, antenna: Floats) -> tuple[NDArray[np.complex128]
     return gains.astype(np.complex128), azimuths, to_mast + to_antenna
 
 
-def _diffuse(k_db: float, direct_gain: Floats, rng: np.random.Generator) -> tuple[NDArray[np.complex128], Floats]:
-    """Gains (F, 8) and azimuth offsets (8,) of the cluster round the line of sight, ``k_db`` below it in all.
+def _diffuse(world: World, direct_gain: Floats, rng: np.random.Generator) -> tuple[NDArray[np.complex128], Floats]:
+    """Gains (F, 8) and azimuth offsets (8,) of the cluster round the line of sight, ``rician_k_db`` below it in all.
 
     Phases are drawn anew in each frame, because a vehicle moves by many wavelengths in a slot.
     """
-    offsets = np.deg2rad(rng.laplace(scale=DIFFUSE_SPREAD_DEG / np.sqrt(2.0), size=NUM_DIFFUSE))
+    offsets = np.deg2rad(rng.laplace(scale=world.spread_deg / np.sqrt(2.0), size=NUM_DIFFUSE))
     phases = rng.uniform(0.0, 2.0 * np.pi, (len(direct_gain), NUM_DIFFUSE))
-    share = np.sqrt(10.0 ** (-k_db / 10.0) / NUM_DIFFUSE)
+    share = np.sqrt(10.0 ** (-world.rician_k_db / 10.0) / NUM_DIFFUSE)
     return share * direct_gain[:, None] * np.exp(1j * phases), offsets

@@ -1,0 +1,1 @@
+"""Federations on disk: planned, generated, converted, cut, exported and inspected."""

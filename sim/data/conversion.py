@@ -1,0 +1,210 @@
+"""Converts a DeepSense 6G release into one recording, pass by pass, once.
+
+Images, radar cubes and LiDAR scans are tens of gigabytes in tens of thousands of files; what a learner sees of them is
+some tens of kilobytes a frame. Passes that are done stay in a draft beside the result, so that a conversion that was
+stopped goes on where it was; the draft knows by a digest what it was made from. The result appears whole or not at all:
+a recording (`clients.sensing.recording`) with ``conversion.json``, which says where it came from. F frames.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from clients.sensing.deepsense import Scenario, read_scenario
+from clients.sensing.modalities import MODALITIES
+from clients.sensing.recording import MANIFEST, open_recording, write_recording
+from clients.sensing.sensor_files import FILE_KINDS, read_frames
+from configs.placement import softbeam_home
+from sim.data.drafts import fresh_folder
+
+# Of the conversion; counts up when the same files would give other frames.
+FORMAT = 1
+# Of DeepSense 6G, and so of what is made from it.
+LICENCE = "CC BY-NC-SA 4.0"
+PROVENANCE = "conversion.json"
+_DONE = "done.jsonl"
+
+Progress = Callable[[int, int], None]
+
+
+def load_scenario(folder: Path, modalities: Sequence[str], *, progress: Progress | None = None) -> Scenario:
+    """A scenario with everything that ``modalities`` needs in its ``sensors``.
+
+    A conversion is opened. A release is read; if it has more files to it than positions and power, it is converted
+    first, into ``converted/`` of :func:`configs.placement.softbeam_home`, unless that was done before.
+
+    Args:
+        folder: of a conversion or of a release.
+        modalities: what is needed; what the release lacks stays absent.
+        progress: called with passes converted and passes in all.
+
+    Raises:
+        ValueError: it can be neither opened nor read.
+    """
+    if (folder / MANIFEST).exists():
+        return open_conversion(folder)
+    scenario = read_scenario(folder)
+    in_files = {name for kind in scenario.files for name in FILE_KINDS[kind]}
+    if not in_files & set(modalities):
+        return scenario
+    return open_conversion(convert_scenario(folder, progress=progress, scenario=scenario))
+
+
+def open_conversion(folder: Path) -> Scenario:
+    """Map a conversion into memory.
+
+    Raises:
+        ValueError: it is none, or broken.
+    """
+    recording = open_recording(folder)
+    try:
+        provenance = json.loads((folder / PROVENANCE).read_text())
+        return Scenario(
+            name=provenance["scenario"],
+            pass_ids=recording.pass_ids,
+            sensors=recording.sensors,
+            power=recording.power,
+            problems=tuple(provenance["problems"]),
+            has_passes=provenance["has_passes"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / PROVENANCE}: no record of a conversion ({error}); convert it again") from None
+
+
+def convert_scenario(
+    folder: Path, out: Path | None = None, *, progress: Progress | None = None, scenario: Scenario | None = None
+) -> Path:
+    """Convert a release; a conversion that was stopped goes on, one that is there is kept.
+
+    Args:
+        folder: of the release.
+        out: folder of the recording; None takes one in ``converted/`` that is named by scenario and digest.
+        progress: called with passes done and passes in all.
+        scenario: what :func:`read_scenario` says of ``folder``, if that is known already.
+
+    Returns:
+        The folder of the recording.
+
+    Raises:
+        ValueError: the release cannot be read, ``out`` is something else, or another process is converting it.
+    """
+    scenario = scenario or read_scenario(folder)
+    digest = scenario_digest(scenario, folder)
+    out = out or softbeam_home() / "converted" / f"{scenario.name}-{digest[:12]}"
+    if out.exists():
+        _check_same(out, digest)
+        return out
+    draft = out.with_name(f".{out.name}.draft")
+    with _own_draft(draft, digest):
+        frames, problems = _convert_passes(scenario, draft, progress)
+        provenance = {
+            "format": FORMAT,
+            "scenario": scenario.name,
+            "licence": LICENCE,
+            "digest": digest,
+            "has_passes": scenario.has_passes,
+            "problems": [*scenario.problems, *problems],
+        }
+        with fresh_folder(out) as whole:
+            sensors = {**scenario.sensors, **frames}
+            write_recording(whole, pass_ids=scenario.pass_ids, sensors=sensors, power=scenario.power, splits={})
+            (whole / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
+        shutil.rmtree(draft)
+    return out
+
+
+def scenario_digest(scenario: Scenario, folder: Path) -> str:
+    """SHA-256 of what was read, and of the names and sizes of the files that are yet to be."""
+    digest = hashlib.sha256(f"{FORMAT} {scenario.name} {scenario.has_passes} {scenario.problems}".encode())
+    arrays: dict[str, NDArray[np.generic]] = {"pass_ids": scenario.pass_ids, **scenario.sensors}
+    if scenario.power is not None:
+        arrays["power"] = scenario.power
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+    for kind, files in sorted(scenario.files.items()):
+        named = [f"{path.relative_to(folder)} {path.stat().st_size}" if path else "-" for path in files]
+        digest.update("\n".join([kind, *named]).encode())
+    return digest.hexdigest()
+
+
+def _check_same(out: Path, digest: str) -> None:
+    try:
+        found = json.loads((out / PROVENANCE).read_text())["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{out}: exists and is no conversion; remove it or name another folder") from None
+    if found != digest:
+        raise ValueError(f"{out}: was converted from other files; remove it or name another folder")
+
+
+@contextmanager
+def _own_draft(draft: Path, digest: str) -> Iterator[None]:
+    """Nobody else writes to the draft meanwhile; one made from other files is begun anew."""
+    draft.mkdir(parents=True, exist_ok=True)
+    with (draft / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{draft}: another process is converting this; wait until it is done") from None
+        known = draft / "digest"
+        if not known.exists() or known.read_text() != digest:
+            for path in draft.iterdir():
+                if path.name != "lock":
+                    path.unlink()
+            known.write_text(digest)
+        yield
+
+
+def _convert_passes(
+    scenario: Scenario, draft: Path, progress: Progress | None
+) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
+    """Every frame that lies in a file, mapped from the draft, and what was broken."""
+    done: dict[int, list[str]] = {}
+    if (draft / _DONE).exists():
+        # The last line of a process that was killed may be cut off; its pass is done again.
+        lines = (draft / _DONE).read_text().split("\n")[:-1]
+        done = {entry["pass"]: entry["problems"] for entry in map(json.loads, lines)}
+        (draft / _DONE).write_text("".join(f"{line}\n" for line in lines))
+    names = [name for kind in scenario.files for name in FILE_KINDS[kind]]
+    num_frames = len(scenario.pass_ids)
+    frames = {name: _map_frames(draft / f"{name}.npy", name, num_frames, is_begun=bool(done)) for name in names}
+    passes, starts = np.unique(scenario.pass_ids, return_index=True)
+    bounds = [*starts.tolist(), len(scenario.pass_ids)]
+    for number, pass_id in enumerate(passes.tolist()):
+        if pass_id not in done:
+            rows = slice(bounds[number], bounds[number + 1])
+            done[pass_id] = _convert_pass(scenario, rows, frames)
+            with (draft / _DONE).open("a") as file:
+                file.write(json.dumps({"pass": pass_id, "problems": done[pass_id]}) + "\n")
+        if progress is not None:
+            progress(number + 1, len(passes))
+    problems = [f"pass {pass_id}, {problem}" for pass_id in sorted(done) for problem in done[pass_id]]
+    return dict(frames), problems
+
+
+def _convert_pass(scenario: Scenario, rows: slice, frames: dict[str, np.memmap[Any, Any]]) -> list[str]:
+    problems: list[str] = []
+    for kind, files in scenario.files.items():
+        made, broken = read_frames(kind, files[rows], FILE_KINDS[kind])
+        problems += broken
+        for name, values in made.items():
+            frames[name][rows] = values
+            frames[name].flush()
+    return problems
+
+
+def _map_frames(path: Path, name: str, num_frames: int, *, is_begun: bool) -> np.memmap[Any, Any]:
+    if is_begun:
+        return open_memmap(path, mode="r+")
+    modality = MODALITIES[name]
+    return open_memmap(path, mode="w+", dtype=modality.dtype, shape=(num_frames, *modality.frame_shape))

@@ -1,0 +1,171 @@
+"""Writes a federation recorded on the synthetic street.
+
+Every pass has its own random streams, named by whose it is, index and what they are for. So any pass can be made
+alone, in any order and by any process, and leaving a modality out changes nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.sensing.recording import write_recording
+from configs.schema import Faults, StreetData, World
+from configs.seeding import rng_for
+from sim.data.drafts import fresh_folder
+from sim.data.plan import Part, plan_federation
+from sim.world.channel import beam_power
+from sim.world.faults import spoil
+from sim.world.scene import Scene, draw_scene
+from sim.world.sensors import SENSORS
+from sim.world.site import make_site
+
+Frames = dict[str, NDArray[np.generic]]
+Progress = Callable[[int, int], None]
+
+
+def simulate_pass(
+    world: World, *, seed: int, stream: str, index: int, modalities: Sequence[str], site: int = 0
+) -> Frames:
+    """One pass: ``"power"`` (F, 64) and each modality (F, *frame_shape).
+
+    Args:
+        world: knobs of the street.
+        seed: the federation's seed.
+        stream: name of the random streams, e.g. ``"public"``.
+        index: which of the stream's passes.
+        modalities: what was recorded.
+        site: which mast of the world recorded it.
+
+    Raises:
+        ValueError: the street has no such sensor or no such site.
+    """
+    unknown = [name for name in modalities if name not in SENSORS]
+    if unknown:
+        raise ValueError(f"data.nodes: the street has no sensor {unknown[0]!r}; use {', '.join(SENSORS)}")
+    scene = draw_scene(world, rng_for(seed, stream, index, "scene"), site=make_site(world, site))
+    frames: Frames = {"power": _power(world, scene, rng_for(seed, stream, index, "power"))}
+    for name in modalities:
+        frames[name] = SENSORS[name](world, scene, rng_for(seed, stream, index, name))
+    return frames
+
+
+def _power(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
+    if world.channel == "embedded":
+        return beam_power(world, scene, rng)
+    # Imported here: the ray tracer is an extra.
+    from sim.world.sionna_channel import sionna_beam_power
+
+    power: NDArray[np.float32] = sionna_beam_power(world, scene, rng)
+    return power
+
+
+def write_street(
+    data: StreetData,
+    folder: Path,
+    *,
+    seed: int,
+    workers: int,
+    progress: Progress | None = None,
+) -> None:
+    """Write server, public, test and client recordings; the result does not depend on ``workers``.
+
+    Args:
+        data: what to make.
+        folder: of the federation; must not exist.
+        seed: of everything drawn.
+        workers: processes; 1 stays in this one.
+        progress: called with passes done and passes in all.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    parts = plan_federation(data, seed=seed)
+    jobs = [_Job(seed, part, index) for part in parts for index in part.passes]
+    with fresh_folder(folder) as draft, _results(jobs, workers) as results:
+        counted = _counted(results, len(jobs), progress)
+        hashes = {}
+        for part in parts:
+            hashes[part.folder] = _write_part(part, draft / part.folder, [next(counted) for _ in part.passes])
+        manifest = {
+            "source": "street",
+            "seed": seed,
+            "clients": [_client_entry(part) for part in parts if part.folder.startswith("clients/")],
+            "world": data.world.model_dump(),
+            # Of all power, labelled or not: the same in whatever order and by however many workers it was made.
+            "power_sha256": hashes,
+        }
+        (draft / "federation.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _client_entry(part: Part) -> dict[str, object]:
+    return {
+        "id": part.folder.removeprefix("clients/"),
+        "modality": part.modalities[0],
+        "passes": len(part.passes),
+        **part.notes,
+    }
+
+
+@dataclass(frozen=True)
+class _Job:
+    seed: int
+    part: Part
+    index: int
+
+
+def _run_job(job: _Job) -> Frames:
+    part = job.part
+    frames = simulate_pass(
+        part.world, seed=job.seed, stream=part.stream, index=job.index, modalities=part.modalities, site=part.site
+    )
+    if part.faults != Faults():
+        for name in part.modalities:
+            frames[name] = spoil(
+                frames[name], part.faults, name, rng_for(job.seed, part.stream, job.index, name, "faults")
+            )
+    return frames
+
+
+@contextmanager
+def _results(jobs: Sequence[_Job], workers: int) -> Iterator[Iterable[Frames]]:
+    """The passes of all jobs, in the order of the jobs."""
+    if workers <= 1:
+        yield map(_run_job, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield pool.map(_run_job, jobs)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _counted(results: Iterable[Frames], total: int, progress: Progress | None) -> Iterator[Frames]:
+    for done, frames in enumerate(results, start=1):
+        if progress is not None:
+            progress(done, total)
+        yield frames
+
+
+def _write_part(part: Part, folder: Path, made: Sequence[Frames]) -> str:
+    """Write a part's recording; returns the SHA-256 of its power."""
+    lengths = [len(frames["power"]) for frames in made]
+    power = np.concatenate([frames["power"] for frames in made]).astype(np.float32)
+    write_recording(
+        folder,
+        pass_ids=np.repeat(np.arange(len(made), dtype=np.int32), lengths),
+        sensors={name: np.concatenate([frames[name] for frames in made]) for name in part.modalities},
+        power=power if part.is_labelled else None,
+        splits=part.splits,
+    )
+    return hashlib.sha256(power.tobytes()).hexdigest()

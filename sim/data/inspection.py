@@ -1,0 +1,209 @@
+"""What is in a folder of data, and whether a scenario is what it seems."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.sensing.recording import Recording, open_recording
+from configs.schema import Task
+from sim.data.statistics import SCENARIO_9, beam_statistics, jensen_shannon_bits, known_or_none, mask_density
+
+
+@dataclass(frozen=True)
+class Part:
+    """One recording of a folder.
+
+    Attributes:
+        name: its path below the folder, or the scenario's name.
+        recording: what was recorded.
+        problems: what could not be read, a line each.
+    """
+
+    name: str
+    recording: Recording
+    problems: tuple[str, ...] = ()
+
+
+def open_parts(folder: Path) -> list[Part]:
+    """The recordings of a federation, a recording or a DeepSense 6G scenario, by name.
+
+    Raises:
+        ValueError: it is none of the three, or broken.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    recordings = [path.parent for path in sorted(folder.glob("**/recording.json"))]
+    if recordings:
+        return [Part(str(path.relative_to(folder)), open_recording(path)) for path in recordings]
+    from clients.sensing.deepsense import read_scenario
+
+    scenario = read_scenario(folder)
+    recording = Recording(folder, scenario.pass_ids, scenario.sensors, scenario.power, {})
+    return [Part(scenario.name, recording, tuple(scenario.problems))]
+
+
+def inspect_folder(folder: Path) -> list[dict[str, Any]]:
+    """One row per recording of a federation, or one for a recording or a DeepSense 6G scenario.
+
+    Args:
+        folder: of any of the three.
+
+    Returns:
+        Rows with ``part``, ``modalities``, ``passes``, ``frames``, ``windows``, ``labelled``,
+        ``best_to_second_db`` (median gap of the two strongest beams; None without labels), ``problems``, and
+
+        - ``statistics``: name -> value, None where undefined; the whole is None without labels.
+        - ``scenario_9``: name -> what was measured there; None likewise.
+        - ``skew_bits``: of a client of a federation, the Jensen-Shannon divergence between its histogram of best beams
+          and that of all clients together, in [0, 1]; None elsewhere.
+        - ``sha256``: first 16 hex digits over power and pass ids; ``folder_sha256``: over those of all rows.
+
+    Raises:
+        ValueError: it is none of the three, or broken.
+    """
+    parts = open_parts(folder)
+    hashes = [_digest(part.recording) for part in parts]
+    of_all = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+    skews = _skews(parts)
+    return [
+        _row(part) | {"skew_bits": skews.get(part.name), "sha256": digest, "folder_sha256": of_all}
+        for part, digest in zip(parts, hashes, strict=True)
+    ]
+
+
+def inspect_passes(recording: Recording) -> list[dict[str, Any]]:
+    """One row per pass of a recording, in its order.
+
+    Returns:
+        Rows with ``pass``, ``frames``, ``first_beam`` and ``last_beam`` (from 0; None without labels), ``split`` (None
+        where it is in none) and ``missing``: modality -> share of its frames that are absent, in [0, 1]. An absent
+        frame is NaN in GPS and box, all zero elsewhere.
+    """
+    split_of = {number: name for name, numbers in recording.splits.items() for number in numbers}
+    best = None if recording.power is None else np.argmax(recording.power, axis=1)
+    rows = []
+    for frames in pass_slices(recording.pass_ids):
+        number = int(recording.pass_ids[frames.start])
+        rows.append(
+            {
+                "pass": number,
+                "frames": frames.stop - frames.start,
+                "first_beam": None if best is None else int(best[frames.start]),
+                "last_beam": None if best is None else int(best[frames.stop - 1]),
+                "split": split_of.get(number),
+                "missing": {
+                    name: float(_is_absent(name, array[frames]).mean())
+                    for name, array in sorted(recording.sensors.items())
+                },
+            }
+        )
+    return rows
+
+
+def pass_slices(pass_ids: NDArray[np.integer]) -> list[slice]:
+    """The frames of each pass, in the order of the recording."""
+    bounds = [0, *(np.flatnonzero(np.diff(pass_ids)) + 1).tolist(), len(pass_ids)]
+    return [slice(start, end) for start, end in pairwise(bounds) if end > start]
+
+
+def check_scenario(folder: Path, *, split: str, num_seeds: int) -> dict[str, Any]:
+    """Run the position baseline over some seeds.
+
+    Args:
+        folder: of a DeepSense 6G scenario.
+        split: ``random`` or ``pass``.
+        num_seeds: seeds 0 to ``num_seeds`` - 1.
+
+    Returns:
+        ``scenario``, ``split``, ``seeds`` and ``metrics``: name -> ``mean`` and ``sd`` over the seeds.
+
+    Raises:
+        ValueError: the scenario cannot be read or the split is unknown.
+    """
+    from clients.sensing.deepsense import read_scenario
+    from sim.data.position_baseline import position_baseline
+
+    if split not in ("random", "pass"):
+        raise ValueError(f"--split {split}: expected random or pass")
+    scenario = read_scenario(folder)
+    seeds = range(num_seeds)
+    # By pass there is less to learn from its neighbours, and the networks overfit sooner.
+    if split == "random":
+        scores = position_baseline(scenario, split="random", seeds=seeds, epochs=60)
+    else:
+        scores = position_baseline(scenario, split="pass", seeds=seeds, epochs=40)
+    names = ("top1", "top2", "top3", "dba", "power_loss_db")
+    metrics = {name: _spread(np.array([getattr(score, name) for score in scores])) for name in names}
+    return {"scenario": scenario.name, "split": split, "seeds": list(seeds), "metrics": metrics}
+
+
+def _spread(values: NDArray[np.float64]) -> dict[str, float]:
+    return {"mean": float(values.mean()), "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
+
+
+def _row(part: Part) -> dict[str, Any]:
+    task, recording = Task(), part.recording
+    statistics = _statistics(recording)
+    return {
+        "part": part.name,
+        "modalities": sorted(recording.sensors),
+        "passes": len(np.unique(recording.pass_ids)),
+        "frames": len(recording.pass_ids),
+        "windows": len(recording.window_starts(task.num_frames, task.num_future)),
+        "labelled": recording.power is not None,
+        "best_to_second_db": None if statistics is None else statistics["gap_2nd_db"],
+        "problems": list(part.problems),
+        "statistics": statistics,
+        "scenario_9": None if statistics is None else known_or_none(SCENARIO_9),
+    }
+
+
+def _statistics(recording: Recording) -> dict[str, float | None] | None:
+    if recording.power is None or not len(recording.power):
+        return None
+    try:
+        found = beam_statistics(recording.power, recording.pass_ids)
+    except ValueError as error:
+        raise ValueError(f"{recording.folder}: {error}") from None
+    if "camera" in recording.sensors:
+        images = np.asarray(recording.sensors["camera"], np.uint8)
+        passes = [images[frames] for frames in pass_slices(recording.pass_ids) if frames.stop - frames.start > 1]
+        found["mask_density_64"] = float(np.mean([mask_density(image) for image in passes])) if passes else np.nan
+    return known_or_none(found)
+
+
+def _skews(parts: Sequence[Part]) -> dict[str, float]:
+    """Name of each labelled client -> how far its beams are from those of all clients."""
+    counts = {
+        part.name: np.bincount(np.argmax(part.recording.power, axis=1), minlength=part.recording.power.shape[1])
+        for part in parts
+        if part.name.startswith("clients/") and part.recording.power is not None and len(part.recording.power)
+    }
+    if not counts:
+        return {}
+    together = np.sum(list(counts.values()), axis=0)
+    return {name: jensen_shannon_bits(own, together) for name, own in counts.items()}
+
+
+def _digest(recording: Recording) -> str:
+    digest = hashlib.sha256(recording.pass_ids.tobytes())
+    if recording.power is not None:
+        digest.update(np.ascontiguousarray(recording.power).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_absent(modality: str, frames: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """(F,) which frames hold nothing."""
+    flat: NDArray[np.float64] = np.asarray(frames, np.float64).reshape(len(frames), -1)
+    is_empty: NDArray[np.bool_] = (
+        np.isnan(flat.sum(axis=1)) if modality in ("gps", "box") else np.all(flat == 0, axis=1)
+    )
+    return is_empty

@@ -1,0 +1,163 @@
+"""Who records which passes of a street: the partition, before anything is simulated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.schema import Faults, Nodes, StreetData, World
+from configs.seeding import rng_for
+from sim.data.partition import carve_validation, deal_by_sector, sectors_of
+from sim.world.faults import faulty_world
+from sim.world.scene import draw_scene
+from sim.world.site import make_site
+
+# In blocks by time of day clients record, in turn: by day, by night, in rain, in the rush hour.
+BLOCKS: dict[str, dict[str, float]] = {
+    "day": {},
+    "night": {"night_probability": 1.0},
+    "rain": {"rain_probability": 1.0},
+    "rush": {"rush_probability": 1.0},
+}
+NO_FAULTS = Faults()
+CLEAR = {"night_probability": 0.0, "rain_probability": 0.0, "rush_probability": 0.0}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One recording of the federation, before it is made.
+
+    Attributes:
+        folder: below the federation's folder.
+        modalities: what it records.
+        splits: split name -> pass ids; together they are 0 .. len(passes) - 1.
+        passes: index of each pass in its random stream.
+        world: traffic and weather of its passes.
+        stream: name of its random streams.
+        site: which mast records it.
+        faults: of its sensors.
+        is_labelled: whether the power is written.
+        notes: what sets it apart, for the manifest.
+    """
+
+    folder: str
+    modalities: tuple[str, ...]
+    splits: dict[str, list[int]]
+    passes: tuple[int, ...]
+    world: World
+    stream: str
+    site: int = 0
+    faults: Faults = NO_FAULTS
+    is_labelled: bool = True
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def plan_federation(data: StreetData, *, seed: int) -> list[Part]:
+    """Who records how many passes of which traffic, where and when, in the order of writing."""
+    passes = data.passes
+    everything = tuple(nodes.modality for nodes in data.nodes)
+    train, validation = carve_validation(
+        range(passes.server), passes.validation_share, rng_for(seed, "server", "splits")
+    )
+
+    counts = {name: tuple(range(getattr(passes, name))) for name in ("server", "public", "test")}
+    splits = {"train": train, "validation": validation}
+    return [
+        Part("server", data.server_modalities, splits, counts["server"], data.world, "server"),
+        Part("public", everything, {}, counts["public"], _public_world(data), "public", is_labelled=False),
+        Part("test", everything, {"test": list(counts["test"])}, counts["test"], data.world, "test"),
+        *_plan_clients(data, seed),
+    ]
+
+
+def _public_world(data: StreetData) -> World:
+    if data.public_drive == "same":
+        return data.world
+    return data.world.model_copy(update={**CLEAR, "density": data.world.density / 2.0})
+
+
+def _plan_clients(data: StreetData, seed: int) -> list[Part]:
+    clients = [nodes for nodes in data.nodes for _ in range(nodes.count)]
+    rngs = [rng_for(seed, "client", number, "plan") for number in range(len(clients))]
+    worlds = [_client_world(data, nodes, number, rngs[number]) for number, nodes in enumerate(clients)]
+    amounts = [_amount(data, rng) for rng in rngs]
+    names = [f"{number:03d}-{nodes.modality}" for number, nodes in enumerate(clients)]
+    if data.sector_skew is None:
+        streams = [f"clients/{name}" for name in names]
+        hands = [list(range(amount + data.passes.client_test)) for amount in amounts]
+    else:
+        streams = ["clients"] * len(clients)
+        sectors = _pool_sectors(data, seed, sum(amounts) + data.passes.client_test * len(clients))
+        wanted = [amount + data.passes.client_test for amount in amounts]
+        hands = deal_by_sector(sectors, wanted, data.sector_skew, rng_for(seed, "sectors"))
+    return [
+        _client_part(data, number, nodes, names[number], streams[number], hands[number], worlds[number], rngs[number])
+        for number, nodes in enumerate(clients)
+    ]
+
+
+def _client_part(
+    data: StreetData,
+    number: int,
+    nodes: Nodes,
+    name: str,
+    stream: str,
+    hand: Sequence[int],
+    world: World,
+    rng: np.random.Generator,
+) -> Part:
+    num_own = len(hand) - data.passes.client_test
+    train, validation = carve_validation(range(num_own), data.passes.validation_share, rng)
+    site = number % data.world.sites
+    notes: dict[str, Any] = {"near_lane_share": round(world.near_lane_share, 4)}
+    if data.world.sites > 1:
+        notes["site"] = site
+    if data.by_time_of_day:
+        notes["block"] = list(BLOCKS)[number % len(BLOCKS)]
+    if nodes.faults != NO_FAULTS:
+        notes["faults"] = nodes.faults.model_dump()
+    return Part(
+        folder=f"clients/{name}",
+        modalities=(nodes.modality,),
+        splits={"train": train, "validation": validation, "test": list(range(num_own, len(hand)))},
+        passes=tuple(hand),
+        world=faulty_world(world, nodes.faults),
+        stream=stream,
+        site=site,
+        faults=nodes.faults,
+        notes=notes,
+    )
+
+
+def _client_world(data: StreetData, nodes: Nodes, number: int, rng: np.random.Generator) -> World:
+    update: dict[str, float] = {}
+    # Passes of a common pool have the traffic of the pool.
+    if data.sector_skew is None:
+        update["near_lane_share"] = _mix(data.world.near_lane_share, data.traffic_skew, rng)
+    if data.by_time_of_day:
+        update |= CLEAR | list(BLOCKS.values())[number % len(BLOCKS)]
+    return data.world.model_copy(update=update)
+
+
+def _mix(nominal: float, skew: float, rng: np.random.Generator) -> float:
+    """A client's near-lane share ~ Beta(skew p, skew (1 - p)), whose mean is p."""
+    if nominal in (0.0, 1.0):
+        return nominal
+    return float(rng.beta(skew * nominal, skew * (1.0 - nominal)))
+
+
+def _amount(data: StreetData, rng: np.random.Generator) -> int:
+    factor = math.exp(data.amount_spread * rng.standard_normal() - data.amount_spread**2 / 2)
+    return max(2, round(data.passes.client * factor))
+
+
+def _pool_sectors(data: StreetData, seed: int, count: int) -> NDArray[np.int64]:
+    """(count,) beam sector of every pass of the pool, from its kinematics alone."""
+    site = make_site(data.world, 0)
+    scenes = (draw_scene(data.world, rng_for(seed, "clients", index, "scene"), site=site) for index in range(count))
+    return sectors_of([np.rad2deg(np.arctan2(scene.antenna[:, 0], scene.antenna[:, 1])) for scene in scenes])
