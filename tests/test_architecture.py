@@ -33,6 +33,12 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
         ("strategies", "clients.sensing", "configs"),
         "the server shares sensing with the clients, nothing else",
     ),
+    "sim.world": (("clients.sensing", "configs"), "a street is there whoever learns in it"),
+    "sim.data": (("sim.world", "clients", "configs"), "data is made without a server, a protocol or a launch"),
+    "sim.bench": (
+        ("sim.data", "sim.world", "server", "clients", "strategies", "configs"),
+        "a benchmark measures; it does not launch federations",
+    ),
     "sim": (("server", "clients", "strategies", "configs"), ""),
 }
 KNOW_FLOWER = {
@@ -97,7 +103,7 @@ def test_a_module_imports_only_from_the_rooms_that_its_own_may_know(path: Path) 
         ("strategies.labels", "import clients.sensing.metrics"),
         ("strategies.wire", "from server import teacher"),
         ("clients.app", "def late():\n    from server.recorder import Recorder"),
-        ("clients.memory", "from sim.generate import write_street"),
+        ("clients.memory", "from sim.data.generate import write_street"),
         ("clients.sensing.tracker", "from clients.profile import ClientProfile"),
         ("clients.sensing.tracker", "from clients import profile"),
         ("clients.sensing.learner", "from strategies.labels import SoftLabels"),
@@ -121,7 +127,7 @@ def test_a_forbidden_import_is_caught(module: str, source: str) -> None:
         ("clients.app", "from strategies.wire import Reply\nfrom clients.sensing.learner import Learner"),
         ("clients.sensing.learner", "import torch\nfrom configs.seeding import rng_for"),
         ("sim.launch", "import ray\nfrom ray.cloudpickle import dumps"),
-        ("sim.channel", "from simulators import rays"),
+        ("sim.world.channel", "from simulators import rays"),
     ],
 )
 def test_an_allowed_import_is_let_through(module: str, source: str) -> None:

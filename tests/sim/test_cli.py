@@ -262,6 +262,8 @@ def test_a_scenario_shows_its_frames_windows_gap_and_the_row_that_was_left_out(t
     folder = write_scenario(tmp_path / "scenario", columns={"unit1_beam_index": labels})
     (row,) = json.loads(softbeam("data", "inspect", folder, "--json").out)
     assert row.pop("best_to_second_db") == pytest.approx(3.0103, abs=1e-4)  # 10 log10(1.0 / 0.5)
+    assert row.pop("statistics")["pass_length_p50"] == 14.0 and row.pop("scenario_9")["pass_length_p50"] == 43.0
+    assert row.pop("sha256") and row.pop("folder_sha256")
     problem = "scenario9.csv, line 4: the label is 7, but the strongest beam is 9"
     assert row == {
         "part": "scenario9",
@@ -271,6 +273,7 @@ def test_a_scenario_shows_its_frames_windows_gap_and_the_row_that_was_left_out(t
         "windows": 5 * 3 + 2,
         "labelled": True,
         "problems": [problem],
+        "skew_bits": None,
     }
     assert problem in softbeam("data", "inspect", folder).out
 

@@ -1,0 +1,104 @@
+"""Tables of the benchmarks, with what was published beside them. Rows are those of `sim.bench.worksheet`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from sim.bench.worksheet import Row
+
+# Top-1/3/5 in percent on scenario 9, and what they are of. One frame: every frame of a pass is tested, also the easy
+# first and last ones, where the beam at the edge lasts; windows leave these out.
+# Source: gps: single-frame networks on the calibrated positions of DeepSense 6G scenario 9, split by pass (`softbeam
+# data check`); radar: arXiv 2111.09676; lidar: arXiv 2203.05548 (scenario 8); camera and all: the results published
+# with the code of arXiv 2603.16116 (teacher with self-distillation; camera and radar).
+PUBLISHED: Mapping[str, str] = {
+    "gps": "34-40/61-69/75-85 (one frame)",
+    "lidar": "-/-/95.6 now (scenario 8)",
+    "radar": "45.4/80.6/92.7 (one frame)",
+    "camera": "45.2/80.9/93.7 mean",
+    "all": "50.2/87.0/96.8 mean (camera, radar)",
+}
+TOPS = ("top1", "top3", "top5")
+Metrics = Mapping[str, Sequence[float]]
+
+
+def learning_table(rows: Sequence[Row]) -> Table:
+    """Top-1/3/5 by world, inputs and length: now, mean of the slots, last slot; mean ± s.d. over seeds."""
+    table = Table("world", "inputs", "L", "seeds", "now", "mean of slots", "last slot", "published", "CPU s")
+    for (world, inputs, length), group in _grouped(rows, "world", "inputs", "num_frames").items():
+        metrics = [row["metrics"]["test"] for row in group]
+        known = PUBLISHED.get(inputs, "") if world == "s9" else ""
+        seconds = f"{statistics.fmean(row['cpu_seconds'] for row in group):.0f}"
+        cells = [tops(metrics, _now), tops(metrics, statistics.fmean), tops(metrics, _last)]
+        table.add_row(world, inputs, str(length), str(len(group)), *cells, known, seconds)
+    return table
+
+
+def conditions_table(rows: Sequence[Row]) -> Table | None:
+    """Top-1/3/5, mean of the slots, of trackers tested under each condition; None if there was none."""
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name != "test"))
+    if not names:
+        return None
+    table = Table("world", "inputs", "L", *names)
+    for (world, inputs, length), group in _grouped(rows, "world", "inputs", "num_frames").items():
+        cells = [
+            tops([row["metrics"][name] for row in group if name in row["metrics"]], statistics.fmean) for name in names
+        ]
+        table.add_row(world, inputs, str(length), *cells)
+    return table
+
+
+def distillation_table(rows: Sequence[Row]) -> Table:
+    """Each sensor's node with own labels alone and with the teacher; the gain in points, mean ± s.d. over seeds."""
+    table = Table("world", "node", "seeds", "own labels", "and the teacher", "gain", title="Top-1/3/5, mean of slots")
+    for (world,), group in _grouped(rows, "world").items():
+        for node in group[0]["students"]:
+            local = [row["students"][node]["local"] for row in group]
+            distilled = [row["students"][node]["distilled"] for row in group]
+            gains = [
+                {name: [b - a for a, b in zip(before[name], after[name], strict=True)] for name in TOPS}
+                for before, after in zip(local, distilled, strict=True)
+            ]
+            cells = [tops(metrics, statistics.fmean) for metrics in (local, distilled, gains)]
+            table.add_row(world, node, str(len(group)), *cells)
+        table.add_row(world, "teacher", str(len(group)), "", tops([row["teacher"] for row in group], statistics.fmean))
+    return table
+
+
+def generation_table(costs: Mapping[str, Mapping[str, float]]) -> Table:
+    """CPU ms a frame by preset; one column for each part."""
+    parts = list(next(iter(costs.values()), {}))
+    table = Table("preset", *parts, title="CPU ms a frame, one thread, median over passes")
+    for preset, cost in costs.items():
+        table.add_row(preset, *(f"{cost[part]:.2f}" for part in parts))
+    return table
+
+
+def tops(metrics: Sequence[Metrics], at: Callable[[Sequence[float]], float]) -> str:
+    """Top-1/3/5 in percent, such as ``44.6/81.3/93.6 ±0.5/0.4/0.3``; a dash where there is nothing."""
+    if not metrics:
+        return "-"
+    columns = [[100.0 * at(entry[name]) for entry in metrics] for name in TOPS]
+    means = "/".join(f"{statistics.fmean(column):.1f}" for column in columns)
+    if len(metrics) == 1:
+        return means
+    return f"{means} ±" + "/".join(f"{statistics.stdev(column):.1f}" for column in columns)
+
+
+def _now(slots: Sequence[float]) -> float:
+    return slots[0]
+
+
+def _last(slots: Sequence[float]) -> float:
+    return slots[-1]
+
+
+def _grouped(rows: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return groups

@@ -1,0 +1,89 @@
+"""A sheet of results that grows job by job: what stands there already is not computed again.
+
+A sheet is a JSON file: ``{"rows": {key: row}}``. A key says in words what a job is and ends with the digest of all
+that it depends on, so a row of other settings, or of a street that was changed since, is never taken for this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from server.recorder import write_atomically
+
+Job = TypeVar("Job")
+Row = dict[str, Any]
+
+
+def row_key(title: str, *facts: object) -> str:
+    """The key of a job's row.
+
+    Args:
+        title: what a reader calls it.
+        facts: everything that the result depends on, as JSON takes it.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{title} {digest}"
+
+
+def read_sheet(sheet: Path | None) -> dict[str, Row]:
+    """The rows of a sheet by key; none where there is no sheet yet.
+
+    Raises:
+        ValueError: the file is something else; the message names it.
+    """
+    if sheet is None or not sheet.exists():
+        return {}
+    with suppress(json.JSONDecodeError, UnicodeDecodeError):
+        found = json.loads(sheet.read_text())
+        if isinstance(found, dict) and isinstance(found.get("rows"), dict):
+            return dict(found["rows"])
+    raise ValueError(f"{sheet}: not a sheet of results; name another file, or delete this one")
+
+
+def fill_sheet(
+    jobs: Mapping[str, Job], work: Callable[[Job], Row], *, sheet: Path | None, workers: int
+) -> Iterator[tuple[str, Row]]:
+    """Do the jobs that the sheet lacks; every row is written to it as soon as it is there.
+
+    Args:
+        jobs: key -> job; jobs and ``work`` must be picklable if there are several workers.
+        work: makes a row.
+        sheet: the file to go on with; None keeps nothing.
+        workers: processes, one job each at a time; 1 stays in this one.
+
+    Yields:
+        Key and row of every job: first those that the sheet has, then the others as they finish.
+
+    Raises:
+        ValueError: the file is no sheet.
+    """
+    rows = read_sheet(sheet)
+    yield from ((key, rows[key]) for key in jobs if key in rows)
+    missing = {key: job for key, job in jobs.items() if key not in rows}
+    for key, row in _finished(missing, work, workers):
+        rows[key] = row
+        if sheet is not None:
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(sheet, json.dumps({"rows": rows}, indent=1) + "\n")
+        yield key, row
+
+
+def _finished(jobs: Mapping[str, Job], work: Callable[[Job], Row], workers: int) -> Iterator[tuple[str, Row]]:
+    if workers <= 1 or len(jobs) <= 1:
+        yield from ((key, work(job)) for key, job in jobs.items())
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(work, job): key for key, job in jobs.items()}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

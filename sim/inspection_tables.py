@@ -1,0 +1,65 @@
+"""What is in a folder of data, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sim.bench.world_statistics import statistics_rows
+
+MAX_COLUMNS = 5
+MAX_PROBLEMS = 10
+
+
+def show_inspection(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the rows of `sim.data.inspection.inspect_folder`, with ``each_pass`` where they have it."""
+    console.print(_recordings(rows))
+    for row in rows:
+        if "each_pass" in row:
+            console.print(_passes(row))
+    labelled = [row for row in rows if row["statistics"] is not None]
+    # A federation has many clients, too many for columns; its server and test come first there.
+    labelled.sort(key=lambda row: row["part"].startswith("clients/"))
+    if labelled:
+        columns = {"scenario 9": labelled[0]["scenario_9"]}
+        columns |= {row["part"]: row["statistics"] for row in labelled[:MAX_COLUMNS]}
+        table = Table("statistic", title="Statistics beside those measured in DeepSense 6G scenario 9")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for line in statistics_rows(columns):
+            table.add_row(*line)
+        console.print(table)
+        if len(labelled) > MAX_COLUMNS:
+            console.print(f"{len(labelled) - MAX_COLUMNS} more recordings have statistics: see --json")
+    for row in rows:
+        for problem in row["problems"][:MAX_PROBLEMS]:
+            console.print(f"{row['part']}: {problem}", markup=False, highlight=False, soft_wrap=True)
+        if len(row["problems"]) > MAX_PROBLEMS:
+            console.print(f"{row['part']}: {len(row['problems']) - MAX_PROBLEMS} more problems: see --json")
+    console.print(f"sha256 of labels and passes: {rows[0]['folder_sha256']}", highlight=False)
+
+
+def _recordings(rows: Sequence[Mapping[str, Any]]) -> Table:
+    names = ("part", "modalities", "passes", "frames", "windows", "labelled", "best / 2nd dB", "skew bit", "sha256")
+    table = Table(*names, "problems")
+    for row in rows:
+        gap, skew = row["best_to_second_db"], row["skew_bits"]
+        shown = [row["part"], ", ".join(row["modalities"]), row["passes"], row["frames"], row["windows"]]
+        shown += ["yes" if row["labelled"] else "no", "" if gap is None else f"{gap:.2f}"]
+        shown += ["" if skew is None else f"{skew:.3f}", row["sha256"], len(row["problems"])]
+        table.add_row(*(str(value) for value in shown))
+    return table
+
+
+def _passes(row: Mapping[str, Any]) -> Table:
+    table = Table("pass", "frames", "beams", "split", title=f"{row['part']}: share of frames missing per modality")
+    for name in row["modalities"]:
+        table.add_column(name, justify="right")
+    for entry in row["each_pass"]:
+        beams = "" if entry["first_beam"] is None else f"{entry['first_beam']} -> {entry['last_beam']}"
+        missing = (f"{100 * entry['missing'][name]:.0f} %" for name in row["modalities"])
+        table.add_row(str(entry["pass"]), str(entry["frames"]), beams, entry["split"] or "", *missing)
+    return table
