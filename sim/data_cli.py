@@ -32,14 +32,26 @@ data_cli = typer.Typer(help="Make, inspect and check data.", no_args_is_help=Tru
 
 @data_cli.command("make")
 def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonOption = False) -> None:
-    """Make the data of an experiment and print its folder; data that is there already is kept."""
+    """Make the data of an experiment; print its folder, and on stderr who holds what, with skew and hash.
+
+    Data that is there already is kept.
+    """
     from configs.loading import load_experiment
+    from sim.data.inspection import inspect_folder
     from sim.experiments import make_data
+    from sim.inspection_tables import show_recordings
 
     experiment = load_experiment(config, override or [])
     with FollowedRun(experiment, quiet=as_json) as progress:
         folder, seconds = make_data(experiment, progress)
-    typer.echo(json.dumps({"folder": str(folder), "seconds": seconds}) if as_json else folder)
+    rows = inspect_folder(folder)
+    if as_json:
+        skews = {row["part"]: row["skew_bits"] for row in rows if row["skew_bits"] is not None}
+        entry = {"folder": str(folder), "seconds": seconds, "sha256": rows[0]["folder_sha256"], "skew_bits": skews}
+        typer.echo(json.dumps(entry, indent=1))
+        return
+    show_recordings(rows, wide_console(stderr=True))
+    typer.echo(folder)
 
 
 @data_cli.command("inspect", help=INSPECT_HELP)

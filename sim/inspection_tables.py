@@ -16,7 +16,7 @@ MAX_PROBLEMS = 10
 
 def show_inspection(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print the rows of `sim.data.inspection.inspect_folder`, with ``each_pass`` where they have it."""
-    console.print(_recordings(rows))
+    show_recordings(rows, console)
     for row in rows:
         if "each_pass" in row:
             console.print(_passes(row))
@@ -39,10 +39,10 @@ def show_inspection(rows: Sequence[Mapping[str, Any]], console: Console) -> None
             console.print(f"{row['part']}: {problem}", markup=False, highlight=False, soft_wrap=True)
         if len(row["problems"]) > MAX_PROBLEMS:
             console.print(f"{row['part']}: {len(row['problems']) - MAX_PROBLEMS} more problems: see --json")
-    console.print(f"sha256 of labels and passes: {rows[0]['folder_sha256']}", highlight=False)
 
 
-def _recordings(rows: Sequence[Mapping[str, Any]]) -> Table:
+def show_recordings(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print who holds what: passes, skew and hash of every recording, and the hash of all."""
     names = ("part", "modalities", "passes", "frames", "windows", "labelled", "best / 2nd dB", "skew bit", "sha256")
     table = Table(*names, "problems")
     for row in rows:
@@ -51,7 +51,8 @@ def _recordings(rows: Sequence[Mapping[str, Any]]) -> Table:
         shown += ["yes" if row["labelled"] else "no", "" if gap is None else f"{gap:.2f}"]
         shown += ["" if skew is None else f"{skew:.3f}", row["sha256"], len(row["problems"])]
         table.add_row(*(str(value) for value in shown))
-    return table
+    console.print(table)
+    console.print(f"sha256 of labels and passes: {rows[0]['folder_sha256']}", highlight=False)
 
 
 def _passes(row: Mapping[str, Any]) -> Table:

@@ -47,6 +47,7 @@ class FollowedRun:
         self._bars.update(self._tasks[phase], completed=done, total=total)
 
 
-def wide_console() -> Console:
+def wide_console(*, stderr: bool = False) -> Console:
     """The terminal as wide as it is; a file or a pipe as wide as the tables need."""
-    return Console(width=None if sys.stdout.isatty() else 140)
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(width=None if stream.isatty() else 140, stderr=stderr)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clients.sensing.recording import Recording, open_recording
 from configs.schema import Task
+from sim.data.conversion import PROVENANCE, open_conversion
 from sim.data.statistics import SCENARIO_9, beam_statistics, jensen_shannon_bits, known_or_none, mask_density
 
 
@@ -35,6 +36,8 @@ class Part:
 def open_parts(folder: Path) -> list[Part]:
     """The recordings of a federation, a recording or a DeepSense 6G scenario, by name.
 
+    A conversion knows the problems of the release that it was made from.
+
     Raises:
         ValueError: it is none of the three, or broken.
     """
@@ -42,12 +45,16 @@ def open_parts(folder: Path) -> list[Part]:
         raise ValueError(f"{folder}: no such folder")
     recordings = [path.parent for path in sorted(folder.glob("**/recording.json"))]
     if recordings:
-        return [Part(str(path.relative_to(folder)), open_recording(path)) for path in recordings]
+        return [Part(str(path.relative_to(folder)), open_recording(path), _problems(path)) for path in recordings]
     from clients.sensing.deepsense import read_scenario
 
     scenario = read_scenario(folder)
     recording = Recording(folder, scenario.pass_ids, scenario.sensors, scenario.power, {})
     return [Part(scenario.name, recording, tuple(scenario.problems))]
+
+
+def _problems(recording: Path) -> tuple[str, ...]:
+    return open_conversion(recording).problems if (recording / PROVENANCE).exists() else ()
 
 
 def inspect_folder(folder: Path) -> list[dict[str, Any]]:

@@ -124,3 +124,11 @@ def test_the_table_shows_statistics_passes_skew_and_hash(federation: Path) -> No
     row = inspect_folder(federation)[0]
     assert all(word in out for word in ("entropy_bits", "30 -> 42", "validation", "100 %", "33 %", "0.311"))
     assert row["sha256"] in out and f"sha256 of labels and passes: {row['folder_sha256']}" in out
+
+
+def test_a_conversion_shows_the_problems_of_its_release(tmp_path: Path) -> None:
+    write_part(tmp_path / "made")
+    record = {"scenario": "scenario9", "problems": ["row 3: no power"], "has_passes": True}
+    (tmp_path / "made" / "conversion.json").write_text(json.dumps(record))
+    (row,) = inspect_folder(tmp_path / "made")
+    assert row["problems"] == ["row 3: no power"]
