@@ -18,7 +18,7 @@ _STREET: Mapping[str, Any] = {
     "acceleration_std": 0.6,
     "stop_probability": 0.2,
     "density": 1.6,
-    "rician_k_db": 7.0,
+    "rician_k_db": 8.0,
     # Receivers as they are, better than bare ones by a satellite-based augmentation; the measurement's positions were
     # calibrated afterwards.
     "gps_bias_m": (0.6, 0.9),
@@ -33,7 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "acceleration_std": 0.1,
         "stop_probability": 0.0,
         "density": 0.8,
-        "rician_k_db": 6.5,
+        "rician_k_db": 7.0,
         # What the measurement calls the bias holds the wandering of the vehicles in their lane, too.
         "gps_bias_m": (0.3, 0.4),
     },

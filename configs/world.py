@@ -29,7 +29,8 @@ class World(Section):
         rician_k_db: LOS power over the diffuse cluster; smaller means noisier labels.
         spread_deg: azimuth spread of the diffuse cluster.
         snr_db: of the mean beam on a clear vehicle at 10 m.
-        pass_gain_db: s.d. of a gain that a vehicle keeps for its pass.
+        pass_gain_db: s.d. of a gain that a vehicle keeps for its pass; ``fading_db`` of one that changes slowly during
+            it (the vehicle's antenna and body).
         gps_bias_m: pass-constant GPS error, s.d. across and along the street.
         array_seed: seed of the manufacturing errors that all arrays share. Some draws are odd (a third of the beams
             never win); 1, 3, 5, 6 and 7 are vetted.
@@ -51,10 +52,11 @@ class World(Section):
     night_probability: float = Field(default=0.0, ge=0, le=1)
     rain_probability: float = Field(default=0.0, ge=0, le=1)
     rush_probability: float = Field(default=0.0, ge=0, le=1)
-    rician_k_db: float = Field(default=6.0, ge=-10, le=99)
+    rician_k_db: float = Field(default=8.0, ge=-10, le=99)
     spread_deg: float = Field(default=4.5, ge=0, le=60)
     snr_db: float = Field(default=10.0, ge=-20, le=60)
-    pass_gain_db: float = Field(default=3.5, ge=0, le=20)
+    pass_gain_db: float = Field(default=1.5, ge=0, le=20)
+    fading_db: float = Field(default=4.5, ge=0, le=20)
     # Not strict: the preset below turns JSON into plain values, where a pair is a list.
     gps_bias_m: Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], Strict(False)] = (
         0.39,

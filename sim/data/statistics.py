@@ -55,6 +55,7 @@ def beam_statistics(power: NDArray[np.floating], pass_ids: NDArray[np.integer]) 
     return {
         **_percentiles("pass_length", passes.lengths, (5, 50, 95)),
         **_gaps(level_db),
+        **_level(level_db.max(axis=1), passes),
         **_steps(best, passes),
         **_histogram(best, power.shape[1]),
         **_profile(level_db, best),
@@ -116,6 +117,17 @@ def _gaps(level_db: NDArray[np.float64]) -> dict[str, float]:
     places = {"2nd": 1, "3rd": 2, "5th": 4}
     gaps = {f"gap_{name}_db": float(np.median(ranked[:, 0] - ranked[:, place])) for name, place in places.items()}
     return gaps | _percentiles("range_db", ranked[:, 0] - ranked[:, -1], (5, 50, 95))
+
+
+def _level(best_db: NDArray[np.float64], passes: Passes) -> dict[str, float]:
+    means = np.bincount(passes.number, weights=best_db) / passes.lengths
+    deviation = best_db - means[passes.number]
+    is_step = np.diff(passes.number) == 0
+    spread, together = np.mean(deviation**2), deviation[1:][is_step] * deviation[:-1][is_step]
+    return {
+        "level_spread_db": float(np.sqrt(spread)),
+        "level_memory": float(together.mean() / spread) if together.size and spread > 0 else float("nan"),
+    }
 
 
 def _steps(best: NDArray[np.int64], passes: Passes) -> dict[str, float]:

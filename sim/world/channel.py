@@ -4,7 +4,8 @@
     P_b = (s |h^H w_b|^2 + N0) 10^(n_b / 10)
 
 with paths p: line of sight, ground, wall, a bounce off vehicles behind, fixed scatterers and a diffuse cluster
-round the line of sight; and a gain s of the pass (antenna and body of the vehicle). Azimuth theta is 0 at the
+round the line of sight; and a gain s of the vehicle (antenna and body), partly its own for the whole pass and partly
+fading slowly, which gives the level the memory of the measured one. Azimuth theta is 0 at the
 boresight and positive to the right; beam 0 is the leftmost.
 
 F frames, V vehicles, P paths, A antennas, B beams.
@@ -35,10 +36,12 @@ ELEMENT_EXPONENT = 0.65
 PHASE_BITS = 3
 PHASE_ERROR_DEG, AMPLITUDE_ERROR_DB, BEAM_RIPPLE_DB, TAPER = 30.0, 1.2, 0.1, 0.9
 
-GROUND_GAIN, WALL_GAIN, BODY_GAIN = 0.25, 0.35, 0.45
+GROUND_GAIN, WALL_GAIN, BODY_GAIN = 0.1, 0.35, 0.45
 NUM_SCATTERERS, SCATTERER_AREA_M2 = 12, 1.0
 NUM_DIFFUSE = 8
 MAX_BLOCKAGE_DB = 30.0
+# Correlation of the slow fading from slot to slot.
+FADING_MEMORY = 0.95
 MEASUREMENT_DB = 0.2
 
 
@@ -65,12 +68,23 @@ def received_power(world: World, scene: Scene, rng: np.random.Generator) -> Floa
 
 
 def measured(world: World, received: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(F, 64) what a sweep reads: power with the gain of the pass, the noise floor and an error of each reading."""
-    received = received * 10.0 ** (world.pass_gain_db * rng.standard_normal() / 10.0)
+    """(F, 64) what a sweep reads: power with the vehicle's gain, the noise floor and an error of each reading."""
+    gain_db = world.pass_gain_db * rng.standard_normal() + world.fading_db * _slow(rng.standard_normal(len(received)))
+    received = received * 10.0 ** (gain_db[:, None] / 10.0)
     noise = 10.0 ** (-world.snr_db / 10.0)
     error_db = MEASUREMENT_DB * rng.standard_normal(received.shape)
     power: NDArray[np.float32] = ((received + noise) * 10.0 ** (error_db / 10.0)).astype(np.float32)
     return power
+
+
+def _slow(kicks: Floats) -> Floats:
+    """(F,) an AR(1) process of unit variance from white noise."""
+    values = np.empty_like(kicks)
+    last = 0.0
+    for frame, kick in enumerate(kicks):
+        last = kick if frame == 0 else FADING_MEMORY * last + np.sqrt(1.0 - FADING_MEMORY**2) * kick
+        values[frame] = last
+    return values
 
 
 def steering(azimuth: Floats) -> NDArray[np.complex128]:

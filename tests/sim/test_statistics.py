@@ -53,6 +53,15 @@ def test_gaps_are_medians_over_frames_of_ranked_beams_in_db() -> None:
     assert [found[f"range_db_p{p}"] for p in ("05", "50", "95")] == pytest.approx([2.0, 20.0, 20.0])
 
 
+def test_the_level_is_that_of_the_best_beam_round_the_mean_of_its_pass_in_db() -> None:
+    # Deviations +1, +1, -1, -1 dB in a pass at 10 dB and -2, +2 dB in one at 30 dB; no step leads from one to the other.
+    level_db = np.array([11.0, 11.0, 9.0, 9.0, 28.0, 32.0])
+    found = beam_statistics(power_of([3] * 6) * 10.0 ** (level_db[:, None] / 10.0), np.array([0, 0, 0, 0, 1, 1]))
+    assert found["level_spread_db"] == pytest.approx(np.sqrt(12 / 6))
+    assert found["level_memory"] == pytest.approx(((1 - 1 + 1 - 4) / 4) / (12 / 6))
+    assert np.isnan(statistics_of([1, 2, 3])["level_memory"])
+
+
 def test_steps_are_counted_within_passes_only() -> None:
     # Steps +1, 0, +2, +7 | none between the passes | -1, -3, +1.
     found = statistics_of([10, 11, 11, 13, 20], [50, 49, 46, 47])
@@ -246,18 +255,20 @@ def test_the_stored_statistics_are_those_of_the_measured_scenario() -> None:
 
 
 # How far a preset may be from scenario 9, statistic by statistic, over 300 passes of seed 0: absolute, in the unit of
-# the statistic. Side lobes from five beams on are the known difference: the measured array's are one-sided.
+# the statistic. Known differences: the measured array's side lobes are one-sided, and its level remembers more.
 BEAM_TOLERANCES: dict[str, float] = {
     "gap_2nd_db": 0.06,
     "gap_3rd_db": 0.08,
     "gap_5th_db": 0.15,
     "range_db_p05": 1.2,
-    "range_db_p50": 1.0,
+    "range_db_p50": 1.4,
     "range_db_p95": 2.0,
-    "step_share_0": 0.08,
+    "level_spread_db": 0.5,
+    "level_memory": 0.25,
+    "step_share_0": 0.09,
     "step_share_1": 0.05,
     "step_share_2": 0.03,
-    "step_share_over_2": 0.03,
+    "step_share_over_2": 0.04,
     "step_share_over_5": 0.015,
     "steps_backwards": 0.05,
     "steps_backwards_over_2": 0.012,
@@ -265,9 +276,9 @@ BEAM_TOLERANCES: dict[str, float] = {
     "dead_beams": 4,
     "edge_share_low": 0.04,
     "edge_share_high": 0.04,
-    **dict(zip((f"profile_db_{k}" for k in (1, 2, 3, 4, 5, 6, 8)), (0.1, 0.25, 0.45, 0.8, 1.6, 1.6, 1.2), strict=True)),
+    **dict(zip((f"profile_db_{k}" for k in (1, 2, 3, 4, 5, 6, 8)), (0.1, 0.25, 0.45, 0.9, 1.7, 1.8, 1.2), strict=True)),
     **dict(
-        zip((f"profile_above_db_{k}" for k in (1, 2, 3, 4, 5, 6, 8)), (0.1, 0.5, 0.2, 0.3, 0.4, 0.4, 1.0), strict=True)
+        zip((f"profile_above_db_{k}" for k in (1, 2, 3, 4, 5, 6, 8)), (0.1, 0.5, 0.2, 0.3, 0.4, 0.6, 1.2), strict=True)
     ),
     "linear_within2_1": 0.05,
     "linear_within2_2": 0.06,
@@ -282,19 +293,21 @@ PRESET_TOLERANCES: dict[str, dict[str, float]] = {
         "gap_5th_db": 0.1,
         "range_db_p05": 0.6,
         "range_db_p95": 1.0,
-        "step_share_0": 0.04,
+        "range_db_p50": 0.5,
+        "step_share_0": 0.03,
         "step_share_1": 0.04,
-        "step_share_over_5": 0.007,
+        "step_share_over_2": 0.02,
+        "step_share_over_5": 0.01,
         "steps_backwards": 0.015,
-        "steps_backwards_over_2": 0.007,
+        "steps_backwards_over_2": 0.009,
         "entropy_bits": 0.1,
         "pass_length_p05": 4,
         "pass_length_p50": 3,
         "pass_length_p95": 8,
         **{f"persistence_{h}": 0.03 for h in (1, 2, 3)},
-        **{f"linear_top1_{h}": tolerance for h, tolerance in ((1, 0.04), (2, 0.06), (3, 0.09))},
-        **{f"linear_within2_{h}": 0.045 for h in (1, 2, 3)},
-        **{f"markov_top{k}_{h}": 0.04 for k in (1, 3, 5) for h in (1, 2, 3)},
+        **{f"linear_top1_{h}": tolerance for h, tolerance in ((1, 0.05), (2, 0.07), (3, 0.1))},
+        **{f"linear_within2_{h}": 0.02 for h in (1, 2, 3)},
+        **{f"markov_top{k}_{h}": 0.05 for k in (1, 3, 5) for h in (1, 2, 3)},
         "mask_density": 0.002,
     },
     "street": {**BEAM_TOLERANCES, "pass_length_p50": 5},
