@@ -54,7 +54,7 @@ def test_gaps_are_medians_over_frames_of_ranked_beams_in_db() -> None:
 
 
 def test_the_level_is_that_of_the_best_beam_round_the_mean_of_its_pass_in_db() -> None:
-    # Deviations +1, +1, -1, -1 dB in a pass at 10 dB and -2, +2 dB in one at 30 dB; no step leads from one to the other.
+    # Deviations +1, +1, -1, -1 dB in a pass at 10 dB and -2, +2 dB in one at 30 dB; no step from one to the other.
     level_db = np.array([11.0, 11.0, 9.0, 9.0, 28.0, 32.0])
     found = beam_statistics(power_of([3] * 6) * 10.0 ** (level_db[:, None] / 10.0), np.array([0, 0, 0, 0, 1, 1]))
     assert found["level_spread_db"] == pytest.approx(np.sqrt(12 / 6))
