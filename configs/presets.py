@@ -14,9 +14,10 @@ PresetName = Literal["s9", "street", "night-shift", "multi-site-mild", "multi-si
 _STREET: Mapping[str, Any] = {
     "near_lane_share": 0.65,
     "oncoming_share": 0.4,
-    "speed_spread": 0.35,
+    "speed_mps": 6.5,
+    "speed_spread": 0.45,
     "acceleration_std": 0.6,
-    "stop_probability": 0.2,
+    "stop_probability": 0.3,
     "density": 1.6,
     "rician_k_db": 8.0,
     # Receivers as they are, better than bare ones by a satellite-based augmentation; the measurement's positions were

@@ -265,7 +265,7 @@ BEAM_TOLERANCES: dict[str, float] = {
     "range_db_p95": 2.0,
     "level_spread_db": 0.5,
     "level_memory": 0.25,
-    "step_share_0": 0.09,
+    "step_share_0": 0.07,
     "step_share_1": 0.05,
     "step_share_2": 0.03,
     "step_share_over_2": 0.04,
