@@ -212,7 +212,7 @@ def test_a_learner_from_power_finds_the_beam_and_is_judged_by_the_best_beam(
 def test_students_and_teacher_take_the_power_temperature_from_an_override(section: str) -> None:
     experiment = load_experiment("quickstart", [f"{section}.power_temperature_db=0.5"])
     assert getattr(experiment, section).power_temperature_db == 0.5
-    assert getattr(load_experiment("quickstart"), section).power_temperature_db is None
+    assert getattr(load_experiment("deepsense-scenario5"), section).power_temperature_db is None
     with pytest.raises(ValueError, match=f"{section}.power_temperature_db"):
         load_experiment("quickstart", [f"{section}.power_temperature_db=0"])
 
