@@ -61,8 +61,9 @@ def test_a_radar_cube_gives_both_maps_from_mat_and_npy(tmp_path: Path, num_chirp
     frames, problems = read_frames("radar", files, ["radar", "doppler"])
     assert problems == []
     for row in range(3):
-        np.testing.assert_array_equal(frames["radar"][row], range_angle_map(raw))
-        np.testing.assert_array_equal(frames["doppler"][row], doppler_angle_map(raw))
+        # One step of float16 apart at most: a transform's last bit depends on how its input lies in memory.
+        np.testing.assert_allclose(frames["radar"][row], range_angle_map(raw), atol=0.005)
+        np.testing.assert_allclose(frames["doppler"][row], doppler_angle_map(raw), atol=0.005)
 
 
 def test_a_cleaned_scan_is_turned_so_that_left_comes_first(tmp_path: Path) -> None:

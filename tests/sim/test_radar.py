@@ -93,8 +93,8 @@ def test_in_the_map_a_row_is_two_range_bins() -> None:
 @pytest.mark.parametrize("index", range(4))
 def test_the_map_of_the_cube_agrees_with_the_short_way_on_average(index: int) -> None:
     scene = empty_pass(index)
-    middle = scene.num_frames // 2
-    part = slice(middle - 12, middle - 4)
+    start = max(scene.num_frames // 2 - 12, 0)  # the vehicle passes at speed for some: their pass is short
+    part = slice(start, start + 8)
     cut = replace(scene, **{name: getattr(scene, name)[part] for name in ("antenna", "low", "high", "velocity")})
     # Both draw point strengths of their own, so single frames differ; their mean does not.
     short = np.mean([map_of(cut, seed) for seed in range(4)], axis=0).mean(axis=0)
