@@ -41,6 +41,9 @@ class Votes:
         answered: (C, N) whether it did.
         num_examples: (C,) labelled windows of each client.
         temperature: of all of them.
+        modalities: what each client senses.
+        ages: (C,) rounds by which each answer is late.
+        seen: (C, B) whether a client has a labelled window in which the beam was the best.
     """
 
     sample_ids: NDArray[np.int64]
@@ -48,6 +51,9 @@ class Votes:
     answered: NDArray[np.bool_]
     num_examples: NDArray[np.float64]
     temperature: float
+    modalities: tuple[str, ...]
+    ages: NDArray[np.float64]
+    seen: NDArray[np.bool_]
 
 
 def align(contributions: Sequence[Contribution]) -> Votes:
@@ -70,8 +76,17 @@ def align(contributions: Sequence[Contribution]) -> Votes:
         rows = np.searchsorted(sample_ids, contribution.labels.sample_ids)
         probs[client, rows] = contribution.labels.probs
         answered[client, rows] = True
-    num_examples = np.array([contribution.num_examples for contribution in ordered], dtype=np.float64)
-    return Votes(sample_ids, probs, answered, num_examples, temperatures.pop())
+    all_beams = np.ones(probs.shape[-1], dtype=np.bool_)
+    return Votes(
+        sample_ids=sample_ids,
+        probs=probs,
+        answered=answered,
+        num_examples=np.array([contribution.num_examples for contribution in ordered], dtype=np.float64),
+        temperature=temperatures.pop(),
+        modalities=tuple(contribution.modality for contribution in ordered),
+        ages=np.array([contribution.age for contribution in ordered], dtype=np.float64),
+        seen=np.array([all_beams if one.seen is None else one.seen > 0 for one in ordered]),
+    )
 
 
 def weighted_mean(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:

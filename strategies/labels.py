@@ -86,12 +86,17 @@ class Contribution:
         modality: what it senses.
         labels: its soft labels, for the samples that it answered.
         num_examples: labelled windows it learned from.
+        age: rounds between the one in which it was asked and the one in which its answer counts; 0 if in time.
+        seen: (B,) labelled windows in which each beam was the best, now or in a future slot; None if it did not say,
+            which counts as all beams.
     """
 
     client: str
     modality: str
     labels: SoftLabels
     num_examples: int
+    age: int = 0
+    seen: NDArray[np.int64] | None = None
 
 
 def normalise_rows(weights: NDArray[np.floating]) -> NDArray[np.float32]:
