@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from clients.sensing.learner import Learner, Losses
+from clients.sensing.lessons import public_lesson
 from clients.sensing.material import open_material
 from clients.sensing.metrics import BeamMetrics
-from clients.sensing.recording import Recording
+from clients.sensing.recording import PUBLIC_POWER, Recording, open_recording
 from clients.sensing.tracker import BeamTracker
-from configs.schema import Experiment
+from configs.schema import Experiment, Task
 from configs.seeding import seed_for
 from strategies.labels import SoftLabels
 from strategies.losses import response_kd, task_loss
@@ -58,6 +60,19 @@ def pretrain(teacher: Learner, num_steps: int) -> None:
     teacher.begin_phase()
 
 
+def open_public_beams(federation: Path, task: Task) -> NDArray[np.int64] | None:
+    """(N, H) best beams of the public samples, where the reference site swept its beams; else None.
+
+    They lie with the server's recording: clients have no use for them, and most strategies none either.
+    """
+    path = federation / PUBLIC_POWER
+    if not path.is_file():
+        return None
+    labelled = replace(open_recording(federation / "public"), power=np.load(path, allow_pickle=False))
+    starts = labelled.window_starts(task.num_frames, task.num_future)
+    return labelled.beams(starts, task.num_frames, task.num_future)
+
+
 class Distiller:
     """The teacher as the strategy sees it: it answers for public samples and learns from the ensemble.
 
@@ -65,13 +80,21 @@ class Distiller:
         learner: the teacher, pretrained.
         total_rounds: of the federation.
         round: rounds of the federation that it has behind it.
+        public_beams: (N, H) best beams of the public samples, if the server knows them.
     """
 
-    def __init__(self, learner: Learner, *, total_rounds: int, round: int = 0) -> None:
+    def __init__(
+        self, learner: Learner, *, total_rounds: int, round: int = 0, public_beams: NDArray[np.int64] | None = None
+    ) -> None:
         self.learner = learner
+        self._public_beams = public_beams
         self.round = round
         self.total_rounds = total_rounds
         self.num_examples = len(learner.material.train)
+
+    def public_beams(self) -> NDArray[np.int64] | None:
+        """(N, H) best beams of the public samples, if the server knows them."""
+        return self._public_beams
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
         """Its soft labels for public samples."""
@@ -82,7 +105,7 @@ class Distiller:
         self.round += 1
         training = self.learner.training
         num_steps, total_steps = training.steps(self.round), training.total_steps(self.total_rounds)
-        self.learner.learn(ensemble, num_steps=num_steps, total_steps=total_steps)
+        self.learner.learn(public_lesson(ensemble), num_steps=num_steps, total_steps=total_steps)
 
     def evaluate(self, recording: Recording) -> BeamMetrics:
         """Score the teacher that validated best on every window of a labelled recording."""

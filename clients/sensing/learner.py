@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from torch import Tensor
 
 from clients.sensing.calibration import fit_temperature
 from clients.sensing.learning import cosine, take_steps, window_batches
+from clients.sensing.lessons import Lesson
 from clients.sensing.material import Material
 from clients.sensing.metrics import BeamMetrics
 from clients.sensing.recording import Recording
-from clients.sensing.tracker import BeamTracker, predict, read_windows
+from clients.sensing.tracker import BeamTracker, predict, predict_features, read_windows
 from configs.schema import Training
 from configs.seeding import rng_for, seed_for
 
@@ -32,22 +33,6 @@ from configs.seeding import rng_for, seed_for
 PLATEAU_PATIENCE = 1
 # Steps over which the learning rate rises to its value: without them a high rate now and then kills a network.
 WARM_UP_STEPS = 30
-
-
-class Targets(Protocol):
-    """Soft labels to learn from."""
-
-    @property
-    def sample_ids(self) -> NDArray[np.int64]:
-        """(N,) public samples."""
-
-    @property
-    def probs(self) -> NDArray[np.float32]:
-        """(N, H, B) rows on the simplex."""
-
-    @property
-    def temperature(self) -> float:
-        """At which they were softened."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +119,11 @@ class Learner:
         self.progress.steps = 0
         self.progress.rate_factor = 1.0
 
-    def learn(self, targets: Targets | None, *, num_steps: int, total_steps: int) -> float:
-        """One round of optimizer steps, digesting targets and revisiting own labels, then a validation.
+    def learn(self, lesson: Lesson | None, *, num_steps: int, total_steps: int) -> float:
+        """One round of optimizer steps, digesting a lesson and revisiting own labels, then a validation.
 
         Args:
-            targets: soft labels of public samples; without any, every step goes to own labels.
+            lesson: to digest, such as soft labels of public samples; without any, every step goes to own labels.
             num_steps: in this round.
             total_steps: in this phase; the schedule ends there.
 
@@ -151,8 +136,7 @@ class Learner:
         self.progress.round += 1
         training = self.training
         rng = rng_for(self.seed, self.name, "round", self.progress.round)
-        has_targets = targets is not None and len(targets.sample_ids) > 0
-        num_digest = round(num_steps * training.digest_share) if has_targets else 0
+        num_digest = 0 if lesson is None else round(num_steps * training.digest_share)
         is_digest = rng.permutation(np.arange(num_steps) < num_digest)
         rates = [self._rate(self.progress.steps + step, total_steps) for step in range(num_steps)]
         with torch.random.fork_rng(devices=[]):
@@ -160,7 +144,7 @@ class Learner:
             self.model.train()
             loss = take_steps(
                 self.optimizer,
-                self._batch_losses(is_digest.tolist(), targets, rng),
+                self._batch_losses(is_digest.tolist(), lesson, rng),
                 rates,
                 max_grad_norm=training.max_grad_norm,
             )
@@ -169,6 +153,25 @@ class Learner:
         self.progress.steps += num_steps
         self._validate()
         return loss
+
+    def logits(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
+        """(N, H, B) logits for training."""
+        return self.model.decide(self.features(recording, starts))
+
+    def features(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
+        """(N, D) features for training, with modalities hidden at random."""
+        model = self.model
+        names = [name for name in model.modalities if name in recording.sensors]
+        windows = read_windows(recording, starts, modalities=names, num_frames=model.task.num_frames)
+        present = None
+        if self.modality_dropout > 0 and len(model.modalities) > 1:
+            present = torch.rand(len(starts), len(model.modalities)) >= self.modality_dropout
+        return model.features(windows, present)
+
+    def predict_features(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, D) features of the tracker as it is now."""
+        found: NDArray[np.float32] = predict_features(self.model, recording, starts).numpy()
+        return found
 
     def predict(self, recording: Recording, starts: NDArray[np.int64], *, best: bool) -> Tensor:
         """(N, H, B) logits of the tracker, as it is now or as it validated best."""
@@ -185,7 +188,11 @@ class Learner:
 
         Without calibration an overconfident learner outvotes the others (see `strategies.aggregation`).
         """
-        logits = self.predict(self.material.public, self.material.public_starts[sample_ids], best=False)
+        return self.soften(self.material.public, self.material.public_starts[sample_ids], temperature)
+
+    def soften(self, recording: Recording, starts: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
+        """(N, H, B) probabilities for any windows, as in :meth:`answer`."""
+        logits = self.predict(recording, starts, best=False)
         softness = temperature * self.progress.confidence_temperature
         probs: NDArray[np.float32] = torch.softmax(logits / softness, dim=-1).numpy()
         return probs
@@ -213,37 +220,17 @@ class Learner:
         self.progress = Progress(**state["progress"])
 
     def _batch_losses(
-        self, is_digest: list[bool], targets: Targets | None, rng: np.random.Generator
+        self, is_digest: list[bool], lesson: Lesson | None, rng: np.random.Generator
     ) -> Iterator[Callable[[], Tensor]]:
-        batch_size = self.training.batch_size
-        own = window_batches(self.material.train, batch_size=batch_size, rng=rng)
-        rows = np.arange(0 if targets is None else len(targets.sample_ids))
-        public = window_batches(rows, batch_size=batch_size, rng=rng)
+        own = window_batches(self.material.train, batch_size=self.training.batch_size, rng=rng)
+        digested = iter(()) if lesson is None else lesson.losses(self, rng)
         for digest in is_digest:
-            if digest and targets is not None:
-                yield self._digest_loss(targets, next(public))
-            else:
-                yield self._revisit_loss(next(own))
-
-    def _digest_loss(self, targets: Targets, rows: NDArray[np.int64]) -> Callable[[], Tensor]:
-        starts = self.material.public_starts[targets.sample_ids[rows]]
-        probs = torch.from_numpy(targets.probs[rows])
-        return lambda: self.losses.distillation(self._logits(self.material.public, starts), probs, targets.temperature)
+            yield next(digested) if digest else self._revisit_loss(next(own))
 
     def _revisit_loss(self, starts: NDArray[np.int64]) -> Callable[[], Tensor]:
         task = self.model.task
         power = torch.from_numpy(self.material.recording.powers(starts, task.num_frames, task.num_future))
-        return lambda: self.losses.task(self._logits(self.material.recording, starts), power)
-
-    def _logits(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
-        model = self.model
-        names = [name for name in model.modalities if name in recording.sensors]
-        windows = read_windows(recording, starts, modalities=names, num_frames=model.task.num_frames)
-        present = None
-        if self.modality_dropout > 0 and len(model.modalities) > 1:
-            present = torch.rand(len(starts), len(model.modalities)) >= self.modality_dropout
-        logits: Tensor = model(windows, present)
-        return logits
+        return lambda: self.losses.task(self.logits(self.material.recording, starts), power)
 
     def _rate(self, taken: int, total_steps: int) -> float:
         training = self.training

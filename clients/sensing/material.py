@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,40 @@ class Material:
     validation: NDArray[np.int64]
     public: Recording
     public_starts: NDArray[np.int64]
+
+
+def pool(recordings: Sequence[Recording], public: Recording, task: Task) -> Material:
+    """What one would learn from that had the labelled recordings of several owners.
+
+    Args:
+        recordings: with the same sensors, power and splits; the first names the folder.
+        public: the public recording.
+        task: length of a window.
+    """
+    first = recordings[0]
+    pass_ids, offset = [], 0
+    splits: dict[str, list[int]] = {}
+    for recording in recordings:
+        pass_ids.append(recording.pass_ids + offset)
+        for name, ids in recording.splits.items():
+            splits.setdefault(name, []).extend(i + offset for i in ids)
+        offset += int(recording.pass_ids.max(initial=-1)) + 1
+    powers = [recording.power for recording in recordings if recording.power is not None]
+    pooled = Recording(
+        folder=first.folder,
+        pass_ids=np.concatenate(pass_ids).astype(np.int32),
+        sensors={name: np.concatenate([one.sensors[name] for one in recordings]) for name in first.sensors},
+        power=np.concatenate(powers),
+        splits={name: tuple(ids) for name, ids in splits.items()},
+    )
+    lengths = (task.num_frames, task.num_future)
+    return Material(
+        recording=pooled,
+        train=pooled.window_starts(*lengths, "train"),
+        validation=pooled.window_starts(*lengths, "validation"),
+        public=public,
+        public_starts=public.window_starts(*lengths),
+    )
 
 
 def open_material(own: Path, public: Path, task: Task) -> Material:

@@ -8,7 +8,8 @@ A *recording* is a folder of arrays with one row per frame, memory-mapped when r
     camera.npy, radar.npy, lidar.npy, gps.npy, box.npy    see `clients.sensing.modalities`
 
 A *federation* is a folder of recordings: ``server/``, ``public/``, ``test/`` and ``clients/NNN-modality/``,
-with ``federation.json`` that says where it came from. A virtual client and a real one read the same form.
+with ``federation.json`` that says where it came from and ``server/public-power.npy``, which only the server may
+read. A virtual client and a real one read the same form.
 
 F frames, N windows, T frames of a window, H horizons, B beams.
 """
@@ -28,6 +29,8 @@ from clients.sensing.modalities import MODALITIES
 
 FORMAT = 1
 MANIFEST = "recording.json"
+# Within a federation: (F, B) power of the frames of ``public/``, which only the server may read.
+PUBLIC_POWER = "server/public-power.npy"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ M modalities, D features, H horizons, B beams.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,15 @@ class BeamTracker(nn.Module):
         Returns:
             (N, H, B) logits.
         """
-        num_windows = len(windows.rows)
+        return self.decide(self.features(windows, present))
+
+    def decide(self, features: Tensor) -> Tensor:
+        """(N, H, B) logits from features (N, D)."""
+        logits: Tensor = self.head(self.dropout(features))
+        return logits.view(len(features), self.task.num_horizons, self.task.num_beams)
+
+    def features(self, windows: Windows, present: Tensor | None = None) -> Tensor:
+        """(N, D) last state of the GRU, which the head decides on; the arguments are those of :meth:`forward`."""
         features = []
         for index, name in enumerate(self.modalities):
             if name not in windows.frames:
@@ -115,8 +123,8 @@ class BeamTracker(nn.Module):
         seen = torch.cat(features, dim=-1)
         change = self.change_gain * torch.diff(seen, dim=1, prepend=seen[:, :1])
         states, _ = self.gru(torch.cat([seen, change], dim=-1))
-        logits: Tensor = self.head(self.dropout(states[:, -1]))
-        return logits.view(num_windows, self.task.num_horizons, self.task.num_beams)
+        last: Tensor = states[:, -1]
+        return last
 
 
 def predict(tracker: BeamTracker, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
@@ -125,26 +133,39 @@ def predict(tracker: BeamTracker, recording: Recording, starts: NDArray[np.int64
     Raises:
         ValueError: the recording has none of the tracker's modalities.
     """
+    task = tracker.task
+    return _in_evaluation(tracker, tracker.forward, recording, starts, (task.num_horizons, task.num_beams))
+
+
+def predict_features(tracker: BeamTracker, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
+    """(N, D) features in evaluation mode, from the modalities that the recording has.
+
+    Raises:
+        ValueError: the recording has none of the tracker's modalities.
+    """
+    return _in_evaluation(tracker, tracker.features, recording, starts, (tracker.gru.hidden_size,))
+
+
+def _in_evaluation(
+    tracker: BeamTracker,
+    compute: Callable[[Windows], Tensor],
+    recording: Recording,
+    starts: NDArray[np.int64],
+    row_shape: tuple[int, ...],
+) -> Tensor:
     present = [name for name in tracker.modalities if name in recording.sensors]
     if not present:
         raise ValueError(f"{recording.folder}: holds none of {', '.join(tracker.modalities)}")
     was_training = tracker.training
     tracker.eval()
+    batches = [starts[first : first + PREDICTION_BATCH] for first in range(0, len(starts), PREDICTION_BATCH)]
     with torch.no_grad():
         parts = [
-            tracker(
-                read_windows(
-                    recording,
-                    starts[first : first + PREDICTION_BATCH],
-                    modalities=present,
-                    num_frames=tracker.task.num_frames,
-                )
-            )
-            for first in range(0, len(starts), PREDICTION_BATCH)
+            compute(read_windows(recording, batch, modalities=present, num_frames=tracker.task.num_frames))
+            for batch in batches
         ]
     tracker.train(was_training)
-    empty = torch.empty(0, tracker.task.num_horizons, tracker.task.num_beams)
-    return torch.cat(parts) if parts else empty
+    return torch.cat(parts) if parts else torch.empty(0, *row_shape)
 
 
 def count_parameters(tracker: nn.Module) -> int:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.sensing.learner import Learner, Losses, Targets
+from clients.sensing.learner import Learner, Losses
+from clients.sensing.lessons import Targets, public_lesson
 from clients.sensing.material import Material
 from clients.sensing.recording import Recording, open_recording
 from clients.sensing.tracker import BeamTracker, count_parameters
@@ -116,7 +117,7 @@ def train(learner: Learner, targets: Targets | None, *, num_steps: int) -> None:
     """All optimizer steps of a learner, with `CHECKS` looks at its validation passes; it keeps its best state."""
     bounds = [num_steps * part // CHECKS for part in range(CHECKS + 1)]
     for first, last in pairwise(bounds):
-        learner.learn(targets, num_steps=last - first, total_steps=num_steps)
+        learner.learn(public_lesson(targets), num_steps=last - first, total_steps=num_steps)
 
 
 def _learner(job: LearningJob, recording: Recording, *, task: Task, longest: Task) -> Learner:

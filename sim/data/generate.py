@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.recording import write_recording
+from clients.sensing.recording import PUBLIC_POWER, write_recording
 from configs.schema import Faults, StreetData, World
 from configs.seeding import rng_for
 from sim.data.drafts import fresh_folder
@@ -95,7 +95,11 @@ def write_street(
         counted = _counted(results, len(jobs), progress)
         hashes = {}
         for part in parts:
-            hashes[part.folder] = _write_part(part, draft / part.folder, [next(counted) for _ in part.passes])
+            power = _write_part(part, draft / part.folder, [next(counted) for _ in part.passes])
+            hashes[part.folder] = hashlib.sha256(power.tobytes()).hexdigest()
+            if part.folder == "public":
+                (draft / PUBLIC_POWER).parent.mkdir(parents=True, exist_ok=True)
+                np.save(draft / PUBLIC_POWER, power, allow_pickle=False)
         manifest = {
             "source": "street",
             "seed": seed,
@@ -157,8 +161,8 @@ def _counted(results: Iterable[Frames], total: int, progress: Progress | None) -
         yield frames
 
 
-def _write_part(part: Part, folder: Path, made: Sequence[Frames]) -> str:
-    """Write a part's recording; returns the SHA-256 of its power."""
+def _write_part(part: Part, folder: Path, made: Sequence[Frames]) -> NDArray[np.float32]:
+    """Write a part's recording; returns its power, labelled or not."""
     lengths = [len(frames["power"]) for frames in made]
     power = np.concatenate([frames["power"] for frames in made]).astype(np.float32)
     write_recording(
@@ -168,4 +172,4 @@ def _write_part(part: Part, folder: Path, made: Sequence[Frames]) -> str:
         power=power if part.is_labelled else None,
         splits=part.splits,
     )
-    return hashlib.sha256(power.tobytes()).hexdigest()
+    return power

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.sensing.deepsense import Scenario
-from clients.sensing.recording import write_recording
+from clients.sensing.recording import PUBLIC_POWER, write_recording
 from configs.schema import DeepSenseData
 from configs.seeding import rng_for
 from sim.data.conversion import LICENCE, load_scenario
@@ -211,6 +211,8 @@ def write_deepsense(
     with fresh_folder(folder) as draft:
         _write_part(scenario, draft / "server", everything, parts.server)
         _write_part(scenario, draft / "public", everything, {"public": parts.public}, is_labelled=False)
+        of_public = np.isin(scenario.pass_ids, parts.public)
+        np.save(draft / PUBLIC_POWER, scenario.labelled_power[of_public].astype(np.float32), allow_pickle=False)
         _write_part(scenario, draft / "test", everything, {"test": parts.test})
         for client in parts.clients:
             _write_part(scenario, draft / "clients" / client.id, (client.modality,), client.splits)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clients.sensing.learner import Learner, Losses
+from clients.sensing.lessons import public_lesson
 from clients.sensing.material import Material
 from clients.sensing.recording import Recording
 from clients.sensing.tracker import BeamTracker
@@ -89,7 +90,7 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 def rounds(one: Learner, public: Recording, numbers: range, total: int = 4) -> None:
     for number in numbers:
-        one.learn(targets(public) if number > 1 else None, num_steps=STEPS, total_steps=total * STEPS)
+        one.learn(public_lesson(targets(public)) if number > 1 else None, num_steps=STEPS, total_steps=total * STEPS)
 
 
 def test_the_same_seed_and_name_give_the_same_weights(street: Recording, public: Recording) -> None:
@@ -143,7 +144,9 @@ def test_without_targets_every_step_is_on_own_labels(street: Recording, public: 
     nothing = targets(public).take(np.empty(0, np.int64))
     for none in (None, nothing):
         calls = Calls()
-        learner(street, public, calls=calls, digest_share=1.0).learn(none, num_steps=STEPS, total_steps=STEPS)
+        learner(street, public, calls=calls, digest_share=1.0).learn(
+            public_lesson(none), num_steps=STEPS, total_steps=STEPS
+        )
         assert calls.kinds == ["own"] * STEPS
 
 
@@ -153,7 +156,7 @@ def test_with_targets_their_share_of_the_steps_is_exact_and_the_sum_the_same(
 ) -> None:
     calls = Calls()
     one = learner(street, public, calls=calls, digest_share=share)
-    one.learn(targets(public), num_steps=STEPS, total_steps=STEPS)
+    one.learn(public_lesson(targets(public)), num_steps=STEPS, total_steps=STEPS)
     assert len(calls.kinds) == STEPS
     assert calls.kinds.count("targets") == num_digest
     assert one.progress.steps == STEPS
@@ -164,7 +167,7 @@ def test_targets_are_learned_at_the_samples_they_are_for(street: Recording, publ
     some = targets(public).take(np.arange(20, 36))
     one = learner(street, public, digest_share=1.0, schedule="constant")
     for _ in range(25):
-        one.learn(some, num_steps=20, total_steps=500)
+        one.learn(public_lesson(some), num_steps=20, total_steps=500)
     one.progress.confidence_temperature = 1.0
     answer = one.answer(some.sample_ids, 2.0)
     np.testing.assert_array_equal(answer[:, 0].argmax(axis=-1), some.probs[:, 0].argmax(axis=-1))
