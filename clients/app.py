@@ -7,47 +7,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from clients.memory import ClientMemory
+from clients.desk import Desk
+from clients.exchanges import EXCHANGES, BehindError, own_beams
 from clients.profile import ClientProfile, profiles_of
+from clients.sensing.by_beam import count_beams
 from clients.sensing.learner import Learner
+from clients.sensing.lessons import Lesson, public_lesson
 from clients.sensing.recording import open_recording
 from clients.sensing.tracker import count_parameters
-from clients.training import make_learner
+from clients.training import make_learner, make_pooled_learner
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
-from strategies.labels import SoftLabels
-from strategies.wire import NO_TARGETS, Header, Reply, Request, WireError, pack_replies, unpack_header, unpack_requests
+from strategies.parcels import Encoding
+from strategies.wire import Header, Reply, Request, WireError, pack_replies, unpack_header, unpack_requests
 
 # Flower's code for "the ClientApp raised".
 CLIENT_APP_RAISED = 2
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What a handler works with.
-
-    Attributes:
-        profile: of the client.
-        placement: experiment and folders.
-        header: of the message.
-    """
-
-    profile: ClientProfile
-    placement: Placement
-    header: Header
-
-    def memory(self) -> ClientMemory:
-        """This client's memory of this run."""
-        return ClientMemory(self.placement.run / "clients" / self.profile.id)
 
 
 Work = Callable[[Desk, Request], Reply]
@@ -77,15 +60,17 @@ def build_app(placement: Placement | None = None) -> ClientApp:
 
 
 def introduce(desk: Desk, request: Request) -> Reply:
-    """Say what this client senses and how much it has."""
-    learner = make_learner(desk.profile, desk.placement.experiment)
+    """Say what this client senses, how much it has and which beams it knows."""
+    learner = _learner(desk)
     splits = learner.material.recording.splits
+    seen = count_beams(own_beams(learner), desk.placement.experiment.task.num_beams) > 0
     return Reply(
         facts={
             "modality": desk.profile.modality,
             "num_parameters": count_parameters(learner.model),
             "num_passes": len(splits.get("train", ())) + len(splits.get("validation", ())),
             "num_examples": len(learner.material.train),
+            "seen": seen.astype(int).tolist(),
         }
     )
 
@@ -96,48 +81,52 @@ def train_controls(desk: Desk, request: Request) -> Reply:
     The targets of the request are those of the teacher before the federation.
     """
     metrics: dict[str, float | list[float]] = {}
-    rounds = desk.placement.experiment.strategy.rounds
-    for arm, targets in (("local", None), ("offline_kd", request.targets)):
+    strategy, task = desk.placement.experiment.strategy, desk.placement.experiment.task
+    taught = None
+    if request.targets is not None:
+        encoding = Encoding(strategy.codec_down, task.num_horizons, task.num_beams)
+        taught = encoding.decode(encoding.unpack(request.targets), strategy.temperature)
+    for arm, targets in (("local", None), ("offline_kd", taught)):
         learner = make_learner(desk.profile, desk.placement.experiment)
-        for number in range(1, rounds + 1):
-            _learn(learner, targets, number, rounds)
+        for _ in range(strategy.expected_rounds):
+            _learn(learner, public_lesson(targets), desk)
         metrics |= _evaluate(learner, desk, prefix=f"{arm}.")
     return Reply(metrics=metrics)
 
 
 def take_round(desk: Desk, request: Request) -> Reply:
     """Digest what is new, revisit the own beams, answer, remember."""
-    experiment, memory = desk.placement.experiment, desk.memory()
-    learner = make_learner(desk.profile, experiment)
-    state = memory.load(before_round=desk.header.round)
-    known_round, targets = NO_TARGETS, None
-    if state is not None:
+    memory, learner = desk.memory(), _learner(desk)
+    state = memory.load(before_round=desk.header.round) or {}
+    if state:
         learner.load_state(state["learner"])
-        known_round, targets = state["known_round"], _targets_from(state["targets"], desk.header.temperature)
-    if known_round < request.known_round:
-        error = f"holds the targets up to round {known_round} only, its memory was lost; it gets them again"
-        return Reply(error=error, facts={"known_round": known_round})
-    if request.targets is not None:
-        targets = request.targets if targets is None else targets.update(request.targets)
-    loss = _learn(learner, targets, desk.header.round, experiment.strategy.rounds)
-    labels = None
-    if len(request.ask):
-        if request.ask[-1] >= len(learner.material.public_starts):
-            raise WireError(f"the public set has {len(learner.material.public_starts)} samples, not {request.ask[-1]}")
-        probs = learner.answer(request.ask, desk.header.temperature)
-        labels = SoftLabels(request.ask, probs, desk.header.temperature)
+    try:
+        exchange = EXCHANGES[desk.header.kind](desk, learner, request, state.get("exchange", {}))
+    except BehindError as error:
+        return Reply(error=str(error), facts={"known_round": error.known_round})
+    loss = _learn(learner, exchange.lesson(), desk)
+    said = exchange.answer()
     metrics = {"loss": loss, **_evaluate(learner, desk, prefix="")}
-    known_round = desk.header.round - 1
-    memory.save(
-        {"learner": learner.state(), "known_round": known_round, "targets": _targets_state(targets)},
-        round_number=desk.header.round,
-    )
-    return Reply(labels=labels, metrics=metrics, facts={"known_round": known_round})
+    memory.save({"learner": learner.state(), "exchange": exchange.state()}, round_number=desk.header.round)
+    return Reply(labels=said.labels, arrays=said.arrays, metrics=metrics, facts=said.facts)
 
 
-def _learn(learner: Learner, targets: SoftLabels | None, number: int, rounds: int) -> float:
-    training = learner.training
-    return learner.learn(targets, num_steps=training.steps(number), total_steps=training.total_steps(rounds))
+def _learner(desk: Desk) -> Learner:
+    """The client's learner before its first message."""
+    kind, profile, experiment = desk.header.kind, desk.profile, desk.placement.experiment
+    if kind not in EXCHANGES:
+        raise WireError(f"cannot exchange {kind!r}; this client knows {', '.join(EXCHANGES)}")
+    if kind == "pooled":
+        return make_pooled_learner(profile, experiment, desk.placement.federation)
+    # Averaged weights need one starting point for all students of a modality.
+    return make_learner(profile, experiment, start=profile.modality if kind == "weights" else profile.id)
+
+
+def _learn(learner: Learner, lesson: Lesson | None, desk: Desk) -> float:
+    """The steps of the client's next round; its first is the longer one, whichever round of the federation that is."""
+    training, rounds = learner.training, desk.placement.experiment.strategy.expected_rounds
+    num_steps = training.steps(learner.progress.round + 1)
+    return learner.learn(lesson, num_steps=num_steps, total_steps=training.total_steps(rounds))
 
 
 def _answer(message: Message, context: Context, placement: Placement | None, work: Work) -> Message:
@@ -146,11 +135,10 @@ def _answer(message: Message, context: Context, placement: Placement | None, wor
         header = unpack_header(message.content)
         here = placement or native_placement(context.run_config, context.run_id)
         _check_digests(header, here)
-        task = here.experiment.task
-        requests = unpack_requests(message.content, num_horizons=task.num_horizons, num_beams=task.num_beams)
+        requests = unpack_requests(message.content)
         profiles = {profile.id: profile for profile in profiles_of(context.node_config, here.federation)}
         # A node that is asked nothing in particular answers for each of its clients.
-        requests = requests or {client: Request(None, np.empty(0, np.int64)) for client in profiles}
+        requests = requests or {client: Request() for client in profiles}
         replies = {}
         for client, request in requests.items():
             replies[client] = _guarded(work, profiles.get(client), here, header, request)
@@ -170,7 +158,7 @@ def _guarded(
     except Exception as error:
         return Reply(error=f"{type(error).__name__}: {error}")
     facts = {**reply.facts, "seconds": time.monotonic() - begin}
-    return Reply(labels=reply.labels, metrics=reply.metrics, facts=facts, error=reply.error)
+    return replace(reply, facts=facts)
 
 
 def _check_digests(header: Header, placement: Placement) -> None:
@@ -186,7 +174,7 @@ def _evaluate(learner: Learner, desk: Desk, *, prefix: str) -> dict[str, float |
     """Scores on the common test set and the own test passes; the validation score that chose the student."""
     task = desk.placement.experiment.task
     metrics: dict[str, float | list[float]] = {f"{prefix}validation": learner.progress.best_score}
-    own = learner.material.recording
+    own = open_recording(Path(desk.profile.recording))
     places: list[tuple[str, Any, Any]] = [("own", own, own.window_starts(task.num_frames, task.num_future, "test"))]
     if desk.profile.test is not None:
         common = open_recording(Path(desk.profile.test))
@@ -196,18 +184,6 @@ def _evaluate(learner: Learner, desk: Desk, *, prefix: str) -> dict[str, float |
             scores = learner.evaluate(recording, starts).to_dict()
             metrics |= {f"{prefix}{name}.{metric}": values for metric, values in scores.items()}
     return metrics
-
-
-def _targets_state(targets: SoftLabels | None) -> dict[str, torch.Tensor] | None:
-    if targets is None:
-        return None
-    return {"sample_ids": torch.from_numpy(targets.sample_ids), "probs": torch.from_numpy(targets.probs)}
-
-
-def _targets_from(state: dict[str, torch.Tensor] | None, temperature: float) -> SoftLabels | None:
-    if state is None:
-        return None
-    return SoftLabels(state["sample_ids"].numpy(), state["probs"].numpy(), temperature)
 
 
 app = build_app()

@@ -7,12 +7,13 @@ checked beside that class, not here.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from configs.data import DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData
 from configs.section import Section
+from configs.strategy import Aggregation, Plugin, Strategy
 from configs.world import World
 
 __all__ = [
@@ -35,27 +36,8 @@ __all__ = [
     "World",
 ]
 
-CodecName = Literal["float32", "float16", "uint8"]
 EngineName = Literal["ray", "inline"]
 SplitName = Literal["train", "validation", "test"]
-
-
-class Plugin(Section):
-    """A class named in YAML, and its keyword arguments.
-
-    Attributes:
-        name: a short name of `strategies.registry`, or ``"module:Class"``; the module may lie beside the user's YAML.
-        options: keyword arguments of the class.
-    """
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class Aggregation(Plugin):
-    """The aggregator; a YAML that gives options alone means the default one."""
-
-    name: str = "entropy_mean"
 
 
 class Task(Section):
@@ -139,37 +121,6 @@ class Teaching(Training):
     pretrain_steps: int = Field(default=480, ge=1)
     first_round_steps: int = Field(default=60, ge=1)
     modality_dropout: float = Field(default=0.25, ge=0, lt=1)
-
-
-class Strategy(Section):
-    """The protocol of the federation.
-
-    Attributes:
-        name: a `DistillationStrategy`: short name or ``"module:Class"``.
-        rounds: number of rounds.
-        public_samples: public samples asked for in a round; 0 asks for all.
-        aggregator: how contributions become the ensemble.
-        codec: how soft labels travel.
-        temperature: of all soft labels on the wire, and of the distillation loss.
-        publish: what the server broadcasts.
-        teacher_starts: whether the pretrained teacher's soft labels for the public set are the targets of round 1.
-        teacher_votes: whether the teacher's own answer is one of the contributions.
-        mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
-        round_timeout_s: after this long a client that has not answered is recorded as missing.
-    """
-
-    name: str = "distillation"
-    options: dict[str, Any] = Field(default_factory=dict)
-    rounds: int = Field(default=8, ge=1)
-    public_samples: int = Field(default=0, ge=0)
-    aggregator: Aggregation = Aggregation()
-    codec: CodecName = "float16"
-    temperature: float = Field(default=2.0, gt=0, le=100)
-    publish: Literal["teacher", "ensemble", "mix"] = "ensemble"
-    teacher_starts: bool = True
-    teacher_votes: bool = True
-    mix: float = Field(default=0.5, ge=0, le=1)
-    round_timeout_s: float = Field(default=600.0, gt=0)
 
 
 class Engine(Section):

@@ -23,10 +23,10 @@ from configs.placement import Placement, native_placement
 from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from server.recorder import Recorder, metrics_of
-from server.teacher import Distiller, make_teacher, pretrain
+from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
 from strategies.accounts import Member, break_even_samples
-from strategies.codecs import CODECS
-from strategies.distillation import DistillationStrategy
+from strategies.choreography import Choreography
+from strategies.parcels import Encoding
 from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, check_options, find_class
 from strategies.wire import BASELINES, Request, WireError
 
@@ -83,7 +83,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
     checkpoint = load_checkpoint(placement.run)
     common = open_recording(placement.federation / "test")
     teacher, findings = _prepare_teacher(placement, checkpoint, common, watch)
-    strategy: DistillationStrategy = strategy_class(
+    strategy: Choreography = strategy_class(
         experiment=experiment,
         aggregator=aggregator,
         teacher=teacher,
@@ -134,7 +134,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
 class _Desk:
     """What the phases of a run share."""
 
-    strategy: DistillationStrategy
+    strategy: Choreography
     teacher: Distiller
     recorder: Recorder
     common: Recording
@@ -145,18 +145,20 @@ class _Desk:
         """Let every client train *local only* and *offline KD*; by client, what it reported."""
         settings = self.strategy.settings
         every_sample = np.arange(self.strategy.num_public)
-        targets = self.teacher.answer(every_sample, settings.temperature)
-        requests = {client: Request(targets, np.empty(0, np.int64)) for client in members}
+        taught = self.teacher.answer(every_sample, settings.temperature)
+        task = self.strategy.experiment.task
+        encoding = Encoding(settings.codec_down, task.num_horizons, task.num_beams)
+        requests = {client: Request(encoding.pack(encoding.encode(taught, 0))) for client in members}
         self._count("local only and offline KD", 0, len(members))
         # The controls take two whole federations' worth of steps in one message.
         timeout = 2 * settings.rounds * settings.round_timeout_s
         answers = self.strategy.letters.ask(grid, BASELINES, requests, round_number=0, timeout=timeout)
         controls: dict[str, dict[str, Any]] = {}
-        for client, answer in answers.items():
-            problem = str(answer) if isinstance(answer, WireError) else answer.error
+        for answer in answers:
+            problem = str(answer.reply) if isinstance(answer.reply, WireError) else answer.reply.error
             if problem:
-                log.warning("client %s has no controls: %s", client, problem)
-            controls[client] = {} if isinstance(answer, WireError) else dict(answer.metrics)
+                log.warning("client %s has no controls: %s", answer.client, problem)
+            controls[answer.client] = {} if isinstance(answer.reply, WireError) else dict(answer.reply.metrics)
         return controls
 
     def begin_rounds(self) -> None:
@@ -193,7 +195,12 @@ def _prepare_teacher(
     experiment = placement.experiment
     learner = make_teacher(experiment, placement.federation)
     done = 0 if checkpoint is None else checkpoint.federation.round
-    teacher = Distiller(learner, total_rounds=experiment.strategy.rounds, round=done)
+    teacher = Distiller(
+        learner,
+        total_rounds=experiment.strategy.rounds,
+        round=done,
+        public_beams=open_public_beams(placement.federation, experiment.task),
+    )
     if checkpoint is not None:
         learner.load_state(checkpoint.teacher)
         return teacher, checkpoint.findings
@@ -215,6 +222,16 @@ def _find_plugins(placement: Placement) -> tuple[type[Any], Any]:
     if not callable(getattr(aggregator, "aggregate", None)):
         raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate")
     check_options(strategy_class, strategy.options, key="strategy.options")
+    try:
+        strategy_class.check_options(**strategy.options)
+    except ValueError as error:
+        raise ValueError(f"strategy.options.{error}") from None
+    task = placement.experiment.task
+    for key, codec in (("codec", strategy.codec), ("downlink_codec", strategy.codec_down)):
+        try:
+            Encoding(codec, task.num_horizons, task.num_beams)
+        except ValueError as error:
+            raise ValueError(f"strategy.{key}: {error}") from None
     return strategy_class, aggregator
 
 
@@ -222,7 +239,8 @@ def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:
     """Of the smallest student, which is the first to be cheaper as weights."""
     task = experiment.task
     one = np.full((1, task.num_horizons, task.num_beams), 1.0 / task.num_beams, np.float32)
-    bytes_per_sample = 4 + CODECS[experiment.strategy.codec].encode(one).nbytes
+    codec = Encoding(experiment.strategy.codec, task.num_horizons, task.num_beams).codec
+    bytes_per_sample = codec.encode(one).nbytes
     return min(break_even_samples(member.num_parameters, bytes_per_sample) for member in members.values())
 
 

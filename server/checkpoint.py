@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from strategies.caching import TargetCache
-from strategies.distillation import FederationState
+from strategies.caching import Holding, TargetCache
+from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
 
 FILE = "checkpoint/state.pt"
@@ -39,10 +40,12 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     state = {
         "teacher": checkpoint.teacher,
         "round": federation.round,
+        "cache": None if federation.cache is None else _pack_cache(federation.cache),
+        "own_caches": {client: _pack_cache(cache) for client, cache in federation.own_caches.items()},
         "known_rounds": federation.known_rounds,
-        "targets": _pack(federation.cache.labels),
-        "published": None if federation.cache.published is None else torch.from_numpy(federation.cache.published),
+        "answers": {client: _pack_holding(answers) for client, answers in federation.answers.items()},
         "ensembles": _pack(federation.ensembles),
+        "arrays": {name: torch.from_numpy(np.array(array)) for name, array in federation.arrays.items()},
         "findings": checkpoint.findings,
     }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -61,10 +64,15 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         return None
     try:
         state = torch.load(path, weights_only=True)
-        cache = TargetCache(
-            _unpack(state["targets"]), None if state["published"] is None else state["published"].numpy()
+        federation = FederationState(
+            round=state["round"],
+            cache=None if state["cache"] is None else _unpack_cache(state["cache"]),
+            own_caches={client: _unpack_cache(cache) for client, cache in state["own_caches"].items()},
+            known_rounds=state["known_rounds"],
+            answers={client: _unpack_holding(answers) for client, answers in state["answers"].items()},
+            ensembles=_unpack(state["ensembles"]),
+            arrays={name: array.numpy() for name, array in state["arrays"].items()},
         )
-        federation = FederationState(state["round"], cache, state["known_rounds"], _unpack(state["ensembles"]))
         return Checkpoint(state["teacher"], federation, state["findings"])
     except Exception as error:
         # torch.load raises whatever the broken byte happened to hit.
@@ -85,3 +93,21 @@ def _unpack(state: dict[str, Any] | None) -> SoftLabels | None:
     if state is None:
         return None
     return SoftLabels(state["sample_ids"].numpy(), state["probs"].numpy(), state["temperature"])
+
+
+def _pack_cache(cache: TargetCache) -> list[dict[str, torch.Tensor]]:
+    return [_pack_holding(holding) for holding in (cache.base, *cache.recent)]
+
+
+def _unpack_cache(state: list[dict[str, torch.Tensor]]) -> TargetCache:
+    base, *recent = (_unpack_holding(holding) for holding in state)
+    return TargetCache(base, tuple(recent))
+
+
+def _pack_holding(holding: Holding) -> dict[str, torch.Tensor]:
+    arrays = {"sample_ids": holding.sample_ids, "payload": holding.payload, "rounds": holding.rounds}
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def _unpack_holding(state: dict[str, torch.Tensor]) -> Holding:
+    return Holding(state["sample_ids"].numpy(), state["payload"].numpy(), state["rounds"].numpy())

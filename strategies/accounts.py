@@ -19,6 +19,7 @@ class Member:
         num_parameters: of its student.
         num_passes: labelled passes that it trains on or validates with.
         num_examples: labelled windows that it trains on.
+        seen: (B,) 1 for each beam that is the best in one of its labelled windows, else 0; None if it did not say.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Member:
     num_parameters: int
     num_passes: int
     num_examples: int
+    seen: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,6 @@ def break_even_samples(num_parameters: int, bytes_per_sample: float) -> int:
 
     Args:
         num_parameters: of the student.
-        bytes_per_sample: encoded, ids included.
+        bytes_per_sample: encoded, before entropy coding and without its id.
     """
     return int(4 * num_parameters // bytes_per_sample)

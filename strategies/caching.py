@@ -1,44 +1,124 @@
-"""The targets that were published, and who holds which of them.
+"""Who holds which soft labels: one form, one rule of freshness, on both sides of the wire.
 
-One rule on both sides: a target carries the round in which it was published, and a client that
-holds the targets up to round r lacks exactly those that were published later. N samples.
+A *holding* is soft labels as they were encoded, each with the round in which it was made. Server and client keep the
+encoded rows, not what was decoded from them, so that both decode the same numbers, a difference can be coded against
+what the other side holds, and equal holdings have equal digests. The alternative, to keep probabilities and encode them
+again for every client, drifts as soon as a codec is not exact on its own output.
+
+A client that holds the targets up to round r lacks exactly those made later. N samples.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.labels import SoftLabels
+# Publications whose payload is kept apart, so that differences can be coded against what a client holds. Who is
+# further behind gets whole rows.
+KEPT_PUBLICATIONS = 8
+
+
+def is_fresh(made: NDArray[np.int64] | int, now: int, lifetime: int | None) -> NDArray[np.bool_]:
+    """Whether what was made in a round may still be used in another: at most ``lifetime`` rounds later.
+
+    Args:
+        made: rounds.
+        now: the round in which it would be used.
+        lifetime: None never expires.
+    """
+    age = now - np.asarray(made)
+    return age <= (np.iinfo(np.int64).max if lifetime is None else lifetime)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Encoded soft labels by sample.
+
+    Attributes:
+        sample_ids: (N,) strictly increasing.
+        payload: (N, ...) encoded rows.
+        rounds: (N,) round in which each was made.
+    """
+
+    sample_ids: NDArray[np.int64]
+    payload: NDArray[np.generic]
+    rounds: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def update(self, newer: Holding) -> Holding:
+        """This holding with the rows of ``newer`` added or put in place."""
+        kept = ~np.isin(self.sample_ids, newer.sample_ids)
+        ids = np.concatenate([self.sample_ids[kept], newer.sample_ids])
+        order = np.argsort(ids)
+        payload = np.concatenate([self.payload[kept], newer.payload])[order]
+        return Holding(ids[order], payload, np.concatenate([self.rounds[kept], newer.rounds])[order])
+
+    def take(self, wanted: NDArray[np.bool_]) -> Holding:
+        """The rows for which ``wanted`` (N,) is true."""
+        return Holding(self.sample_ids[wanted], self.payload[wanted], self.rounds[wanted])
+
+    def newer_than(self, round_number: int) -> Holding:
+        """What was made after a round."""
+        return self.take(self.rounds > round_number)
+
+    def fresh(self, now: int, lifetime: int | None) -> Holding:
+        """What may still be used in round ``now``."""
+        return self.take(is_fresh(self.rounds, now, lifetime))
+
+    def rows_of(self, sample_ids: NDArray[np.int64]) -> NDArray[np.generic]:
+        """(M, ...) the encoded rows of some samples; zeros for those that it does not hold."""
+        rows = np.zeros((len(sample_ids), *self.payload.shape[1:]), self.payload.dtype)
+        held = np.isin(sample_ids, self.sample_ids)
+        rows[held] = self.payload[np.searchsorted(self.sample_ids, sample_ids[held])]
+        return rows
+
+    def digest(self) -> str:
+        """The same for the same content, on every machine."""
+        content = hashlib.sha256(self.sample_ids.astype("<i8").tobytes())
+        content.update(self.rounds.astype("<i8").tobytes())
+        content.update(self.payload.astype(self.payload.dtype.newbyteorder("<")).tobytes())
+        return content.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class TargetCache:
-    """Every public sample's newest target.
+    """Every public sample's newest target, as published.
 
     Attributes:
-        labels: the newest targets; None before the first were published.
-        published: (N,) round in which each of ``labels`` was published.
+        base: what was published longer ago than the ``recent`` ones.
+        recent: the last publications, oldest first.
     """
 
-    labels: SoftLabels | None = None
-    published: NDArray[np.int64] | None = None
+    base: Holding
+    recent: tuple[Holding, ...] = ()
 
-    def publish(self, targets: SoftLabels, round_number: int) -> TargetCache:
+    def publish(self, targets: Holding) -> TargetCache:
         """The cache with newer targets in it."""
-        if self.labels is None or self.published is None:
-            return TargetCache(targets, np.full(len(targets), round_number))
-        labels = self.labels.update(targets)
-        published = np.full(len(labels), round_number)
-        old = ~np.isin(labels.sample_ids, targets.sample_ids)
-        published[old] = self.published[np.searchsorted(self.labels.sample_ids, labels.sample_ids[old])]
-        return TargetCache(labels, published)
+        if len(targets) == 0:
+            return self
+        recent = (*self.recent, targets)
+        if len(recent) <= KEPT_PUBLICATIONS:
+            return TargetCache(self.base, recent)
+        return TargetCache(self.base.update(recent[0]), recent[1:])
 
-    def newer_than(self, round_number: int) -> SoftLabels | None:
-        """What a client lacks that holds the targets up to ``round_number``; None if nothing."""
-        if self.labels is None or self.published is None:
+    @property
+    def newest(self) -> Holding:
+        """The newest target of every sample that has one."""
+        return self._up_to(len(self.recent))
+
+    def held_at(self, round_number: int) -> Holding | None:
+        """What a client holds that has the targets up to a round; None where that is too long ago to say."""
+        if len(self.base) and self.base.rounds.max() > round_number:
             return None
-        lacking = self.published > round_number
-        return self.labels.take(self.labels.sample_ids[lacking]) if lacking.any() else None
+        return self._up_to(sum(int(one.rounds.max()) <= round_number for one in self.recent))
+
+    def _up_to(self, count: int) -> Holding:
+        holding = self.base
+        for publication in self.recent[:count]:
+            holding = holding.update(publication)
+        return holding

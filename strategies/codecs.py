@@ -1,90 +1,67 @@
-"""How soft labels become bytes and back. N samples, H horizons, B beams.
+"""How soft labels become rows of bytes and back: the table of codecs. N samples, H horizons, B beams.
 
-A codec turns (N, H, B) probabilities into an array that travels as it is, so the bytes
-counted are the bytes of that array. Decoding always ends on the simplex.
+A row codec turns (N, H, B) probabilities into an array with one row a sample, encoded by itself: the same sample gives
+the same row in any message. Decoding always ends on the simplex, and refuses what no encoder makes. What is done to
+the rows afterwards, differences and entropy coding, is told by the suffixes ``+delta`` and ``+zlib`` of a codec's name
+(see `strategies.parcels`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from strategies.labels import normalise_rows
+from strategies.dense_codecs import FloatCodec, FourBitCodec, SquareRootCodec
+from strategies.sparse_codecs import ArgMaxCodec, TopCodec, TopFourBitCodec
 
 
 class Codec(Protocol):
     """One way to encode soft labels."""
 
     def encode(self, probs: NDArray[np.float32]) -> NDArray[np.generic]:
-        """(N, H, B) probabilities to the array that travels."""
+        """(N, H, B) probabilities to encoded rows (N, ...)."""
 
     def decode(self, payload: NDArray[np.generic], num_horizons: int, num_beams: int) -> NDArray[np.float32]:
-        """The array that travelled back to (N, H, B) probabilities.
+        """Encoded rows back to (N, H, B) probabilities.
 
         Raises:
             ValueError: the payload was not made by this codec for these shapes.
         """
 
 
-@dataclass(frozen=True)
-class FloatCodec:
-    """Floating-point probabilities; the worst error is the rounding of ``dtype`` (float16: 2^-12 for values below 1).
-
-    Attributes:
-        dtype: float32 or float16.
-    """
-
-    dtype: DTypeLike
-
-    def encode(self, probs: NDArray[np.float32]) -> NDArray[np.generic]:
-        """(N, H, B) in ``dtype``: 4 or 2 bytes a value."""
-        return probs.astype(self.dtype)
-
-    def decode(self, payload: NDArray[np.generic], num_horizons: int, num_beams: int) -> NDArray[np.float32]:
-        """Back to float32; rows are scaled to sum to one."""
-        values = _checked(payload, np.dtype(self.dtype), num_horizons, num_beams).astype(np.float32)
-        if not np.all(np.isfinite(values)) or values.min(initial=0.0) < 0:
-            raise ValueError("probabilities must be finite and >= 0")
-        if not np.allclose(values.sum(axis=-1, dtype=np.float64), 1.0, atol=2e-2):
-            raise ValueError("rows must sum to one; did you send logits?")
-        return values if np.dtype(self.dtype) == np.float32 else normalise_rows(values)
-
-
-@dataclass(frozen=True)
-class SquareRootCodec:
-    """Eight bits a value, linear in the square root of the probability.
-
-    q = round(255 sqrt(p)); the error before rows are scaled back is at most sqrt(p) / 255 + 1 / 255^2 / 4.
-    The square root spends the levels where small probabilities are, which keeps the ranking of the tail.
-    """
-
-    def encode(self, probs: NDArray[np.float32]) -> NDArray[np.generic]:
-        """(N, H, B) uint8: one byte a value."""
-        return np.rint(255.0 * np.sqrt(np.clip(probs, 0.0, 1.0))).astype(np.uint8)
-
-    def decode(self, payload: NDArray[np.generic], num_horizons: int, num_beams: int) -> NDArray[np.float32]:
-        """Square and scale the rows to sum to one."""
-        levels = _checked(payload, np.dtype(np.uint8), num_horizons, num_beams).astype(np.float32)
-        if np.any(levels.sum(axis=-1) == 0):
-            raise ValueError("a row without any probability is not a distribution")
-        return normalise_rows((levels / 255.0) ** 2)
-
-
-def _checked(
-    payload: NDArray[np.generic], dtype: np.dtype[np.generic], num_horizons: int, num_beams: int
-) -> NDArray[np.generic]:
-    if payload.dtype != dtype or payload.ndim != 3 or payload.shape[1:] != (num_horizons, num_beams):
-        raise ValueError(
-            f"expected {dtype} of shape (N, {num_horizons}, {num_beams}), got {payload.dtype} {payload.shape}"
-        )
-    return payload
-
-
 CODECS: dict[str, Codec] = {
     "float32": FloatCodec(np.float32),
     "float16": FloatCodec(np.float16),
     "uint8": SquareRootCodec(),
+    "uint4": FourBitCodec(),
+    "top8": TopCodec(8),
+    "top8-uint4": TopFourBitCodec(8),
+    "argmax": ArgMaxCodec(),
 }
+
+
+def find_codec(spec: str, num_beams: int) -> Codec:
+    """The row codec that a name stands for, its suffixes aside.
+
+    Args:
+        spec: a key of `CODECS`, ``topK`` or ``topK-uint4`` with K from 1 to ``num_beams``; then perhaps ``+zlib``
+            (entropy coded) or ``+delta`` (as a difference against the last round, entropy coded).
+        num_beams: B.
+
+    Raises:
+        ValueError: there is no such codec.
+    """
+    name, _, layer = spec.partition("+")
+    top = re.fullmatch(r"top([1-9][0-9]*)(-uint4)?", name)
+    if layer in ("", "zlib", "delta") and (spec == name or layer):
+        if top is not None and int(top[1]) <= min(num_beams, 256):
+            return TopFourBitCodec(int(top[1])) if top[2] else TopCodec(int(top[1]))
+        if top is None and name in CODECS:
+            return CODECS[name]
+    raise ValueError(
+        f"unknown codec {spec!r}; known are {', '.join(CODECS)}, other topK and topK-uint4 up to K = {num_beams}, each "
+        "also with +zlib or +delta"
+    )

@@ -1,122 +1,59 @@
-"""Federated distillation as a Flower strategy: the round of the protocol, in hooks that a subclass may replace.
+"""Federated distillation: soft labels of public samples up, targets down, in hooks that a subclass may replace.
 
-Flower's own ``Strategy.start`` sends weights, takes two phases per round, polls a deployed grid every three
-seconds and cannot resume. Ours keeps the interface (the "global arrays" are the published targets) and drives
-the grid itself: push, pull with a short poll, record who is missing, go on.
-
-A new aggregation rule needs no subclass (see `strategies.aggregation`). A new choreography overrides one of
-``choose_samples``, ``accept``, ``aggregate``, ``teach`` or ``targets``.
+A new aggregation rule needs no subclass (see `strategies.aggregation`), nor does a new mixture of the parts that the
+``strategy`` section offers (see `configs.recipes`). A new choreography overrides one of ``choose_samples``,
+``aggregate``, ``calibrate``, ``teach``, ``targets`` or ``targets_for``.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
-from configs.schema import Experiment
 from configs.seeding import rng_for
-from strategies.accounts import TEACHER, ClientRound, Member, RoundAccount
-from strategies.aggregation import Aggregator
-from strategies.caching import TargetCache
-from strategies.exchange import Correspondence
-from strategies.labels import Contribution, SoftLabels, empty_labels, normalise_rows
+from strategies.accounts import TEACHER, Member
+from strategies.caching import Holding, TargetCache
+from strategies.choreography import Choreography
+from strategies.exchange import Answer
+from strategies.labels import Contribution, SoftLabels, normalise_rows
+from strategies.parcels import Encoding
 from strategies.sampling import choose_samples
-from strategies.wire import NO_TARGETS, ROUND, Reply, Request, WireError, pack_labels
+from strategies.sharpening import sharpen
+from strategies.wire import NO_TARGETS, Reply, Request, WireError, parcel_record
 
 log = logging.getLogger(__name__)
 
 
-class Teacher(Protocol):
-    """What the strategy needs of the central teacher."""
+class DistillationStrategy(Choreography):
+    """Soft labels up, targets down; the arguments are those of `Choreography`."""
 
-    num_examples: int
+    kind: ClassVar[str] = "public"
 
-    def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
-        """Its own soft labels for public samples."""
-
-    def learn(self, ensemble: SoftLabels | None) -> None:
-        """A round of optimizer steps on its own labels and on the ensemble."""
-
-
-@dataclass
-class FederationState:
-    """All that a strategy must remember to go on after a stop.
-
-    Attributes:
-        round: rounds completed.
-        cache: the targets published.
-        known_rounds: client -> it holds the targets up to this round; a client that holds none is not in it.
-        ensembles: aggregated answers so far, which the teacher learns from.
-    """
-
-    round: int = 0
-    cache: TargetCache = field(default_factory=TargetCache)
-    known_rounds: dict[str, int] = field(default_factory=dict)
-    ensembles: SoftLabels | None = None
-
-
-class DistillationStrategy(Strategy):
-    """Soft labels up, targets down, one message per node and round.
-
-    Args:
-        experiment: rounds, codec, temperature and what is published.
-        aggregator: how contributions become the ensemble.
-        teacher: of the server.
-        num_public: size of the public set.
-        run: names the run towards the clients.
-        digests: of the experiment and of the source, which clients compare with their own.
-        state: to go on from; None starts anew.
-    """
-
-    def __init__(
-        self,
-        *,
-        experiment: Experiment,
-        aggregator: Aggregator,
-        teacher: Teacher,
-        num_public: int,
-        run: str,
-        digests: tuple[str, str],
-        state: FederationState | None = None,
-    ) -> None:
-        self.experiment = experiment
-        self.settings = experiment.strategy
-        self.aggregator = aggregator
-        self.teacher = teacher
-        self.num_public = num_public
-        self.letters = Correspondence(experiment, run=run, digests=digests)
-        self.state = state or FederationState()
-        self.account: RoundAccount | None = None
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        task = self.experiment.task
+        self.up = Encoding(self.settings.codec, task.num_horizons, task.num_beams)
+        self.down = Encoding(self.settings.codec_down, task.num_horizons, task.num_beams)
+        if self.state.cache is None:
+            self.state.cache = TargetCache(self.down.nothing)
+        if self.settings.publish == "corrected" and self.teacher.public_beams() is None:
+            raise ValueError("strategy.publish: corrected needs the best beams of the public set, and has none")
 
     # Hooks: what a new choreography replaces.
 
     def choose_samples(self, round_number: int) -> NDArray[np.int64]:
         """Public samples to ask for in a round."""
         rng = rng_for(self.experiment.seed, "public", round_number)
-        return choose_samples(self.num_public, self.settings.public_samples, rng)
-
-    def accept(self, member: Member, reply: Reply, asked: NDArray[np.int64]) -> Contribution:
-        """A client's contribution, if its answer is one.
-
-        Raises:
-            WireError: it answered nothing, or samples that nobody asked for.
-        """
-        if reply.error:
-            raise WireError(reply.error)
-        if reply.labels is None:
-            raise WireError("answered no soft labels")
-        if not np.all(np.isin(reply.labels.sample_ids, asked)):
-            raise WireError("answered samples that it was not asked for")
-        return Contribution(member.id, member.modality, reply.labels, member.num_examples)
+        drawn = choose_samples(self.num_public, self.settings.public_samples, rng)
+        if self.settings.ask_cached:
+            return drawn
+        fresh = self._cache().newest.fresh(round_number, self.settings.target_lifetime)
+        return drawn[~np.isin(drawn, fresh.sample_ids)]
 
     def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
         """The ensemble of the clients' answers and, if it votes, of the teacher's."""
@@ -124,6 +61,11 @@ class DistillationStrategy(Strategy):
             vote = self.teacher.answer(asked, self.settings.temperature)
             contributions = [*contributions, Contribution(TEACHER, TEACHER, vote, self.teacher.num_examples)]
         return self.aggregator.aggregate(contributions)
+
+    def calibrate(self, ensemble: SoftLabels) -> SoftLabels:
+        """The ensemble as certain as it shall be."""
+        probs = sharpen(ensemble.probs, self.settings.sharpen, self.settings.sharpness)
+        return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)
 
     def teach(self, ensemble: SoftLabels | None) -> None:
         """Let the teacher learn from everything that was aggregated so far."""
@@ -134,15 +76,21 @@ class DistillationStrategy(Strategy):
         self.teacher.learn(known)
 
     def targets(self, ensemble: SoftLabels) -> SoftLabels:
-        """What is published."""
+        """What is published to all: the ensemble, fused with the teacher."""
         if self.settings.publish == "ensemble":
             return ensemble
         taught = self.teacher.answer(ensemble.sample_ids, self.settings.temperature)
         if self.settings.publish == "teacher":
             return taught
+        if self.settings.publish == "corrected":
+            return self._corrected(ensemble, taught)
         mix = self.settings.mix
         probs = normalise_rows((1.0 - mix) * ensemble.probs + mix * taught.probs)
         return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)
+
+    def targets_for(self, contributions: Sequence[Contribution], ensemble: SoftLabels) -> dict[str, SoftLabels]:
+        """What is published to one client alone, by client; those that are not in it get what all get."""
+        return {}
 
     def first_targets(self) -> SoftLabels | None:
         """What clients digest in round 1, before anyone has answered; None for nothing."""
@@ -152,138 +100,111 @@ class DistillationStrategy(Strategy):
 
     # The protocol.
 
-    def run_round(self, grid: Grid, round_number: int, timeout: float) -> RoundAccount:
-        """One round; afterwards ``state`` holds everything that the next one needs."""
-        clock = _Clock()
+    def prepare(self, round_number: int) -> None:
+        """Choose the samples; before the first round, publish what the teacher knows."""
         if round_number == 1 and (first := self.first_targets()) is not None:
-            self.state.cache = self.state.cache.publish(first, 0)
-        asked = self.choose_samples(round_number)
-        members = self.letters.members
-        requests = {}
-        for client in members:
-            known = self.state.known_rounds.get(client, NO_TARGETS)
-            requests[client] = Request(self.state.cache.newer_than(known), asked, known)
-        answers = self.letters.ask(grid, ROUND, requests, round_number=round_number, timeout=timeout)
-        clock.lap("clients")
-        contributions, clients = [], {}
-        for client, answer in answers.items():
-            downlink = self.letters.sent_bytes[client]
-            try:
-                if isinstance(answer, WireError):
-                    raise answer
-                self._note_known_round(client, answer, round_number)
-                contribution, entry = self.accept(members[client], answer, asked), _client_round(answer, downlink)
-                contributions.append(contribution)
-                clients[client] = entry
-            except WireError as error:
-                log.warning("round %d: client %s does not count: %s", round_number, client, error)
-                clients[client] = ClientRound(downlink_bytes=downlink, problem=str(error))
-        ensemble = self.aggregate(contributions, asked) if contributions else None
-        clock.lap("aggregate")
-        self.teach(ensemble)
-        clock.lap("teach")
-        if ensemble is not None:
-            self.state.cache = self.state.cache.publish(self.targets(ensemble), round_number)
-        clock.lap("publish")
-        self.state.round = round_number
-        return RoundAccount(round_number, clients, len(asked), 0 if ensemble is None else len(ensemble), clock.laps)
+            self.state.cache = self._cache().publish(self.down.encode(first, 0))
+        self._asked = self.choose_samples(round_number)
 
-    def _note_known_round(self, client: str, reply: Reply, round_number: int) -> None:
-        """After an answer the client holds everything published before this round, unless it says that it has less."""
+    def request(self, client: str, round_number: int) -> Request:
+        """The targets that a client lacks and the samples to answer."""
+        known = self.state.known_rounds.get(client, NO_TARGETS)
+        cache = self._cache(client)
+        lacking = cache.newest.newer_than(known).fresh(round_number, self.settings.target_lifetime)
+        held = self._held(cache, known, round_number) if self.down.is_delta else None
+        answers = self.state.answers.get(client)
+        return Request(
+            targets=self.down.pack(lacking, reference=held) if len(lacking) else None,
+            ask=self._asked,
+            known_round=known,
+            answered_round=0 if answers is None else int(answers.rounds.max()),
+        )
+
+    def accept(self, member: Member, answer: Answer, reply: Reply) -> Contribution:
+        """A client's contribution, if its answer is one."""
+        self._note_known_round(answer, reply)
+        if reply.error:
+            raise WireError(reply.error)
+        if reply.labels is None:
+            raise WireError("answered no soft labels")
+        held = self.state.answers.get(member.id) if self.up.is_delta else None
+        try:
+            holding = self.up.unpack(reply.labels, reference=held)
+            labels = self.up.decode(holding, self.settings.temperature)
+        except ValueError as error:
+            raise WireError(str(error)) from None
+        if not np.all(np.isin(labels.sample_ids, answer.request.ask)):
+            raise WireError("answered samples that it was not asked for")
+        if np.any(holding.rounds != answer.round):
+            raise WireError(f"its answer is of round {holding.rounds[0]}, expected {answer.round}")
+        if self.up.is_delta and len(holding):
+            # What was sent whole replaces what we held: a client that lost its memory starts over.
+            keeps = held is not None and reply.labels.is_delta
+            self.state.answers[member.id] = held.update(holding) if keeps and held is not None else holding
+        # A late answer counts where the same samples are asked for now: alone, it would replace a whole ensemble.
+        counts = labels.take(labels.sample_ids[np.isin(labels.sample_ids, self._asked)])
+        return Contribution(
+            member.id,
+            member.modality,
+            counts,
+            member.num_examples,
+            age=self.now - answer.round,
+            seen=None if member.seen is None else np.array(member.seen),
+        )
+
+    def num_answers(self, contribution: Contribution) -> int:
+        """Samples that a client answered."""
+        return len(contribution.labels)
+
+    def conclude(self, contributions: Sequence[Contribution], round_number: int) -> int:
+        """Aggregate, teach, publish."""
+        answered = [one for one in contributions if len(one.labels)]
+        ensemble = None
+        if answered:
+            ensemble = self.calibrate(self.aggregate(answered, self._asked))
+        self.teach(ensemble)
+        if ensemble is None:
+            return 0
+        targets = self.targets(ensemble)
+        own_targets = self.targets_for(answered, ensemble)
+        for client in {*own_targets, *self.state.own_caches}:
+            mine = self.down.encode(own_targets.get(client, targets), round_number)
+            self.state.own_caches[client] = self._cache(client).publish(mine)
+        self.state.cache = self._cache().publish(self.down.encode(targets, round_number))
+        return len(ensemble)
+
+    def published(self) -> ArrayRecord:
+        """The newest targets, as they would travel."""
+        return parcel_record(self.down.pack(self._cache().newest))
+
+    def _cache(self, client: str = "") -> TargetCache:
+        """The targets published to a client: its own, or those for all."""
+        return self.state.own_caches.get(client) or self.state.cache or TargetCache(self.down.nothing)
+
+    def _held(self, cache: TargetCache, known_round: int, now: int) -> Holding | None:
+        """What a client holds that has the targets up to a round; None where we cannot say."""
+        held = cache.held_at(known_round)
+        return None if held is None else held.fresh(now, self.settings.target_lifetime)
+
+    def _note_known_round(self, answer: Answer, reply: Reply) -> None:
+        """After an answer the client holds everything published before that round, unless it says that it has less."""
         if reply.error and "known_round" not in reply.facts:
             return  # It may have failed before it could remember anything.
-        known = reply.facts.get("known_round", round_number - 1)
-        if not isinstance(known, int) or not NO_TARGETS <= known < round_number:
-            raise WireError(f"known_round must be a round from {NO_TARGETS} to {round_number - 1}, got {known!r}")
-        self.state.known_rounds[client] = known
+        known = reply.facts.get("known_round", answer.round - 1)
+        if not isinstance(known, int) or not NO_TARGETS <= known < answer.round:
+            raise WireError(f"known_round must be a round from {NO_TARGETS} to {answer.round - 1}, got {known!r}")
+        self.state.known_rounds[answer.client] = known
+        held = self._held(self._cache(answer.client), known, answer.round)
+        digest = reply.facts.get("holding")
+        if digest is not None and held is not None and digest != held.digest():
+            log.warning("client %s holds other targets than were sent to it; it gets them again", answer.client)
+            self.state.known_rounds[answer.client] = NO_TARGETS
 
-    # Flower's interface.
-
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord | None = None,
-        num_rounds: int = 0,
-        timeout: float = 0.0,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
-        """Run the rounds that are left; after each, ``evaluate_fn`` gets its number and the published targets.
-
-        Args:
-            grid: Flower's.
-            initial_arrays: not used: before the first round there are no targets.
-            num_rounds: 0 takes the experiment's.
-            timeout: seconds per round; 0 takes the experiment's.
-            train_config: not used.
-            evaluate_config: not used.
-            evaluate_fn: called after each round; ``account`` holds that round's account then.
-        """
-        result = Result()
-        if not self.letters.nodes:
-            self.letters.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
-        for round_number in range(self.state.round + 1, (num_rounds or self.settings.rounds) + 1):
-            self.account = self.run_round(grid, round_number, timeout or self.settings.round_timeout_s)
-            result.arrays = self._arrays()
-            metrics = evaluate_fn(round_number, result.arrays) if evaluate_fn else None
-            if metrics is not None:
-                result.evaluate_metrics_serverapp[round_number] = metrics
-        return result
-
-    def summary(self) -> None:
-        """Log what runs."""
-        log.info("%s with %s", type(self).__name__, self.aggregator)
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Not part of our round; see :meth:`run_round`."""
-        return []
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Not part of our round; see :meth:`run_round`."""
-        return None, None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Not part of our round: clients evaluate when they answer."""
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Not part of our round: clients evaluate when they answer."""
-        return None
-
-    def _arrays(self) -> ArrayRecord:
-        task = self.experiment.task
-        none = empty_labels(task.num_horizons, task.num_beams, self.settings.temperature)
-        return pack_labels(self.state.cache.labels or none, self.settings.codec)
-
-
-class _Clock:
-    """Wall-clock seconds of the phases of a round."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, phase: str) -> None:
-        now = time.monotonic()
-        self.laps[phase] = round(now - self._last, 4)
-        self._last = now
-
-
-def _client_round(reply: Reply, downlink_bytes: int) -> ClientRound:
-    seconds = reply.facts.get("seconds", 0.0)
-    if not isinstance(seconds, (int, float)) or not 0 <= seconds < np.inf:
-        raise WireError(f"seconds must be a number >= 0, got {seconds!r}")
-    return ClientRound(
-        downlink_bytes=downlink_bytes,
-        uplink_bytes=reply.num_bytes,
-        metrics=reply.metrics,
-        num_answers=0 if reply.labels is None else len(reply.labels),
-        seconds=float(seconds),
-    )
+    def _corrected(self, ensemble: SoftLabels, taught: SoftLabels) -> SoftLabels:
+        """The teacher's rows where they name the best beam, else those of the ensemble."""
+        beams = self.teacher.public_beams()
+        if beams is None:
+            return ensemble
+        is_right = taught.probs.argmax(axis=-1) == beams[ensemble.sample_ids]
+        probs = np.where(is_right[..., None], taught.probs, ensemble.probs)
+        return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -13,6 +14,7 @@ from configs.schema import Experiment
 from strategies.accounts import TEACHER, Member
 from strategies.wire import (
     HELLO,
+    ROUND,
     Header,
     Reply,
     Request,
@@ -28,11 +30,43 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came of a request.
+
+    Attributes:
+        client: that was asked.
+        round: in which it was asked.
+        request: what it was asked.
+        reply: what it answered, or why there is no answer.
+    """
+
+    client: str
+    round: int
+    request: Request
+    reply: Reply | WireError
+
+
+class _NoAnswer(WireError):
+    """Nothing has come back yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    node: int
+    header: Header
+    requests: Mapping[str, Request]
+
+
+_Found = dict[str, Reply | WireError] | WireError
+
+
 class Correspondence:
     """Asks clients by way of their nodes; one message per node, which may carry several clients.
 
     Args:
-        experiment: codec, temperature and shapes.
+        experiment: how long a late answer counts.
+        kind: of knowledge that is exchanged.
         run: names the run towards the clients.
         digests: of the experiment and of the source, which clients compare with their own.
 
@@ -42,13 +76,15 @@ class Correspondence:
         on_reply: called for each message that comes back.
     """
 
-    def __init__(self, experiment: Experiment, *, run: str, digests: tuple[str, str]) -> None:
+    def __init__(self, experiment: Experiment, *, kind: str, run: str, digests: tuple[str, str]) -> None:
         self.experiment = experiment
+        self.kind = kind
         self.run = run
         self.digests = digests
         self.nodes: dict[int, dict[str, Member]] = {}
         self.sent_bytes: dict[str, int] = {}
         self.on_reply: Callable[[], None] = lambda: None
+        self._owed: dict[str, _Sent] = {}
 
     @property
     def members(self) -> dict[str, Member]:
@@ -70,13 +106,15 @@ class Correspondence:
         while len(node_ids := sorted(grid.get_node_ids())) < num_nodes and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
         problems = []
-        for node_id, reply in self._ask_nodes(grid, HELLO, {node: {} for node in node_ids}, 0, end).items():
+        sent = self._send(grid, HELLO, {node: {} for node in node_ids}, 0)
+        for one, reply in self._wait(grid, sent, end).items():
+            node_id = one.node
             if isinstance(reply, WireError):
                 problems.append(f"node {node_id}: {reply}")
                 continue
             for client, answer in reply.items():
                 try:
-                    member = _member(client, answer)
+                    member = _member(client, answer, self.experiment.task.num_beams)
                     if client in self.members:
                         raise WireError("a client of this name is on another node already; give each its own client-id")
                     self.nodes.setdefault(node_id, {})[client] = member
@@ -89,33 +127,45 @@ class Correspondence:
             raise ValueError(f"no client can take part; the first of {len(problems)} problems: {first}")
         return self.members
 
+    @property
+    def busy(self) -> frozenset[str]:
+        """Clients that still owe an answer which would count: they are not asked for more meanwhile."""
+        return frozenset(client for sent in self._owed.values() for client in sent.requests)
+
     def ask(
         self, grid: Grid, kind: str, requests: Mapping[str, Request], *, round_number: int, timeout: float
-    ) -> dict[str, Reply | WireError]:
-        """Send each client its request, a message per node, and wait.
+    ) -> list[Answer]:
+        """Send each client its request, a message per node, and wait; answers that come late count, too.
 
         Returns:
-            By client: its answer, or why there is none.
+            What each client answered or why it did not, by client and round asked.
         """
+        late_rounds = self.experiment.strategy.late_rounds if kind == ROUND else 0
+        self._owed = {key: one for key, one in self._owed.items() if round_number - one.header.round <= late_rounds}
         by_node = {
             node: {client: requests[client] for client in sorted(clients) if client in requests}
             for node, clients in sorted(self.nodes.items())
         }
-        by_node = {node: clients for node, clients in by_node.items() if clients}
-        answers: dict[str, Reply | WireError] = {}
-        replies = self._ask_nodes(grid, kind, by_node, round_number, time.monotonic() + timeout)
-        for node, reply in replies.items():
-            for client in by_node[node]:
+        new = self._send(grid, kind, {node: clients for node, clients in by_node.items() if clients}, round_number)
+        owed, self._owed = self._owed, {}
+        replies = self._wait(grid, {**owed, **new}, time.monotonic() + timeout)
+        if late_rounds:
+            everything = {**owed, **new}
+            self._owed = {key: one for key, one in everything.items() if isinstance(replies[one], _NoAnswer)}
+        answers = []
+        for sent, reply in replies.items():
+            if isinstance(reply, _NoAnswer) and sent.header.round != round_number:
+                continue  # Still owed; that it was not in time has been said in its own round.
+            for client, request in sent.requests.items():
                 absent = WireError("its node answered without it")
-                answers[client] = reply if isinstance(reply, WireError) else reply.get(client, absent)
-        return dict(sorted(answers.items()))
+                found = reply if isinstance(reply, WireError) else reply.get(client, absent)
+                answers.append(Answer(client, sent.header.round, request, found))
+        return sorted(answers, key=lambda answer: (answer.client, answer.round))
 
-    def _ask_nodes(
-        self, grid: Grid, kind: str, requests: Mapping[int, Mapping[str, Request]], round_number: int, end: float
-    ) -> dict[int, dict[str, Reply | WireError] | WireError]:
-        settings = self.experiment.strategy
-        header = Header(self.run, *self.digests, round_number, settings.codec, float(settings.temperature))
-        task = self.experiment.task
+    def _send(
+        self, grid: Grid, kind: str, requests: Mapping[int, Mapping[str, Request]], round_number: int
+    ) -> dict[str, _Sent]:
+        header = Header(self.run, *self.digests, round_number, self.kind)
         contents = {node: pack_requests(header, clients) for node, clients in requests.items()}
         self.sent_bytes = {
             client: size for content in contents.values() for client, size in bytes_by_client(content).items()
@@ -124,55 +174,40 @@ class Correspondence:
             Message(content, dst_node_id=node, message_type=kind, group_id=str(round_number))
             for node, content in contents.items()
         ]
-        answers: dict[int, dict[str, Reply | WireError] | WireError] = {}
-        for node, reply in exchange(grid, messages, end=end, on_reply=self.on_reply).items():
-            if reply is None:
-                answers[node] = WireError("no answer in time")
-            elif reply.has_error():
-                answers[node] = WireError(f"Flower error {reply.error.code}: {reply.error.reason}")
-            else:
-                try:
-                    answers[node] = unpack_replies(
-                        reply.content, header, num_horizons=task.num_horizons, num_beams=task.num_beams
-                    )
-                except WireError as error:
-                    answers[node] = error
-        return answers
+        pushed = zip(grid.push_messages(messages), requests.items(), strict=True)
+        # A message that could not be pushed has no id; its node is silent like any other.
+        return {
+            message_id or f"lost-{node}": _Sent(node, header, dict(clients)) for message_id, (node, clients) in pushed
+        }
+
+    def _wait(self, grid: Grid, sent: Mapping[str, _Sent], end: float) -> dict[_Sent, _Found]:
+        """What came back for each message until ``end``; an error made by Flower itself comes from node 1."""
+        found: dict[_Sent, _Found] = {one: _NoAnswer("no answer in time") for one in sent.values()}
+        waiting = {key for key in sent if not key.startswith("lost-")}
+        while waiting:
+            for reply in grid.pull_messages(list(waiting)):
+                key = reply.metadata.reply_to_message_id
+                if key in waiting:
+                    waiting.remove(key)
+                    found[sent[key]] = _open(reply, sent[key].header)
+                    self.on_reply()
+            if time.monotonic() >= end:
+                break
+            if waiting:
+                time.sleep(POLL_SECONDS)
+        return found
 
 
-def exchange(
-    grid: Grid, messages: Sequence[Message], *, end: float, on_reply: Callable[[], None] = lambda: None
-) -> dict[int, Message | None]:
-    """Push messages and pull the replies until all are there or the time is over.
-
-    Replies are matched by the message that they answer: an error made by Flower itself comes from node 1.
-
-    Args:
-        grid: Flower's.
-        messages: one per node.
-        end: `time.monotonic` at which to stop waiting.
-        on_reply: called for each reply that arrives.
-
-    Returns:
-        By node, in the order of ``messages``: the reply, or None.
-    """
-    replies: dict[int, Message | None] = {message.metadata.dst_node_id: None for message in messages}
-    pushed = zip(grid.push_messages(messages), replies, strict=True)
-    waiting = {message_id: node for message_id, node in pushed if message_id}
-    while waiting:
-        for reply in grid.pull_messages(list(waiting)):
-            node = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if node is not None:
-                replies[node] = reply
-                on_reply()
-        if time.monotonic() >= end:
-            break
-        if waiting:
-            time.sleep(POLL_SECONDS)
-    return replies
+def _open(reply: Message, header: Header) -> _Found:
+    if reply.has_error():
+        return WireError(f"Flower error {reply.error.code}: {reply.error.reason}")
+    try:
+        return unpack_replies(reply.content, header)
+    except WireError as error:
+        return error
 
 
-def _member(client: str, hello: Reply | WireError) -> Member:
+def _member(client: str, hello: Reply | WireError, num_beams: int) -> Member:
     if isinstance(hello, WireError):
         raise hello
     if hello.error:
@@ -185,4 +220,8 @@ def _member(client: str, hello: Reply | WireError) -> Member:
         if not isinstance(value, int) or value < 0:
             raise WireError(f"introduced itself with {name}={value!r}, expected a count")
         numbers[name] = value
-    return Member(id=client, modality=str(hello.facts.get("modality", "")), **numbers)
+    seen = hello.facts.get("seen")
+    if seen is not None and not (isinstance(seen, list) and len(seen) == num_beams and set(seen) <= {0, 1}):
+        raise WireError(f"introduced itself with seen={seen!r}, expected a 0 or 1 for each of {num_beams} beams")
+    modality = str(hello.facts.get("modality", ""))
+    return Member(id=client, modality=modality, seen=None if seen is None else tuple(seen), **numbers)

@@ -15,14 +15,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from configs.recipes import RECIPES
+
 AGGREGATORS: dict[str, str] = {
     "mean": "strategies.aggregation:Mean",
     "example_weighted": "strategies.aggregation:ExampleWeighted",
     "entropy_mean": "strategies.aggregation:EntropyMean",
     "entropy_product": "strategies.aggregation:EntropyProduct",
 }
+# The class of every recipe of `configs.recipes` that needs one of its own; the others are parts of the protocol.
 STRATEGIES: dict[str, str] = {
-    "distillation": "strategies.distillation:DistillationStrategy",
+    **dict.fromkeys(RECIPES, "strategies.distillation:DistillationStrategy"),
+    "personal": "strategies.personal:PersonalStrategy",
+    "fd": "strategies.datafree:BeamLabelStrategy",
+    "fedproto": "strategies.datafree:PrototypeStrategy",
+    "fedavg": "strategies.yardsticks:FedAvgStrategy",
+    "local": "strategies.yardsticks:LocalStrategy",
+    "centralised": "strategies.yardsticks:CentralisedStrategy",
 }
 
 
@@ -75,12 +84,27 @@ def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str) -> No
     Raises:
         ValueError: an option is unknown.
     """
-    parameters = inspect.signature(cls).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    known, takes_any = _parameters(cls)
     for option in options:
-        if option not in parameters and not takes_any:
-            known = ", ".join(parameters) or "none"
-            raise ValueError(f"{key}.{option}: unknown option of {cls.__name__}; known are: {known}")
+        if option not in known and not takes_any:
+            raise ValueError(
+                f"{key}.{option}: unknown option of {cls.__name__}; known are: {', '.join(known) or 'none'}"
+            )
+
+
+def _parameters(cls: type[Any]) -> tuple[list[str], bool]:
+    """Names of what a class takes, and whether it takes anything; ``**arguments`` stands for those of its base."""
+    known: list[str] = []
+    is_open = False
+    for base in cls.__mro__[:-1]:
+        if "__init__" not in vars(base):
+            continue
+        _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        known += [one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+        is_open = any(one.kind is one.VAR_KEYWORD for one in parameters)
+        if not is_open:
+            break
+    return known, is_open
 
 
 def _load_module(name: str, *, key: str, folder: Path | None) -> ModuleType:
@@ -118,10 +142,14 @@ def describe() -> list[dict[str, str]]:
     """Every plug-in that a YAML may name: its kind, short name, one-line description and source."""
     from strategies.codecs import CODECS
 
-    rows = []
-    for kind, table in (("strategy", STRATEGIES), ("aggregator", AGGREGATORS)):
-        for name in table:
-            rows.append({"kind": kind, "name": name, **_describe(find_class(name, table, key=kind))})
+    rows = [
+        {"kind": "strategy", "name": name, "description": recipe.description, "source": recipe.source}
+        for name, recipe in RECIPES.items()
+    ]
+    rows += [
+        {"kind": "aggregator", "name": name, **_describe(find_class(name, AGGREGATORS, key="aggregator"))}
+        for name in AGGREGATORS
+    ]
     rows += [{"kind": "codec", "name": name, **_describe(type(codec))} for name, codec in CODECS.items()]
     return rows
 

@@ -2,14 +2,17 @@
 
 One message may carry several clients of a node (a cohort). A message is a Flower RecordDict:
 
-    "header"            ConfigRecord: run, experiment and source digest, round, kind-specific scalars, "clients"
-    "<client>/targets"  ArrayRecord {"ids", "values"}: encoded soft labels that the client lacks   (down)
+    "header"            ConfigRecord: run, experiment and source digest, round, kind of knowledge, "clients"
+    "<client>/targets"  ArrayRecord {"ids", "values", "rounds"}: encoded soft labels that the client lacks   (down)
     "<client>/ask"      ArrayRecord {"ids"}: public samples to answer                                (down)
-    "<client>/labels"   ArrayRecord {"ids", "values"}: the client's encoded answer                   (up)
+    "<client>/labels"   ArrayRecord {"ids", "values", "rounds"}: the client's encoded answer         (up)
+    "<client>/arrays"   ArrayRecord: what a strategy exchanges that is no soft label                 (both)
     "<client>/metrics"  MetricRecord: name -> number or one number per horizon                       (up)
-    "<client>/facts"    ConfigRecord: modality, counts; "error" where the client failed               (up)
+    "<client>/facts"    ConfigRecord: counts, rounds; "error" where the client failed                (both)
 
-Neither weights nor frames have a place here. N samples, H horizons, B beams.
+"values" is named "delta" where it is a difference against what the receiver holds. Strategies of soft labels put
+neither weights nor frames here; "arrays" is for the yardsticks, for prototypes and for masked sums.
+N samples, H horizons, B beams.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.codecs import CODECS
-from strategies.labels import SoftLabels
+from strategies.packing import pack_ids, unpack_ids
+from strategies.parcels import Parcel
 
 HELLO = "query.hello"
 BASELINES = "train.baselines"
@@ -45,16 +48,14 @@ class Header:
         experiment: digest of the experiment.
         source: digest of the source that both sides must share.
         round: 0 before the first.
-        codec: of all soft labels in the message and in its reply.
-        temperature: of all soft labels.
+        kind: of knowledge that is exchanged, such as ``public`` (see `clients.exchanges`).
     """
 
     run: str
     experiment: str
     source: str
     round: int
-    codec: str
-    temperature: float
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,15 @@ class Request:
         targets: soft labels that the client lacks; None for none.
         ask: (N,) public samples to answer, strictly increasing; empty for none.
         known_round: the client is expected to hold the targets up to this round; a client that does not says so.
+        answered_round: of the newest answer of this client that the server holds; 0 for none.
+        arrays: what is no soft label, such as prototypes.
     """
 
-    targets: SoftLabels | None
-    ask: NDArray[np.int64]
+    targets: Parcel | None = None
+    ask: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     known_round: int = NO_TARGETS
+    answered_round: int = 0
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,24 +87,30 @@ class Reply:
         facts: plain values, such as ``modality`` and ``num_examples``.
         error: why the client could not; empty if it could.
         num_bytes: of the encoded arrays of its answer.
+        arrays: what is no soft label, such as prototypes.
     """
 
-    labels: SoftLabels | None = None
+    labels: Parcel | None = None
     metrics: Mapping[str, float | list[float]] = field(default_factory=dict)
-    facts: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    facts: Mapping[str, str | int | float | bool | list[int]] = field(default_factory=dict)
     error: str = ""
     num_bytes: int = 0
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
 
 def pack_requests(header: Header, requests: Mapping[str, Request]) -> RecordDict:
     """One message for the clients of a node."""
     content = RecordDict({"header": ConfigRecord({**asdict(header), "clients": list(requests)})})
     for client, request in requests.items():
-        content[f"{client}/facts"] = ConfigRecord({"known_round": request.known_round})
+        content[f"{client}/facts"] = ConfigRecord(
+            {"known_round": request.known_round, "answered_round": request.answered_round}
+        )
         if request.targets is not None:
-            content[f"{client}/targets"] = pack_labels(request.targets, header.codec)
+            content[f"{client}/targets"] = parcel_record(request.targets)
         if len(request.ask):
-            content[f"{client}/ask"] = ArrayRecord({"ids": Array(request.ask.astype(np.uint32))})
+            content[f"{client}/ask"] = ArrayRecord({"ids": Array(pack_ids(request.ask))})
+        if request.arrays:
+            content[f"{client}/arrays"] = _array_record(request.arrays)
     return content
 
 
@@ -118,32 +129,32 @@ def unpack_header(content: RecordDict) -> Header:
             experiment=str(header["experiment"]),
             source=str(header["source"]),
             round=int(header["round"]),  # type: ignore[arg-type]
-            codec=str(header["codec"]),
-            temperature=float(header["temperature"]),  # type: ignore[arg-type]
+            kind=str(header["kind"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"the header is incomplete ({error!r}); server and client differ in version") from None
 
 
-def unpack_requests(content: RecordDict, *, num_horizons: int, num_beams: int) -> dict[str, Request]:
+def unpack_requests(content: RecordDict) -> dict[str, Request]:
     """The requests in a message, by client.
 
     Raises:
         WireError: the message is malformed.
     """
-    header = unpack_header(content)
+    unpack_header(content)
     requests = {}
     for client in _clients(content):
-        targets = content.array_records.get(f"{client}/targets")
         ask = content.array_records.get(f"{client}/ask")
         facts = content.config_records.get(f"{client}/facts", ConfigRecord())
-        known_round = facts.get("known_round", NO_TARGETS)
-        if not isinstance(known_round, int):
-            raise WireError(f"known_round must be a round, got {known_round!r}")
+        rounds = {name: facts.get(name, default) for name, default in (("known_round", -1), ("answered_round", 0))}
+        for name, value in rounds.items():
+            if not isinstance(value, int):
+                raise WireError(f"{name} must be a round, got {value!r}")
         requests[client] = Request(
-            targets=None if targets is None else unpack_labels(targets, header, num_horizons, num_beams),
+            targets=_parcel(content.array_records.get(f"{client}/targets")),
             ask=np.empty(0, np.int64) if ask is None else _ids(ask),
-            known_round=known_round,
+            arrays=_arrays(content.array_records.get(f"{client}/arrays")),
+            **rounds,  # type: ignore[arg-type]
         )
     return requests
 
@@ -155,20 +166,18 @@ def pack_replies(header: Header, replies: Mapping[str, Reply]) -> RecordDict:
         content[f"{client}/facts"] = ConfigRecord({**reply.facts, "error": reply.error})
         content[f"{client}/metrics"] = MetricRecord(dict(reply.metrics))
         if reply.labels is not None:
-            content[f"{client}/labels"] = pack_labels(reply.labels, header.codec)
+            content[f"{client}/labels"] = parcel_record(reply.labels)
+        if reply.arrays:
+            content[f"{client}/arrays"] = _array_record(reply.arrays)
     return content
 
 
-def unpack_replies(
-    content: RecordDict, header: Header, *, num_horizons: int, num_beams: int
-) -> dict[str, Reply | WireError]:
+def unpack_replies(content: RecordDict, header: Header) -> dict[str, Reply | WireError]:
     """The answers in a message, by client; a malformed one is an error that spares the others.
 
     Args:
         content: of the reply.
         header: of the request; an answer to another round or run is refused.
-        num_horizons: H.
-        num_beams: B.
 
     Raises:
         WireError: the message as a whole is malformed or answers something else.
@@ -181,51 +190,51 @@ def unpack_replies(
     replies: dict[str, Reply | WireError] = {}
     for client in _clients(content):
         try:
-            replies[client] = _unpack_reply(content, client, header, num_horizons, num_beams)
+            replies[client] = _unpack_reply(content, client)
         except WireError as error:
             replies[client] = error
     return replies
 
 
-def _unpack_reply(content: RecordDict, client: str, header: Header, num_horizons: int, num_beams: int) -> Reply:
+def _unpack_reply(content: RecordDict, client: str) -> Reply:
     facts = dict(content.config_records.get(f"{client}/facts", ConfigRecord()))
     metrics = dict(content.metric_records.get(f"{client}/metrics", MetricRecord()))
-    record = content.array_records.get(f"{client}/labels")
-    labels = None if record is None else unpack_labels(record, header, num_horizons, num_beams)
     for name, value in metrics.items():
         if not np.all(np.isfinite(value)):
             raise WireError(f"metric {name} is not finite")
+    records = [content.array_records.get(f"{client}/{name}") for name in ("labels", "arrays")]
     return Reply(
-        labels=labels,
+        labels=_parcel(records[0]),
         metrics=metrics,  # type: ignore[arg-type]
         error=str(facts.pop("error", "")),
         facts=facts,  # type: ignore[arg-type]
-        num_bytes=0 if record is None else count_bytes(record),
+        num_bytes=sum(count_bytes(record) for record in records if record is not None),
+        arrays=_arrays(records[1]),
     )
 
 
-def pack_labels(labels: SoftLabels, codec: str) -> ArrayRecord:
-    """Encoded soft labels and their sample ids (4 bytes each)."""
-    return ArrayRecord(
-        {"ids": Array(labels.sample_ids.astype(np.uint32)), "values": Array(CODECS[codec].encode(labels.probs))}
-    )
+def parcel_record(parcel: Parcel) -> ArrayRecord:
+    """The arrays of a parcel; the name of its values says whether they are a difference."""
+    values = "delta" if parcel.is_delta else "values"
+    return ArrayRecord({"ids": Array(parcel.ids), values: Array(parcel.values), "rounds": Array(parcel.rounds)})
 
 
-def unpack_labels(record: ArrayRecord, header: Header, num_horizons: int, num_beams: int) -> SoftLabels:
-    """Decode soft labels.
+def _parcel(record: ArrayRecord | None) -> Parcel | None:
+    if record is None:
+        return None
+    values = "delta" if "delta" in record else "values"
+    if set(record) != {"ids", values, "rounds"}:
+        raise WireError(f"expected ids, {values} and rounds, got {sorted(record)}")
+    ids, payload, rounds = (_read_array(record, name) for name in ("ids", values, "rounds"))
+    return Parcel(ids, payload, rounds, is_delta=values == "delta")
 
-    Raises:
-        WireError: they are not soft labels in the header's codec.
-    """
-    if set(record) != {"ids", "values"}:
-        raise WireError(f"expected ids and values, got {sorted(record)}")
-    if header.codec not in CODECS:
-        raise WireError(f"unknown codec {header.codec!r}")
-    ids, values = _ids(record), _read_array(record, "values")
-    try:
-        return SoftLabels(ids, CODECS[header.codec].decode(values, num_horizons, num_beams), header.temperature)
-    except ValueError as error:
-        raise WireError(str(error)) from None
+
+def _array_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def _arrays(record: ArrayRecord | None) -> dict[str, NDArray[np.generic]]:
+    return {} if record is None else {name: _read_array(record, name) for name in record}
 
 
 def count_bytes(record: ArrayRecord) -> int:
@@ -242,13 +251,10 @@ def bytes_by_client(content: RecordDict) -> dict[str, int]:
 
 
 def _ids(record: ArrayRecord) -> NDArray[np.int64]:
-    ids = _read_array(record, "ids")
-    if ids.dtype != np.uint32 or ids.ndim != 1:
-        raise WireError(f"ids must be uint32 (N,), got {ids.dtype} {ids.shape}")
-    sample_ids = ids.astype(np.int64)
-    if np.any(np.diff(sample_ids) <= 0):
-        raise WireError("sample ids must be strictly increasing")
-    return sample_ids
+    try:
+        return unpack_ids(_read_array(record, "ids"))
+    except ValueError as error:
+        raise WireError(str(error)) from None
 
 
 def _read_array(record: ArrayRecord, name: str) -> NDArray[np.generic]:

@@ -39,18 +39,24 @@ def run_apps(placement: Placement, client_app: ClientApp | None = None, shuffle_
     )
 
 
-def outcome(run: Path) -> tuple[NDArray[np.float32], list[dict[str, Any]]]:
-    """What must be equal to the bit: the targets, and every line of the record but its seconds."""
+def outcome(run: Path) -> tuple[list[tuple[str, NDArray[Any]]], list[dict[str, Any]]]:
+    """What must be equal to the bit: what was published, and every line of the record but its seconds."""
     checkpoint = load_checkpoint(run)
-    assert checkpoint is not None and checkpoint.federation.cache.labels is not None
+    assert checkpoint is not None
+    federation = checkpoint.federation
+    caches = {"": federation.cache, **federation.own_caches}
+    published = [(name, cache.newest.payload) for name, cache in sorted(caches.items()) if cache is not None]
+    published += sorted(federation.arrays.items())
     lines = read_rounds(run)
     for line in lines:
         del line["seconds"]
         for client in line["clients"].values():
             del client["seconds"]
-    return checkpoint.federation.cache.labels.probs, lines
+    return published, lines
 
 
 def assert_same_outcome(one: Path, other: Path) -> None:
-    np.testing.assert_array_equal(outcome(one)[0], outcome(other)[0])
+    for (name, expected), (other_name, found) in zip(outcome(one)[0], outcome(other)[0], strict=True):
+        assert name == other_name
+        np.testing.assert_array_equal(expected, found)
     assert outcome(one)[1] == outcome(other)[1]

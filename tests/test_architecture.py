@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
 KNOW_FLOWER = {
     "strategies.wire",
     "strategies.exchange",
+    "strategies.choreography",
     "strategies.distillation",
     "clients.app",
     "server.app",

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from server.checkpoint import FILE, Checkpoint, load_checkpoint, save_checkpoint
-from strategies.caching import TargetCache
-from strategies.distillation import FederationState
+from strategies.caching import Holding, TargetCache
+from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
 
 
@@ -21,9 +21,27 @@ def labels(*ids: int) -> SoftLabels:
     return SoftLabels(np.array(ids, np.int64), probs, 2.0)
 
 
+def holding(round_number: int, *ids: int) -> Holding:
+    payload = np.arange(2 * len(ids), dtype=np.uint8).reshape(len(ids), 2) + round_number
+    return Holding(np.array(ids, np.int64), payload.astype(np.uint8), np.full(len(ids), round_number))
+
+
+def assert_same(one: Holding, other: Holding) -> None:
+    assert one.digest() == other.digest()
+    assert one.payload.dtype == other.payload.dtype
+
+
 def checkpoint(round_number: int = 3) -> Checkpoint:
-    cache = TargetCache().publish(labels(0, 1, 2), 1).publish(labels(2, 5), 2)
-    federation = FederationState(round_number, cache, {"000-gps": 2, "001-gps": -1}, labels(0, 1, 2, 5))
+    cache = TargetCache(holding(0)).publish(holding(1, 0, 1, 2)).publish(holding(2, 2, 5))
+    federation = FederationState(
+        round=round_number,
+        cache=cache,
+        own_caches={"001-gps": cache.publish(holding(2, 7))},
+        known_rounds={"000-gps": 2, "001-gps": -1},
+        answers={"000-gps": holding(2, 3, 4)},
+        ensembles=labels(0, 1, 2, 5),
+        arrays={"beams": np.array([1, 5], np.uint16)},
+    )
     weights = {"model": {"w": torch.arange(4.0)}, "progress": {"round": 5, "best_score": 0.5}}
     return Checkpoint(weights, federation, {"controls": {"000-gps": {"local.common.top5": [0.5, 0.25]}}, "none": None})
 
@@ -41,27 +59,31 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read.findings == sent.findings
     assert read.federation.round == 3
     assert read.federation.known_rounds == {"000-gps": 2, "001-gps": -1}
+    assert read.federation.cache is not None and sent.federation.cache is not None
     for one, other in (
-        (read.federation.cache.labels, sent.federation.cache.labels),
-        (read.federation.ensembles, sent.federation.ensembles),
+        (read.federation.cache, sent.federation.cache),
+        (read.federation.own_caches["001-gps"], sent.federation.own_caches["001-gps"]),
     ):
-        assert one is not None and other is not None
-        np.testing.assert_array_equal(one.sample_ids, other.sample_ids)
-        np.testing.assert_array_equal(one.probs, other.probs)
-        assert one.temperature == other.temperature
-    assert read.federation.cache.published is not None
-    np.testing.assert_array_equal(read.federation.cache.published, [1, 1, 2, 2])
+        assert_same(one.base, other.base)
+        for mine, theirs in zip(one.recent, other.recent, strict=True):
+            assert_same(mine, theirs)
+    assert_same(read.federation.answers["000-gps"], sent.federation.answers["000-gps"])
+    one_ensemble, other_ensemble = read.federation.ensembles, sent.federation.ensembles
+    assert one_ensemble is not None and other_ensemble is not None
+    np.testing.assert_array_equal(one_ensemble.sample_ids, other_ensemble.sample_ids)
+    np.testing.assert_array_equal(one_ensemble.probs, other_ensemble.probs)
+    assert one_ensemble.temperature == other_ensemble.temperature
+    np.testing.assert_array_equal(read.federation.arrays["beams"], [1, 5])
+    assert read.federation.arrays["beams"].dtype == np.uint16
 
 
 def test_after_a_stop_a_client_lacks_what_it_lacked_before(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint())
     read = load_checkpoint(tmp_path)
     assert read is not None
-    newer = read.federation.cache.newer_than(1)
-    assert newer is not None
-    np.testing.assert_array_equal(newer.sample_ids, [2, 5])
-    published = read.federation.cache.publish(labels(1, 9), 3).newer_than(2)
-    assert published is not None
+    assert read.federation.cache is not None
+    np.testing.assert_array_equal(read.federation.cache.newest.newer_than(1).sample_ids, [2, 5])
+    published = read.federation.cache.publish(holding(3, 1, 9)).newest.newer_than(2)
     np.testing.assert_array_equal(published.sample_ids, [1, 9])
 
 

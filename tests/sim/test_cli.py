@@ -316,7 +316,7 @@ def refused(*words: str | Path) -> str:
         (lambda values: values["data"].pop("passes"), "data.passes: required, but missing"),
         (lambda values: values.update(name="Has Spaces"), "tiny.yaml: name: "),
         (lambda values: values["engine"].update(name="warp"), "engine.name: must be 'ray' or 'inline', got 'warp'"),
-        (lambda values: values["strategy"].update(name="nope"), "strategy.name: unknown name 'nope'; known are d"),
+        (lambda values: values["strategy"].update(name="nope"), "strategy.name: unknown name 'nope'; known are c"),
         (
             lambda values: values["strategy"].update(aggregator={"name": "nope"}),
             "strategy.aggregator.name: unknown name 'nope'; known are entropy_mean",
@@ -326,6 +326,12 @@ def refused(*words: str | Path) -> str:
             "strategy.aggregator.options.zeal: unknown option of Mean",
         ),
         (lambda values: values["strategy"].update(options={"zeal": 1}), "strategy.options.zeal: unknown option"),
+        (lambda values: values["strategy"].update(codec="float8"), "strategy.codec: unknown codec 'float8'"),
+        (lambda values: values["strategy"].update(downlink_codec="top0"), "strategy.downlink_codec: unknown codec"),
+        (
+            lambda values: values["strategy"].update(name="personal", options={"pull": -1}),
+            "strategy.options.pull: must be >= 0, got -1",
+        ),
         (
             lambda values: values["strategy"].update(aggregator={"name": "missing_rules:Mine"}),
             "strategy.aggregator.name: no module missing_rules",

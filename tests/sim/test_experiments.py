@@ -26,6 +26,7 @@ from server.recorder import read_rounds
 from sim.experiments import read_run, resume_experiment, run_experiment
 from sim.inline import run_inline
 from sim.launch import launch
+from strategies.packing import unpack_ids
 from tests.conftest import tiny_experiment, tiny_values
 from tests.federations import assert_same_outcome, place, quiet, run_apps
 
@@ -137,11 +138,11 @@ def test_bytes_in_the_record_are_those_of_the_messages_which_hold_neither_weight
         for direction, content in (("down", message.content), ("up", reply.content)):
             for name, record in content.array_records.items():
                 assert name.rpartition("/")[2] in {"targets", "ask", "labels"}
-                assert set(record) <= {"ids", "values"}
+                assert set(record) <= {"ids", "values", "rounds"}
                 if "values" in record:
                     probs = record["values"].numpy().astype(np.float64)
                     # Distributions over 64 beams at 4 horizons: no weights, no frames.
-                    assert probs.shape == (len(record["ids"].numpy()), 4, 64)
+                    assert probs.shape == (len(unpack_ids(record["ids"].numpy())), 4, 64)
                     np.testing.assert_allclose(probs.sum(axis=-1), 1.0, atol=2e-2)
                 if message.metadata.message_type == "train.round":
                     counted[direction] += sum(len(array.data) for array in record.values())
@@ -218,8 +219,8 @@ def test_an_aggregator_in_a_file_beside_the_yaml_is_used_by_name(tmp_path: Path)
     experiment = load_experiment(tmp_path / "mine.yaml")
     run = run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
     checkpoint = load_checkpoint(run)
-    assert checkpoint is not None and checkpoint.federation.cache.labels is not None
-    assert len(checkpoint.federation.cache.labels) == 24
+    assert checkpoint is not None and checkpoint.federation.cache is not None
+    assert len(checkpoint.federation.cache.newest) == 24
 
 
 def test_a_mistake_in_a_plugin_is_found_before_anything_is_written(tmp_path: Path) -> None:
@@ -278,7 +279,7 @@ def spoil_values(reply: Message, change: Callable[[np.ndarray], np.ndarray]) -> 
 def spoil_ids(reply: Message, change: Callable[[np.ndarray], np.ndarray]) -> Message:
     for name, record in reply.content.array_records.items():
         if name.endswith("/labels"):
-            record["ids"] = Array(change(record["ids"].numpy()))
+            record["ids"] = Array(change(unpack_ids(record["ids"].numpy())).astype(np.uint32))
     return reply
 
 

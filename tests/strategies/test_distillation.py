@@ -18,6 +18,7 @@ from strategies.accounts import RoundAccount
 from strategies.aggregation import Mean
 from strategies.distillation import DistillationStrategy
 from strategies.labels import SoftLabels
+from strategies.parcels import Encoding, Parcel
 from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 
 NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64
@@ -42,16 +43,34 @@ def certain(ids: NDArray[np.int64], beam: int) -> SoftLabels:
     return SoftLabels(ids, probs, 2.0)
 
 
+def encoding(codec: str = "float32") -> Encoding:
+    return Encoding(codec, HORIZONS, BEAMS)
+
+
+def parcel(ids: NDArray[np.int64], beam: int, number: int) -> Parcel:
+    return encoding().pack(encoding().encode(certain(ids, beam), number))
+
+
+def published(world: World, newer_than: int = -1) -> SoftLabels:
+    cache = world.strategy.state.cache
+    assert cache is not None
+    return encoding().decode(cache.newest.newer_than(newer_than), 2.0)
+
+
 class MadeUpTeacher:
     """Answers beam 9 with certainty and notes what it is given to learn from."""
 
     num_examples = 5
+    knows_beams = False
 
     def __init__(self) -> None:
         self.lessons: list[list[int]] = []
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
         return certain(sample_ids, 9)
+
+    def public_beams(self) -> NDArray[np.int64] | None:
+        return np.full((NUM_PUBLIC, HORIZONS), 9) if self.knows_beams else None
 
     def learn(self, ensemble: SoftLabels | None) -> None:
         self.lessons.append([] if ensemble is None else ensemble.sample_ids.tolist())
@@ -87,7 +106,7 @@ class World:
         @app.train("round")
         def take_part(message: Message, context: Context) -> Message:
             header = unpack_header(message.content)
-            requests = unpack_requests(message.content, num_horizons=HORIZONS, num_beams=BEAMS)
+            requests = unpack_requests(message.content)
             self.requests.append(requests)
             answers = {name: works[name](name, header.round, request) for name, request in requests.items()}
             return Message(pack_replies(header, answers), reply_to=message)
@@ -104,11 +123,11 @@ class World:
 
 
 def answers_beam(beam: int) -> Work:
-    return lambda name, number, request: Reply(certain(request.ask, beam), facts={"known_round": number - 1})
+    return lambda name, number, request: Reply(parcel(request.ask, beam, number), facts={"known_round": number - 1})
 
 
 def target_ids(request: Request) -> list[int]:
-    return [] if request.targets is None else request.targets.sample_ids.tolist()
+    return [] if request.targets is None else encoding().unpack(request.targets).sample_ids.tolist()
 
 
 EVERYTHING = list(range(NUM_PUBLIC))
@@ -117,8 +136,7 @@ EVERYTHING = list(range(NUM_PUBLIC))
 def test_a_round_publishes_the_ensemble_of_those_that_answered() -> None:
     world = World({"000-gps": answers_beam(0), "001-gps": answers_beam(1)}, experiment())
     account = world.round(1)
-    labels = world.strategy.state.cache.labels
-    assert labels is not None
+    labels = published(world)
     np.testing.assert_allclose(labels.probs[:, :, :2], 0.5)
     assert account.num_asked == account.num_targets == NUM_PUBLIC
     assert [entry.problem for entry in account.clients.values()] == ["", ""]
@@ -128,8 +146,7 @@ def test_a_round_publishes_the_ensemble_of_those_that_answered() -> None:
 def test_the_teacher_counts_as_one_more_when_it_votes() -> None:
     world = World({"000-gps": answers_beam(0), "001-gps": answers_beam(0)}, experiment(teacher_votes=True))
     world.round(1)
-    labels = world.strategy.state.cache.labels
-    assert labels is not None
+    labels = published(world)
     np.testing.assert_allclose(labels.probs[..., [0, 9]], np.broadcast_to([2 / 3, 1 / 3], (NUM_PUBLIC, HORIZONS, 2)))
 
 
@@ -137,8 +154,7 @@ def test_the_teacher_counts_as_one_more_when_it_votes() -> None:
 def test_what_is_published_is_the_ensemble_the_teacher_or_their_mix(publish: str, share_of_teacher: float) -> None:
     world = World({"000-gps": answers_beam(0)}, experiment(publish=publish, mix=0.25))
     world.round(1)
-    labels = world.strategy.state.cache.labels
-    assert labels is not None
+    labels = published(world)
     np.testing.assert_allclose(labels.probs[..., 9], share_of_teacher)
     np.testing.assert_allclose(labels.probs[..., 0], 1 - share_of_teacher)
 
@@ -192,19 +208,31 @@ def test_a_client_that_lost_its_memory_is_given_everything_again() -> None:
 
 
 def _outside(name: str, number: int, request: Request) -> Reply:
-    return Reply(certain(np.setdiff1d(np.arange(NUM_PUBLIC), request.ask)[:1], 0))
+    return Reply(parcel(np.setdiff1d(np.arange(NUM_PUBLIC), request.ask)[:1], 0, number))
 
 
 def _fact(key: str, value: Any) -> Work:
-    return lambda name, number, request: Reply(certain(request.ask, 0), facts={key: value})
+    return lambda name, number, request: Reply(parcel(request.ask, 0, number), facts={key: value})
 
 
 REFUSED: dict[str, tuple[Work, str]] = {
     "an error": (lambda name, number, request: Reply(error="ValueError: oh"), "ValueError: oh"),
     "no labels": (lambda name, number, request: Reply(), "answered no soft labels"),
     "samples not asked for": (_outside, "not asked for"),
+    "an answer of another round": (
+        lambda name, number, request: Reply(parcel(request.ask, 0, number + 1)),
+        "of round 2, expected 1",
+    ),
+    "another codec": (
+        lambda name, number, request: Reply(
+            Encoding("uint8", HORIZONS, BEAMS).pack(
+                Encoding("uint8", HORIZONS, BEAMS).encode(certain(request.ask, 0), number)
+            )
+        ),
+        "expected float32",
+    ),
     "a NaN metric": (
-        lambda name, number, request: Reply(certain(request.ask, 0), {"loss": float("nan")}),
+        lambda name, number, request: Reply(parcel(request.ask, 0, number), {"loss": float("nan")}),
         "not finite",
     ),
     "a known round of the future": (_fact("known_round", 9), "known_round"),
@@ -220,8 +248,7 @@ def test_a_bad_answer_is_refused_recorded_and_changes_nothing(case: str) -> None
     account = world.round(1)
     assert problem in account.clients["000-gps"].problem
     assert account.clients["001-gps"].problem == ""
-    labels = world.strategy.state.cache.newer_than(0)
-    assert labels is not None
+    labels = published(world, newer_than=0)
     np.testing.assert_array_equal(labels.probs[..., 1], 1.0)
 
 
@@ -314,9 +341,9 @@ def test_the_bytes_of_a_client_are_counted_in_both_directions() -> None:
     world = World({"000-gps": answers_beam(0)}, experiment(public_samples=3, teacher_starts=False))
     first = world.round(1).clients["000-gps"]
     second = world.round(2).clients["000-gps"]
-    answer = 3 * (4 + 4 * HORIZONS * BEAMS)
-    assert answer < first.uplink_bytes <= answer + 2 * 128
-    assert 3 * 4 < first.downlink_bytes <= 3 * 4 + 128  # the ids to answer; no targets yet
+    answer = 3 * 4 * HORIZONS * BEAMS + 2 + 2  # a bitmap of up to ten ids, one round
+    assert answer <= first.uplink_bytes <= answer + 3 * 128
+    assert 2 <= first.downlink_bytes <= 2 + 128  # the ids to answer; no targets yet
     assert second.downlink_bytes == first.downlink_bytes + first.uplink_bytes  # and the targets, as many as answers
     assert first.num_answers == 3
 

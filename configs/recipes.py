@@ -1,0 +1,110 @@
+"""Strategies by name: what each published method chooses among the parts of the protocol.
+
+A recipe is a table of values under which the user's own keys win, like the presets of a world; a class of its own is
+needed only where something else than soft labels of public samples is exchanged (`strategies.registry`). The
+alternative, a subclass for each method, would have written the same round down many times.
+
+Where a paper averages logits, we average probabilities (`strategies.labels`), and temperatures and codecs are the
+experiment's unless the method is about them. Differences beyond these stand in the recipe's description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A strategy in one line.
+
+    Attributes:
+        description: what happens.
+        source: paper.
+        values: of the keys of the ``strategy`` section.
+    """
+
+    description: str
+    source: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Nodes among themselves: the server's teacher learns from them and has no say.
+_PEERS = {"teacher_starts": False, "teacher_votes": False}
+
+RECIPES: dict[str, Recipe] = {
+    "distillation": Recipe(
+        "The teacher speaks first, votes with the nodes and learns from the ensemble, which is published.",
+        "Softbeam; every key of the section can be changed",
+    ),
+    "fedmd": Recipe(
+        "Plain mean of the nodes' soft labels; nodes digest it, then revisit their own labels.",
+        "FedMD, arXiv 1910.03581",
+        {**_PEERS, "aggregator": {"name": "mean"}},
+    ),
+    "dsfl": Recipe(
+        "Mean of the nodes' soft labels, sharpened by a softmax at temperature 0.1 (entropy reduction).",
+        "DS-FL, arXiv 2008.06180",
+        {**_PEERS, "aggregator": {"name": "mean"}, "sharpen": "softmax", "sharpness": 0.1},
+    ),
+    "scarlet": Recipe(
+        "DS-FL with a soft-label cache: samples whose target is fresh are not asked again; sharpened by a power.",
+        "SCARLET, arXiv 2504.19602",
+        {
+            **_PEERS,
+            "aggregator": {"name": "mean"},
+            "sharpen": "power",
+            "sharpness": 1.5,
+            "ask_cached": False,
+            "target_lifetime": 3,
+        },
+    ),
+    "cfd": Recipe(
+        "Best beams only go up, 4-bit soft labels of the distilled teacher come down, both as differences.",
+        "CFD, arXiv 2012.00632",
+        {
+            **_PEERS,
+            "aggregator": {"name": "mean"},
+            "codec": "argmax+delta",
+            "downlink_codec": "uint4+delta",
+            "publish": "teacher",
+        },
+    ),
+    "selective": Recipe(
+        "Nodes answer only the public samples that look like their own data.",
+        "Selective-FD, arXiv 2304.01731, with a k-means filter like that of EdgeFD",
+        {**_PEERS, "aggregator": {"name": "mean"}, "answer_filter": "density"},
+    ),
+    "fedgems": Recipe(
+        "The teacher keeps its own answer where it names the labelled beam, else the entropy-weighted ensemble counts.",
+        "FedGEMS, arXiv 2110.11027; needs a labelled public set on the server",
+        {"teacher_votes": False, "aggregator": {"name": "entropy_mean"}, "publish": "corrected"},
+    ),
+    "personal": Recipe(
+        "Every node gets a mixture of its own: weights that explain its answers by those of the others.",
+        "KT-pFL, arXiv 2111.02862; clusters as in COMET, arXiv 2109.08119",
+        {"teacher_votes": True},
+    ),
+    "fd": Recipe(
+        "Without a public set: each node sends its mean soft label for every beam that it has seen.",
+        "FD, arXiv 1811.11479",
+        {**_PEERS, "aggregator": {"name": "example_weighted"}},
+    ),
+    "fedproto": Recipe(
+        "Without a public set: nodes exchange the mean feature of every beam.",
+        "FedProto, arXiv 2105.00243",
+        _PEERS,
+    ),
+    "fedavg": Recipe(
+        "Yardstick: the weights of the students, averaged within each modality, instead of soft labels.",
+        "FedAvg, arXiv 1602.05629",
+        _PEERS,
+    ),
+    "local": Recipe("Yardstick: every node alone, with the same optimizer steps.", "no exchange", _PEERS),
+    "centralised": Recipe(
+        "Yardstick: one student per modality on the pooled labelled data of its nodes; simulation only.",
+        "no federation",
+        _PEERS,
+    ),
+}

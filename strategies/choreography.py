@@ -1,0 +1,284 @@
+"""A round of any federation as a Flower strategy: invite, ask, accept, conclude.
+
+Flower's own ``Strategy.start`` sends weights, takes two phases per round, polls a deployed grid every three
+seconds and cannot resume. Ours keeps the interface (the "global arrays" are the published targets) and drives
+the grid itself: push, pull with a short poll, record who is missing, go on.
+
+What is exchanged, and what becomes of it, is a subclass's: soft labels of public samples in `strategies.distillation`,
+other knowledge in `strategies.datafree`, the yardsticks in `strategies.yardsticks`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
+
+from configs.schema import Experiment
+from configs.seeding import rng_for
+from strategies.accounts import ClientRound, Member, RoundAccount
+from strategies.aggregation import Aggregator
+from strategies.caching import Holding, TargetCache
+from strategies.exchange import Answer, Correspondence
+from strategies.labels import SoftLabels
+from strategies.wire import ROUND, Reply, Request, WireError
+
+log = logging.getLogger(__name__)
+
+
+class Teacher(Protocol):
+    """What a strategy needs of the central teacher."""
+
+    num_examples: int
+
+    def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
+        """Its own soft labels for public samples."""
+
+    def learn(self, ensemble: SoftLabels | None) -> None:
+        """A round of optimizer steps on its own labels and on the ensemble."""
+
+    def public_beams(self) -> NDArray[np.int64] | None:
+        """(N, H) best beams of the public samples, if the server knows them."""
+
+
+@dataclass
+class FederationState:
+    """All that a strategy must remember to go on after a stop.
+
+    Attributes:
+        round: rounds completed.
+        cache: the targets published for all.
+        own_caches: client -> the targets published for it alone, where a strategy does that.
+        known_rounds: client -> it holds the targets up to this round; a client that holds none is not in it.
+        answers: client -> its answers, as far as a codec needs them to send differences.
+        ensembles: aggregated answers so far, which the teacher learns from.
+        arrays: what else a strategy remembers, by name.
+    """
+
+    round: int = 0
+    cache: TargetCache | None = None
+    own_caches: dict[str, TargetCache] = field(default_factory=dict)
+    known_rounds: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, Holding] = field(default_factory=dict)
+    ensembles: SoftLabels | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Choreography(Strategy):
+    """One message per node and round; what a subclass must say is what to ask, what to accept and what follows.
+
+    Args:
+        experiment: rounds, participation and whatever else the subclass reads.
+        aggregator: how contributions become the ensemble.
+        teacher: of the server.
+        num_public: size of the public set.
+        run: names the run towards the clients.
+        digests: of the experiment and of the source, which clients compare with their own.
+        state: to go on from; None starts anew.
+
+    Attributes:
+        now: the round under way, or the last one.
+    """
+
+    kind: ClassVar[str]
+    """Of knowledge that is exchanged: a key of `clients.exchanges.EXCHANGES`."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        aggregator: Aggregator,
+        teacher: Teacher,
+        num_public: int,
+        run: str,
+        digests: tuple[str, str],
+        state: FederationState | None = None,
+    ) -> None:
+        self.experiment = experiment
+        self.settings = experiment.strategy
+        self.aggregator = aggregator
+        self.teacher = teacher
+        self.num_public = num_public
+        self.letters = Correspondence(experiment, kind=self.kind, run=run, digests=digests)
+        self.state = state or FederationState()
+        self.account: RoundAccount | None = None
+        self.now = self.state.round
+
+    @classmethod
+    def check_options(cls, **options: Any) -> None:
+        """Refuse options before anything starts, which building a strategy would do too late.
+
+        Raises:
+            ValueError: an option has a wrong value; the text begins with its name.
+        """
+
+    # What a choreography is made of.
+
+    def invite(self, round_number: int) -> list[str]:
+        """The clients that take part in a round."""
+        clients = sorted(self.letters.members)
+        count = max(1, round(self.settings.participation * len(clients)))
+        rng = rng_for(self.experiment.seed, "invitation", round_number)
+        return sorted(rng.choice(clients, count, replace=False).tolist())
+
+    @abstractmethod
+    def request(self, client: str, round_number: int) -> Request:
+        """What a client is asked in a round."""
+
+    @abstractmethod
+    def accept(self, member: Member, answer: Answer, reply: Reply) -> Any:
+        """What a client contributes.
+
+        Raises:
+            WireError: its answer is not what it was asked for.
+        """
+
+    @abstractmethod
+    def conclude(self, contributions: Sequence[Any], round_number: int) -> int:
+        """Learn from what was contributed, in order of clients, and prepare the next requests.
+
+        Returns:
+            The number of targets published.
+        """
+
+    def prepare(self, round_number: int) -> None:
+        """What comes before the requests of a round."""
+
+    def num_answers(self, contribution: Any) -> int:
+        """Samples, or whatever was asked for, that a client answered."""
+        return 0
+
+    def uplink_bytes(self, reply: Reply) -> int:
+        """What an answer costs."""
+        return reply.num_bytes
+
+    def published(self) -> ArrayRecord:
+        """What Flower's interface calls the global arrays."""
+        return ArrayRecord()
+
+    # The round.
+
+    def run_round(self, grid: Grid, round_number: int, timeout: float) -> RoundAccount:
+        """One round; afterwards ``state`` holds everything that the next one needs."""
+        clock = _Clock()
+        self.now = round_number
+        self.prepare(round_number)
+        members, busy = self.letters.members, self.letters.busy
+        requests = {
+            client: self.request(client, round_number) for client in self.invite(round_number) if client not in busy
+        }
+        answers = self.letters.ask(grid, ROUND, requests, round_number=round_number, timeout=timeout)
+        clock.lap("clients")
+        contributions, clients = [], {}
+        for answer in answers:
+            downlink = self.letters.sent_bytes.get(answer.client, 0)
+            try:
+                if isinstance(answer.reply, WireError):
+                    raise answer.reply
+                seconds = _seconds(answer.reply)
+                contribution = self.accept(members[answer.client], answer, answer.reply)
+                contributions.append(contribution)
+                clients[answer.client] = ClientRound(
+                    downlink_bytes=downlink,
+                    uplink_bytes=self.uplink_bytes(answer.reply),
+                    metrics=answer.reply.metrics,
+                    num_answers=self.num_answers(contribution),
+                    seconds=seconds,
+                )
+            except WireError as error:
+                log.warning("round %d: client %s does not count: %s", round_number, answer.client, error)
+                clients[answer.client] = ClientRound(downlink_bytes=downlink, problem=str(error))
+        num_targets = self.conclude(contributions, round_number)
+        clock.lap("conclude")
+        self.state.round = round_number
+        num_asked = max((len(request.ask) for request in requests.values()), default=0)
+        return RoundAccount(round_number, clients, num_asked, num_targets, clock.laps)
+
+    # Flower's interface.
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 0,
+        timeout: float = 0.0,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the rounds that are left; after each, ``evaluate_fn`` gets its number and the published targets.
+
+        Args:
+            grid: Flower's.
+            initial_arrays: not used: before the first round there are no targets.
+            num_rounds: 0 takes the experiment's.
+            timeout: seconds per round; 0 takes the experiment's.
+            train_config: not used.
+            evaluate_config: not used.
+            evaluate_fn: called after each round; ``account`` holds that round's account then.
+        """
+        result = Result()
+        if not self.letters.nodes:
+            self.letters.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
+        for round_number in range(self.state.round + 1, (num_rounds or self.settings.rounds) + 1):
+            self.account = self.run_round(grid, round_number, timeout or self.settings.round_timeout_s)
+            result.arrays = self.published()
+            metrics = evaluate_fn(round_number, result.arrays) if evaluate_fn else None
+            if metrics is not None:
+                result.evaluate_metrics_serverapp[round_number] = metrics
+        return result
+
+    def summary(self) -> None:
+        """Log what runs."""
+        log.info("%s with %s", type(self).__name__, self.aggregator)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Not part of our round; see :meth:`run_round`."""
+        return []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Not part of our round; see :meth:`run_round`."""
+        return None, None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Not part of our round: clients evaluate when they answer."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Not part of our round: clients evaluate when they answer."""
+        return None
+
+
+class _Clock:
+    """Wall-clock seconds of the phases of a round."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, phase: str) -> None:
+        now = time.monotonic()
+        self.laps[phase] = round(now - self._last, 4)
+        self._last = now
+
+
+def _seconds(reply: Reply) -> float:
+    seconds = reply.facts.get("seconds", 0.0)
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < np.inf:
+        raise WireError(f"seconds must be a number >= 0, got {seconds!r}")
+    return float(seconds)

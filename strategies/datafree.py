@@ -1,0 +1,129 @@
+"""Federations without a public set: what is exchanged belongs to beams, not to samples. B beams, D features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.accounts import Member
+from strategies.choreography import Choreography
+from strategies.distillation import DistillationStrategy
+from strategies.exchange import Answer
+from strategies.labels import Contribution, SoftLabels
+from strategies.wire import Reply, Request, WireError
+
+
+class BeamLabelStrategy(DistillationStrategy):
+    """The mean soft label of every beam instead of soft labels of samples.
+
+    Source: federated distillation, arXiv 1811.11479; the mean is over all clients, not over the others only.
+    """
+
+    kind: ClassVar[str] = "beams"
+
+    def choose_samples(self, round_number: int) -> NDArray[np.int64]:
+        """Every beam."""
+        return np.arange(self.experiment.task.num_beams)
+
+    def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
+        """The ensemble of the clients: the teacher has no public answer that would fit."""
+        return self.aggregator.aggregate(contributions)
+
+    def teach(self, ensemble: SoftLabels | None) -> None:
+        """The teacher goes on with its own labels: what it could learn from belongs to samples."""
+        self.teacher.learn(None)
+
+    def targets(self, ensemble: SoftLabels) -> SoftLabels:
+        """The ensemble."""
+        return ensemble
+
+    def first_targets(self) -> SoftLabels | None:
+        """Nothing."""
+        return None
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The mean feature of each beam that a client has seen.
+
+    Attributes:
+        beams: (N,) strictly increasing.
+        features: (N, D) float32.
+        counts: (N,) windows in which the beam was the best.
+    """
+
+    beams: NDArray[np.int64]
+    features: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+
+class PrototypeStrategy(Choreography):
+    """The mean feature of every beam, over all clients that have seen it, weighted by how often.
+
+    Source: FedProto, arXiv 2105.00243. Features of all students must have one size (``students.*.hidden``).
+    """
+
+    kind: ClassVar[str] = "prototypes"
+
+    def request(self, client: str, round_number: int) -> Request:
+        """The prototypes so far."""
+        return Request(arrays=self.state.arrays)
+
+    def accept(self, member: Member, answer: Answer, reply: Reply) -> Prototypes:
+        """A client's prototypes: finite, one for each of some beams, of the size of the others'."""
+        if reply.error:
+            raise WireError(reply.error)
+        try:
+            beams, features, counts = (reply.arrays[name] for name in ("beams", "features", "counts"))
+        except KeyError as error:
+            raise WireError(f"answered no {error.args[0]}") from None
+        num_beams, size = self.experiment.task.num_beams, self._size()
+        if beams.dtype != np.uint16 or beams.ndim != 1 or np.any(np.diff(beams.astype(np.int64)) <= 0):
+            raise WireError("beams must be uint16 and strictly increasing")
+        if len(beams) and beams.max() >= num_beams:
+            raise WireError(f"beams must be below {num_beams}, got {beams.max()}")
+        if features.dtype != np.float16 or features.ndim != 2 or len(features) != len(beams):
+            raise WireError(f"expected float16 features of {len(beams)} beams, got {features.dtype} {features.shape}")
+        if size and features.shape[1] != size:
+            raise WireError(f"its features have {features.shape[1]} values, those of others {size}")
+        if not np.all(np.isfinite(features)):
+            raise WireError("features must be finite")
+        if counts.dtype != np.uint32 or counts.shape != beams.shape or np.any(counts == 0):
+            raise WireError("counts must be uint32 and at least 1 for each beam")
+        return Prototypes(beams.astype(np.int64), features.astype(np.float32), counts.astype(np.int64))
+
+    def num_answers(self, contribution: Prototypes) -> int:
+        """Beams that a client has seen."""
+        return len(contribution.beams)
+
+    def conclude(self, contributions: Sequence[Prototypes], round_number: int) -> int:
+        """The mean of each beam over those who have seen it; beams that nobody answered keep their prototype."""
+        self.teacher.learn(None)
+        sizes = {one.features.shape[1] for one in contributions if len(one.beams)}
+        if not sizes:
+            return 0
+        if len(sizes) > 1:
+            raise ValueError(f"students.*.hidden: fedproto needs one size of features, got {sorted(sizes)}")
+        num_beams, size = self.experiment.task.num_beams, sizes.pop()
+        sums, counts = np.zeros((num_beams, size)), np.zeros(num_beams)
+        for one in contributions:
+            sums[one.beams] += one.counts[:, None] * one.features
+            counts[one.beams] += one.counts
+        table = np.zeros((num_beams, size), np.float16)
+        known = np.zeros(num_beams, np.bool_)
+        if self.state.arrays:
+            old = self.state.arrays["beams"].astype(np.int64)
+            table[old], known[old] = self.state.arrays["features"], True
+        answered = counts > 0
+        table[answered] = sums[answered] / counts[answered, None]
+        beams = np.flatnonzero(known | answered)
+        self.state.arrays = {"beams": beams.astype(np.uint16), "features": table[beams]}
+        return int(answered.sum())
+
+    def _size(self) -> int:
+        features: NDArray[Any] | None = self.state.arrays.get("features")
+        return 0 if features is None else features.shape[1]

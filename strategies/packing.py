@@ -1,0 +1,134 @@
+"""From encoded rows to the bytes that travel, and back: bits, differences, entropy coding, ids. N samples.
+
+Entropy coding is DEFLATE from the standard library, so that clients need no further package.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+LEVEL = 9
+
+
+def pack_bits(values: NDArray[np.integer], num_bits: int) -> NDArray[np.uint8]:
+    """(N, M) integers below 2^num_bits to (N, ceil(M num_bits / 8)) bytes, the highest bit first, padded with zeros."""
+    shifts = np.arange(num_bits - 1, -1, -1)
+    bits = (values[..., None] >> shifts) & 1
+    return np.packbits(bits.reshape(len(values), values.shape[1] * num_bits).astype(np.uint8), axis=1)
+
+
+def unpack_bits(payload: NDArray[np.uint8], num_bits: int, count: int) -> NDArray[np.int64]:
+    """The inverse of :func:`pack_bits`: (N, count) integers.
+
+    Raises:
+        ValueError: padding bits are set.
+    """
+    bits = np.unpackbits(payload, axis=1)
+    if np.any(bits[:, count * num_bits :]):
+        raise ValueError("padding bits must be zero")
+    weights = 1 << np.arange(num_bits - 1, -1, -1)
+    values: NDArray[np.int64] = bits[:, : count * num_bits].reshape(len(payload), count, num_bits) @ weights
+    return values
+
+
+def pack_fields(fields: list[tuple[NDArray[np.integer], int]]) -> NDArray[np.uint8]:
+    """Fields of (N, M) integers and their bits, one after the other, to (N, bytes)."""
+    bits = [np.unpackbits(pack_bits(values, num), axis=1)[:, : values.shape[1] * num] for values, num in fields]
+    return np.packbits(np.concatenate(bits, axis=1), axis=1)
+
+
+def unpack_fields(rows: NDArray[np.uint8], layout: list[tuple[int, int]]) -> list[NDArray[np.int64]]:
+    """The inverse of :func:`pack_fields` for fields of so many integers of so many bits.
+
+    Raises:
+        ValueError: padding bits are set.
+    """
+    bits, fields, first = np.unpackbits(rows, axis=1), [], 0
+    for count, num_bits in layout:
+        last = first + count * num_bits
+        fields.append(unpack_bits(np.packbits(bits[:, first:last], axis=1), num_bits, count))
+        first = last
+    if np.any(bits[:, first:]):
+        raise ValueError("padding bits must be zero")
+    return fields
+
+
+def compress(payload: NDArray[np.generic], *, reference: NDArray[np.generic] | None = None) -> NDArray[np.uint8]:
+    """(M,) entropy coded bytes of an array, or of its difference against another, byte by byte modulo 256.
+
+    Args:
+        payload: any plain array.
+        reference: of the same shape and dtype; both sides must have it.
+    """
+    difference = _bytes(payload) - (0 if reference is None else _bytes(reference))
+    return np.frombuffer(zlib.compress(difference.astype(np.uint8).tobytes(), LEVEL), np.uint8)
+
+
+def expand(
+    data: NDArray[np.generic],
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    *,
+    reference: NDArray[np.generic] | None = None,
+) -> NDArray[np.generic]:
+    """The inverse of :func:`compress`; never makes more than what is expected.
+
+    Raises:
+        ValueError: the data is not what :func:`compress` makes of an array of that shape and dtype.
+    """
+    if data.dtype != np.uint8 or data.ndim != 1:
+        raise ValueError(f"entropy coded values must be uint8 (M,), got {data.dtype} {data.shape}")
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    decoder = zlib.decompressobj()
+    try:
+        raw = decoder.decompress(data.tobytes(), size + 1)
+    except zlib.error as error:
+        raise ValueError(f"entropy coded values are damaged ({error})") from None
+    if len(raw) != size or not decoder.eof or decoder.unused_data:
+        raise ValueError(f"entropy coded values must expand to {size} bytes")
+    flat = np.frombuffer(raw, np.uint8)
+    if reference is not None:
+        flat = flat + _bytes(reference)
+    array: NDArray[np.generic] = flat.view(dtype).reshape(shape)
+    return array
+
+
+def pack_ids(ids: NDArray[np.int64]) -> NDArray[np.generic]:
+    """Sample ids as a bitmap (uint8) or as numbers (uint32), whichever is smaller.
+
+    Args:
+        ids: (N,) strictly increasing, below 2^32.
+    """
+    if len(ids) == 0:
+        return np.empty(0, np.uint8)
+    if ids[-1] // 8 + 1 >= 4 * len(ids):
+        return ids.astype(np.uint32)
+    bitmap = np.zeros(int(ids[-1]) + 1, np.uint8)
+    bitmap[ids] = 1
+    return np.packbits(bitmap)
+
+
+def unpack_ids(packed: NDArray[np.generic]) -> NDArray[np.int64]:
+    """The inverse of :func:`pack_ids`: (N,) strictly increasing.
+
+    Raises:
+        ValueError: it is neither a bitmap nor strictly increasing numbers.
+    """
+    if packed.ndim != 1 or packed.dtype not in (np.uint8, np.uint32):
+        raise ValueError(f"ids must be uint32 (N,) or a bitmap, got {packed.dtype} {packed.shape}")
+    if packed.dtype == np.uint32:
+        ids: NDArray[np.int64] = packed.astype(np.int64)
+        if np.any(np.diff(ids) <= 0):
+            raise ValueError("sample ids must be strictly increasing")
+        return ids
+    if len(packed) and packed[-1] == 0:
+        raise ValueError("a bitmap of ids must end with the last id")
+    return np.flatnonzero(np.unpackbits(packed.astype(np.uint8)))
+
+
+def _bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    return np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)

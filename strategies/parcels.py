@@ -1,0 +1,117 @@
+"""Soft labels on their way: from distributions to the arrays that travel, and back. N samples, H horizons, B beams.
+
+Three steps, each with its inverse: a row codec (`strategies.codecs`) makes encoded rows, which is what both sides
+keep; a difference against what the other side holds and entropy coding (`strategies.packing`) make bytes; the ids
+travel as numbers or as a bitmap, whichever is smaller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.caching import Holding
+from strategies.codecs import find_codec
+from strategies.labels import SoftLabels
+from strategies.packing import compress, expand, pack_ids, unpack_ids
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Encoded soft labels as they travel.
+
+    Attributes:
+        ids: packed sample ids.
+        values: encoded rows (N, ...), or (M,) uint8 where they are entropy coded.
+        rounds: round in which each was made: one for all, or one for each.
+        is_delta: whether the values are a difference against what the receiver holds.
+    """
+
+    ids: NDArray[np.generic]
+    values: NDArray[np.generic]
+    rounds: NDArray[np.generic]
+    is_delta: bool = False
+
+
+class Encoding:
+    """How soft labels of one shape are encoded and packed.
+
+    Args:
+        spec: of the codec, such as ``top8-uint4`` or ``uint4+delta``.
+        num_horizons: H.
+        num_beams: B.
+
+    Raises:
+        ValueError: the codec is unknown.
+    """
+
+    def __init__(self, spec: str, num_horizons: int, num_beams: int) -> None:
+        layers = spec.split("+")[1:]
+        self.codec = find_codec(spec, num_beams)
+        self.is_delta = "delta" in layers
+        self.is_compressed = bool(layers)
+        self.num_horizons = num_horizons
+        self.num_beams = num_beams
+        none = self.codec.encode(np.empty((0, num_horizons, num_beams), np.float32))
+        self.nothing = Holding(np.empty(0, np.int64), none, np.empty(0, np.int64))
+
+    def encode(self, labels: SoftLabels, round_number: int) -> Holding:
+        """Encoded rows, made in a round."""
+        return Holding(labels.sample_ids, self.codec.encode(labels.probs), np.full(len(labels), round_number))
+
+    def decode(self, holding: Holding, temperature: float) -> SoftLabels:
+        """What the encoded rows stand for.
+
+        Raises:
+            ValueError: they stand for no distributions.
+        """
+        probs = self.codec.decode(holding.payload, self.num_horizons, self.num_beams)
+        return SoftLabels(holding.sample_ids, probs, temperature)
+
+    def pack(self, holding: Holding, *, reference: Holding | None = None) -> Parcel:
+        """What travels.
+
+        Args:
+            holding: to send.
+            reference: what the receiver holds; None if that is not known for sure.
+        """
+        is_delta = self.is_delta and reference is not None
+        values = holding.payload
+        if is_delta and reference is not None:
+            values = compress(values, reference=reference.rows_of(holding.sample_ids))
+        elif self.is_compressed:
+            values = compress(values)
+        rounds = np.unique(holding.rounds)
+        made = rounds if len(rounds) == 1 else holding.rounds
+        return Parcel(pack_ids(holding.sample_ids), values, made.astype(np.uint16), is_delta)
+
+    def unpack(self, parcel: Parcel, *, reference: Holding | None = None) -> Holding:
+        """What was sent.
+
+        Args:
+            parcel: as it came.
+            reference: what we hold.
+
+        Raises:
+            ValueError: it was not packed by this encoding, or against something that we do not hold.
+        """
+        sample_ids = unpack_ids(parcel.ids)
+        values, row = parcel.values, self.nothing.payload
+        if self.is_compressed:
+            known = None
+            if parcel.is_delta:
+                if reference is None:
+                    raise ValueError("the values are a difference, but against what is not known")
+                known = reference.rows_of(sample_ids)
+            values = expand(values, (len(sample_ids), *row.shape[1:]), row.dtype, reference=known)
+        elif parcel.is_delta:
+            raise ValueError("the values are a difference, which this codec does not send")
+        if len(values) != len(sample_ids):
+            raise ValueError(f"expected values of {len(sample_ids)} samples, got {len(values)}")
+        rounds = parcel.rounds
+        if rounds.dtype != np.uint16 or rounds.shape not in ((1,), (len(sample_ids),)):
+            raise ValueError(f"rounds must be uint16, one or {len(sample_ids)}, got {rounds.dtype} {rounds.shape}")
+        made = np.broadcast_to(rounds.astype(np.int64), (len(sample_ids),)).copy()
+        return Holding(sample_ids, values, made)

@@ -1,0 +1,96 @@
+"""What federated distillation is measured against, in the same rounds with the same optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.accounts import Member
+from strategies.choreography import Choreography
+from strategies.exchange import Answer
+from strategies.wire import Reply, Request, WireError
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+class LocalStrategy(Choreography):
+    """Every node alone; messages carry nothing but metrics."""
+
+    kind: ClassVar[str] = "nothing"
+
+    def request(self, client: str, round_number: int) -> Request:
+        """Nothing but to go on."""
+        return Request()
+
+    def accept(self, member: Member, answer: Answer, reply: Reply) -> Member:
+        """Whoever answers without an error counts."""
+        if reply.error:
+            raise WireError(reply.error)
+        return member
+
+    def conclude(self, contributions: Sequence[Member], round_number: int) -> int:
+        """The teacher, too, goes on alone."""
+        self.teacher.learn(None)
+        return 0
+
+
+class CentralisedStrategy(LocalStrategy):
+    """Every node trains on the pooled labelled data of its modality: possible in simulation only.
+
+    What its raw recording would cost to send is counted as uplink of its first round.
+    """
+
+    kind: ClassVar[str] = "pooled"
+
+    def uplink_bytes(self, reply: Reply) -> int:
+        """What the client's labelled recording would cost to send, in the round in which it would be sent."""
+        raw = reply.facts.get("raw_bytes", 0)
+        return raw if isinstance(raw, int) else 0
+
+
+class FedAvgStrategy(Choreography):
+    """The weights of the students, averaged within each modality by labelled windows.
+
+    Source: FedAvg, arXiv 1602.05629. All students of a modality start from the same weights; what is scored is a
+    client's student after its own steps, as in the other strategies.
+    """
+
+    kind: ClassVar[str] = "weights"
+
+    def request(self, client: str, round_number: int) -> Request:
+        """The average of the client's modality."""
+        prefix = f"{self.letters.members[client].modality}/"
+        mine = {name: value for name, value in self.state.arrays.items() if name.startswith(prefix)}
+        return Request(arrays={name.removeprefix(prefix): value for name, value in mine.items()})
+
+    def accept(self, member: Member, answer: Answer, reply: Reply) -> tuple[Member, Weights]:
+        """A client's weights: finite, float32."""
+        if reply.error:
+            raise WireError(reply.error)
+        if not reply.arrays:
+            raise WireError("answered no weights")
+        for name, value in reply.arrays.items():
+            if value.dtype != np.float32 or not np.all(np.isfinite(value)):
+                raise WireError(f"{name}: weights must be finite float32")
+        return member, reply.arrays  # type: ignore[return-value]
+
+    def conclude(self, contributions: Sequence[tuple[Member, Weights]], round_number: int) -> int:
+        """Average within each modality.
+
+        Raises:
+            ValueError: clients of a modality differ in architecture.
+        """
+        self.teacher.learn(None)
+        for modality in sorted({member.modality for member, _ in contributions}):
+            group = [(member, weights) for member, weights in contributions if member.modality == modality]
+            shapes = {tuple((name, value.shape) for name, value in sorted(weights.items())) for _, weights in group}
+            if len(shapes) > 1:
+                raise ValueError(f"strategy.name: fedavg needs one architecture for all {modality} students")
+            total = sum(member.num_examples for member, _ in group)
+            for name in group[0][1]:
+                mean = sum(member.num_examples / total * weights[name].astype(np.float64) for member, weights in group)
+                self.state.arrays[f"{modality}/{name}"] = np.asarray(mean, np.float32)
+        return 0
