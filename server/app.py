@@ -100,7 +100,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
     start_seconds = time.monotonic() - begin
     desk = _Desk(strategy, teacher, recorder, common, findings, watch)
     if "controls" not in findings:
-        findings["controls"] = desk.train_controls(grid, members)
+        findings["controls"] = desk.train_controls(grid, members) if experiment.controls else {}
         desk.checkpoint()
     recorder.keep_rounds(strategy.state.round)
     rounds_begin = time.monotonic()

@@ -64,7 +64,8 @@ class Recorder:
         """
         rounds = read_rounds(self.folder)
         clients: dict[str, dict[str, Any]] = {}
-        for client, metrics in controls.items():
+        for client in sorted({*controls, *(client for line in rounds for client in line["clients"])}):
+            metrics = controls.get(client, {})
             lines = [line["clients"][client] for line in rounds if client in line["clients"]]
             scores = [line["validation"] for line in lines if line["validation"] is not None]
             clients[client] = {arm: metrics.get(f"{arm}.validation") for arm in ("local", "offline_kd")}

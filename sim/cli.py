@@ -18,6 +18,9 @@ from sim.bench_cli import bench_cli
 from sim.data_cli import data_cli
 from sim.terminal import ConfigArgument, FollowedRun, JsonOption, RunsArgument, SetOption, wide_console
 
+# Of more experiments than this only the table of strategies is shown.
+MAX_DETAILED = 3
+
 cli = typer.Typer(
     help="Federated distillation for sensing-assisted beam tracking.",
     no_args_is_help=True,
@@ -47,20 +50,31 @@ def run(
     override: SetOption = None,
     seeds: Annotated[str, typer.Option(help="Run once per seed, such as 0,1,2; default: the config's.")] = "",
     engine: Annotated[str, typer.Option(help="ray or inline; default: the config's.")] = "",
+    strategy: Annotated[
+        str, typer.Option("--strategies", help="Run once per strategy: names with commas between them, or all.")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("runs"),
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Skip what has finished in the folder for runs, go on with what has not.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run an experiment; the last line printed is the run folder."""
+    """Run an experiment, or several; the last lines printed are the run folders."""
     from configs.loading import find_config, load_experiment
-    from sim.experiments import run_experiment
+    from sim.experiments import continue_experiment, run_experiment
 
     plugins = find_config(config).resolve().parent
     overrides = [*(override or []), *([f"engine.name={engine}"] if engine else [])]
-    experiments = [load_experiment(config, [*overrides, *seed]) for seed in _seed_overrides(seeds)]
+    experiments = [
+        load_experiment(config, [*overrides, *seed, *one])
+        for seed in _seed_overrides(seeds)
+        for one in _strategy_overrides(strategy)
+    ]
     folders = []
     for experiment in experiments:
         with FollowedRun(experiment, quiet=as_json) as progress:
-            folders.append(run_experiment(experiment, plugins=plugins, out=out, progress=progress))
+            start = continue_experiment if go_on else run_experiment
+            folders.append(start(experiment, plugins=plugins, out=out, progress=progress))
     _show(folders, as_json=as_json)
     if not as_json:
         for folder in folders:
@@ -99,10 +113,19 @@ def compare(
     select: Annotated[
         bool, typer.Option(help="Runs of one seed that differ in training only: choose per learner by validation.")
     ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw Top-5 against bytes into this file (.png, .pdf or .svg).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Mean and s.d. over the seeds of runs of one experiment."""
+    """Mean and s.d. over seeds; several strategies side by side, with what each costs."""
     _show(runs, as_json=as_json, always_compare=True, select=select)
+    if figure is not None:
+        from sim.strategy_figure import save_strategies
+        from sim.strategy_table import strategy_rows
+        from sim.summaries import load_summary
+
+        save_strategies(strategy_rows([load_summary(folder) for folder in runs]), figure)
 
 
 @cli.command()
@@ -124,7 +147,8 @@ def strategies(as_json: JsonOption = False) -> None:
 
 def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, select: bool = False) -> None:
     from sim.selection import select_by_validation
-    from sim.summaries import load_summary
+    from sim.strategy_table import strategy_rows, strategy_table
+    from sim.summaries import group_by_settings, load_summary
     from sim.tables import bytes_lines, results_table, teacher_lines
     from sim.tables import compare as compare_summaries
 
@@ -134,6 +158,11 @@ def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, sele
         typer.echo(json.dumps(compare_summaries(summaries) if several else summaries[0], indent=1))
         return
     console = wide_console()
+    num_groups = len(group_by_settings(summaries))
+    if num_groups > 1 and (rows := strategy_rows(summaries)):
+        console.print(strategy_table(rows))
+    if num_groups > MAX_DETAILED:
+        return
     console.print(results_table(summaries))
     for line in [*teacher_lines(summaries), *bytes_lines(summaries)]:
         console.print(line, highlight=False)
@@ -144,3 +173,14 @@ def _seed_overrides(seeds: str) -> list[list[str]]:
         return [[f"seed={int(seed)}"] for seed in seeds.split(",")] if seeds else [[]]
     except ValueError:
         raise ValueError(f"--seeds {seeds}: expected numbers with commas between them, such as 0,1,2") from None
+
+
+def _strategy_overrides(names: str) -> list[list[str]]:
+    """Overrides of each strategy; the controls, which are the same for all, are trained once, beside ``local``."""
+    from configs.recipes import RECIPES
+
+    if not names:
+        return [[]]
+    wanted = list(RECIPES) if names == "all" else [name.strip() for name in names.split(",")]
+    with_controls = "local" if "local" in wanted else wanted[0]
+    return [[f"strategy.name={name}", f"controls={'true' if name == with_controls else 'false'}"] for name in wanted]

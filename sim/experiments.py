@@ -48,6 +48,21 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
     return folder
 
 
+def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: Progress) -> Path:
+    """The run of the very experiment in ``out``: as it is if it has finished, else resumed, else started.
+
+    The engine may differ: it makes no difference to what comes out.
+    """
+    for folder in sorted(out.glob(f"{experiment.name}-*")):
+        try:
+            found, _ = read_run(folder)
+        except ValueError:
+            continue
+        if found.model_copy(update={"engine": experiment.engine}) == experiment:
+            return folder.resolve() if (folder / "summary.json").is_file() else resume_experiment(folder, progress)
+    return run_experiment(experiment, plugins=plugins, out=out, progress=progress)
+
+
 def resume_experiment(folder: Path, progress: Progress) -> Path:
     """Go on with a run that was stopped, from its last completed round.
 

@@ -24,7 +24,7 @@ ARM_TITLES = {"local": "local only", "offline_kd": "offline KD", "federated": "f
 _SUMMARY_KEYS = ("experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds")
 _CLIENT_KEYS = ("id", "modality", "parameters", *ARMS, "uplink_bytes", "downlink_bytes", "refused")
 # They change how a run comes about, not what it is about.
-_NOT_SETTINGS = ("seed", "engine")
+_NOT_SETTINGS = ("seed", "engine", "controls")
 
 
 @dataclass(frozen=True)
@@ -217,14 +217,15 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not readable as YAML ({reason}); run the experiment again") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not an experiment; run the experiment again")
-    return _flatten({key: value for key, value in values.items() if key not in _NOT_SETTINGS})
+    return flatten({key: value for key, value in values.items() if key not in _NOT_SETTINGS})
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

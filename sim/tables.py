@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.recorder import ARMS
+from sim.strategy_table import strategy_rows
 from sim.summaries import (
     ARM_TITLES,
     METRICS,
@@ -37,7 +38,11 @@ _TERMINAL_METRICS = tuple(name for name in METRICS if name != "dba_k3")
 
 def compare(summaries: Sequence[Summary]) -> dict[str, Any]:
     """Everything that a table shows and more, for scripts: label of `group_by_settings` -> aggregate."""
-    return {label: _aggregate(group) for label, group in group_by_settings(summaries).items()}
+    overview = {row.group: asdict(row) for row in strategy_rows(summaries)}
+    return {
+        label: {**_aggregate(group), "overview": overview.get(label)}
+        for label, group in group_by_settings(summaries).items()
+    }
 
 
 def results_table(summaries: Sequence[Summary]) -> Table:

@@ -126,7 +126,10 @@ class DistillationStrategy(Choreography):
         if reply.error:
             raise WireError(reply.error)
         if reply.labels is None:
-            raise WireError("answered no soft labels")
+            if len(answer.request.ask):
+                raise WireError("answered no soft labels")
+            nothing = self.up.decode(self.up.nothing, self.settings.temperature)
+            return Contribution(member.id, member.modality, nothing, member.num_examples)
         held = self.state.answers.get(member.id) if self.up.is_delta else None
         try:
             holding = self.up.unpack(reply.labels, reference=held)

@@ -1,0 +1,56 @@
+"""Several strategies in one command, and a command that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from sim.cli import cli
+from sim.experiments import continue_experiment
+from tests.conftest import tiny_experiment, tiny_values
+from tests.federations import quiet
+
+
+def test_a_finished_run_of_the_same_experiment_is_taken_as_it_is(tmp_path: Path) -> None:
+    experiment = tiny_experiment(rounds=1)
+    first = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    written = (first / "summary.json").stat().st_mtime_ns
+    again = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    assert again == first
+    assert (first / "summary.json").stat().st_mtime_ns == written
+    other = continue_experiment(tiny_experiment(rounds=2), plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    assert other != first
+
+
+def test_an_unfinished_run_of_the_same_experiment_is_resumed(tmp_path: Path) -> None:
+    experiment = tiny_experiment(rounds=1)
+    first = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    (first / "summary.json").unlink()
+    again = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    assert again == first
+    assert (first / "summary.json").is_file()
+
+
+def test_strategies_run_one_by_one_and_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(tiny_values(rounds=1)))
+    answer = CliRunner().invoke(cli, ["run", "tiny.yaml", "--strategies", "local,fedmd,fd", "--json"])
+    assert answer.exit_code == 0, answer.output
+    runs = sorted(str(path) for path in Path("runs").iterdir())
+    assert len(runs) == 3
+    compared = CliRunner().invoke(cli, ["compare", *runs, "--json", "--figure", "front.png"])
+    assert compared.exit_code == 0, compared.output
+    overview = {group["overview"]["label"]: group["overview"] for group in json.loads(compared.stdout).values()}
+    assert set(overview) == {"local", "fedmd", "fd"}
+    assert overview["local"]["bytes_per_client"] == 0
+    assert overview["fedmd"]["bytes_per_client"] > 0
+    assert all(one["worst_gain"] is not None for one in overview.values())
+    assert Path("front.png").stat().st_size > 10_000
+    shown = CliRunner().invoke(cli, ["compare", *runs])
+    assert "Strategies" in shown.stdout
+    for label in overview:
+        assert label in shown.stdout

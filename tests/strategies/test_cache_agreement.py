@@ -1,0 +1,221 @@
+"""Server and clients agree on who holds what: the real round on both sides, with clients that learn nothing.
+
+Half of the clients take part in a round, one joins late, one loses its memory, the server stops and starts again,
+answers are filtered, targets expire, and only differences travel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from clients.desk import Desk
+from clients.exchanges import BehindError, LabelExchange
+from clients.profile import ClientProfile
+from configs.loading import build_experiment
+from configs.placement import Placement
+from configs.schema import Experiment
+from configs.seeding import rng_for
+from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sim.inline import InlineGrid
+from strategies.aggregation import Mean
+from strategies.caching import Holding
+from strategies.distillation import DistillationStrategy
+from strategies.labels import SoftLabels
+from strategies.personal import PersonalStrategy
+from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
+
+NUM_PUBLIC, HORIZONS, BEAMS, ROUNDS = 40, 4, 64, 50
+CLIENTS = ["000-gps", "001-gps", "002-gps", "003-gps"]
+LATE_JOINER, JOINS = CLIENTS[1], 9
+FORGETFUL, FORGETS = CLIENTS[2], 20
+SERVER_STOPS = 30
+
+
+def experiment(**strategy: Any) -> Experiment:
+    values = {
+        "name": "made-up",
+        "data": {
+            "source": "street",
+            "passes": {"server": 1, "public": 1, "test": 1, "client": 1},
+            "nodes": [{"modality": "gps", "count": len(CLIENTS)}],
+        },
+        "strategy": {"participation": 0.5, "public_samples": 16, "rounds": ROUNDS, **strategy},
+    }
+    return build_experiment(values, origin="test")
+
+
+def drawn(ids: NDArray[np.int64], *names: str | int) -> SoftLabels:
+    """Soft labels that hardly change from round to round, as those of a student that has learned."""
+    base = rng_for(0, "base", str(names[0])).dirichlet(np.full(BEAMS, 0.2), size=(NUM_PUBLIC, HORIZONS))
+    noise = rng_for(0, *names).dirichlet(np.full(BEAMS, 0.2), size=(NUM_PUBLIC, HORIZONS))
+    return SoftLabels(ids, (0.95 * base + 0.05 * noise)[ids].astype(np.float32), 2.0)
+
+
+class ScriptedExchange(LabelExchange):
+    """Answers made-up soft labels, not for every sample that it is asked for."""
+
+    def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
+        client, now = self.desk.profile.id, self.desk.header.round
+        keeps = rng_for(0, "filter", client, now).random(len(ask)) < 0.8
+        return drawn(ask[keeps], client, now)
+
+
+class MadeUpTeacher:
+    num_examples = 5
+
+    def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
+        return drawn(sample_ids, "teacher")
+
+    def learn(self, ensemble: SoftLabels | None) -> None:
+        pass
+
+    def public_beams(self) -> None:
+        return None
+
+
+class Federation:
+    """Clients with a memory, on nodes of their own, and a server that can be stopped."""
+
+    def __init__(self, settings: Experiment, strategy_class: type[DistillationStrategy]) -> None:
+        self.settings = settings
+        self.strategy_class = strategy_class
+        self.memories: dict[str, dict[str, Any]] = {}
+        self.held: dict[str, Holding] = {}
+        self.heard: list[str] = []
+        self.strategy = self._build(None)
+
+    def _build(self, state: Any) -> DistillationStrategy:
+        strategy = self.strategy_class(
+            experiment=self.settings,
+            aggregator=Mean(),
+            teacher=MadeUpTeacher(),
+            num_public=NUM_PUBLIC,
+            run="r",
+            digests=("e", "s"),
+            state=state,
+        )
+        self.grid = InlineGrid(self._app(), num_nodes=len(CLIENTS))
+        strategy.letters.meet(self.grid, num_nodes=len(CLIENTS), timeout=5.0)
+        return strategy
+
+    def restart_server(self, folder: Path) -> None:
+        save_checkpoint(folder, Checkpoint({}, self.strategy.state, {}))
+        read = load_checkpoint(folder)
+        assert read is not None
+        self.strategy = self._build(read.federation)
+
+    def _app(self) -> ClientApp:
+        app = ClientApp()
+
+        @app.query("hello")
+        def hello(message: Message, context: Context) -> Message:
+            client = CLIENTS[int(context.node_config["partition-id"])]
+            facts: dict[str, Any] = {"modality": "gps", "num_examples": 7, "num_passes": 2, "num_parameters": 100}
+            return Message(pack_replies(unpack_header(message.content), {client: Reply(facts=facts)}), reply_to=message)
+
+        @app.train("round")
+        def take_part(message: Message, context: Context) -> Message:
+            header = unpack_header(message.content)
+            replies = {}
+            for client, request in unpack_requests(message.content).items():
+                profile = ClientProfile(client, "gps", Path(), Path(), None)
+                desk = Desk(profile, Placement(self.settings, Path(), Path(), Path()), header)
+                replies[client] = self._take_round(desk, request)
+            return Message(pack_replies(header, replies), reply_to=message)
+
+        return app
+
+    def _take_round(self, desk: Desk, request: Request) -> Reply:
+        client, now = desk.profile.id, desk.header.round
+        if client == LATE_JOINER and now < JOINS:
+            return Reply(error="not there yet")
+        if client == FORGETFUL and now >= FORGETS and "forgot" not in self.memories:
+            self.memories["forgot"] = {}
+            self.memories.pop(client, None)
+        try:
+            exchange = ScriptedExchange(desk, None, request, self.memories.get(client, {}))  # type: ignore[arg-type]
+        except BehindError as error:
+            return Reply(error=str(error), facts={"known_round": error.known_round})
+        said = exchange.answer()
+        self.memories[client] = exchange.state()
+        self.held[client] = exchange.held
+        self.heard.append(client)
+        return Reply(labels=said.labels, facts=said.facts)
+
+
+@pytest.mark.parametrize("strategy_class", [DistillationStrategy, PersonalStrategy])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"codec": "uint4+delta"},
+        {"codec": "top8-uint4+delta", "downlink_codec": "float16", "target_lifetime": 3},
+        {"codec": "argmax", "downlink_codec": "uint4+delta", "target_lifetime": 2, "ask_cached": False},
+        {"codec": "float16", "target_lifetime": 1},
+    ],
+    ids=["differences", "expiring", "cached", "short-lived"],
+)
+def test_what_a_client_holds_is_what_the_server_thinks_in_every_one_of_fifty_rounds(
+    settings: dict[str, Any], strategy_class: type[DistillationStrategy], tmp_path: Path
+) -> None:
+    federation = Federation(experiment(**settings), strategy_class)
+    lifetime = federation.settings.strategy.target_lifetime
+    answers = dict.fromkeys(CLIENTS, 0)
+    for number in range(1, ROUNDS + 1):
+        federation.heard.clear()
+        account = federation.strategy.run_round(federation.grid, number, timeout=5.0)
+        assert len(account.clients) == 2
+        state = federation.strategy.state
+        for client in federation.heard:
+            assert account.clients[client].problem == ""
+            answers[client] += 1
+            assert state.known_rounds[client] == number - 1
+            cache = state.own_caches.get(client) or state.cache
+            assert cache is not None
+            view = cache.held_at(number - 1)
+            # The first own cache of a client holds what was published to all before.
+            if view is not None:
+                assert federation.held[client].digest() == view.fresh(number, lifetime).digest()
+            if federation.strategy.up.is_delta:
+                mine = federation.memories[client]["answers"][number]
+                np.testing.assert_array_equal(mine["payload"].numpy(), state.answers[client].payload)
+        if number == SERVER_STOPS:
+            federation.restart_server(tmp_path)
+    assert min(answers.values()) > 5
+    assert "forgot" in federation.memories
+
+
+def test_a_client_whose_cache_was_damaged_gets_everything_again() -> None:
+    federation = Federation(experiment(participation=1.0, codec="float16"), DistillationStrategy)
+    client = CLIENTS[0]
+    for number in (1, 2, 3):
+        federation.strategy.run_round(federation.grid, number, timeout=5.0)
+    targets = federation.memories[client]["targets"]
+    targets["rounds"][0] += 1
+    assert federation.strategy.state.known_rounds[client] == 2
+    federation.strategy.run_round(federation.grid, 4, timeout=5.0)
+    assert federation.strategy.state.known_rounds[client] == -1
+    federation.strategy.run_round(federation.grid, 5, timeout=5.0)
+    assert federation.strategy.state.known_rounds[client] == 4
+    cache = federation.strategy.state.cache
+    assert cache is not None
+    view = cache.held_at(4)
+    assert view is not None
+    assert federation.held[client].digest() == view.digest()
+
+
+def test_samples_with_a_fresh_target_are_not_asked_again_until_it_expires() -> None:
+    settings = experiment(
+        participation=1.0, public_samples=0, ask_cached=False, target_lifetime=2, teacher_starts=False, codec="float16"
+    )
+    federation = Federation(settings, DistillationStrategy)
+    asked = [federation.strategy.run_round(federation.grid, number, timeout=5.0).num_asked for number in range(1, 8)]
+    # Made in round 1, fresh in rounds 2 and 3, asked again in round 4: one rule, on the boundary.
+    assert [count == NUM_PUBLIC for count in asked] == [True, False, False, True, False, False, True]
+    assert max(asked[1:3]) <= 2  # nobody's filter let these through in round 1
