@@ -22,6 +22,12 @@ AGGREGATORS: dict[str, str] = {
     "example_weighted": "strategies.aggregation:ExampleWeighted",
     "entropy_mean": "strategies.aggregation:EntropyMean",
     "entropy_product": "strategies.aggregation:EntropyProduct",
+    "weighted": "strategies.weights:Weighted",
+    "covered_mean": "strategies.robust:CoveredMean",
+    "median": "strategies.robust:Median",
+    "trimmed_mean": "strategies.robust:TrimmedMean",
+    "geometric_median": "strategies.robust:GeometricMedian",
+    "consensus": "strategies.robust:Consensus",
 }
 # The class of every recipe of `configs.recipes` that needs one of its own; the others are parts of the protocol.
 STRATEGIES: dict[str, str] = {

@@ -1,0 +1,159 @@
+"""Every aggregation rule under every attack: how often the ensemble is right about the public set.
+
+Many clients learn from their own labels alone; what they answer for the public set is kept, and so is its truth. An
+attack changes the answers of those with the most labelled windows; a rule makes an ensemble of all; the ensemble is
+scored against the measured power. So a cell of the table takes seconds instead of a federation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.profile import profiles_of
+from clients.sensing.by_beam import count_beams
+from clients.sensing.metrics import BeamMetrics
+from clients.sensing.recording import PUBLIC_POWER, open_recording
+from clients.training import make_learner
+from configs.loading import data_digest, load_experiment, to_values
+from configs.placement import softbeam_home
+from configs.schema import Experiment
+from configs.seeding import seed_for
+from sim.bench.learnability import train
+from sim.bench.worksheet import row_key
+from sim.data.federation import ensure_federation
+from strategies.aggregation import Aggregator
+from strategies.attacks import ATTACKS, Knowledge
+from strategies.labels import Contribution, SoftLabels
+
+# Rules of the table: name -> (short name of an aggregator, its options).
+RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mean": ("mean", {}),
+    "example_weighted": ("example_weighted", {}),
+    "entropy_mean": ("entropy_mean", {}),
+    "entropy_product": ("entropy_product", {}),
+    "agreement": ("weighted", {"weights": ["agreement"]}),
+    "modality": ("weighted", {"weights": ["modality", "entropy"]}),
+    "covered_mean": ("covered_mean", {}),
+    "median": ("median", {}),
+    "median, covered": ("median", {"coverage": True}),
+    "trimmed_mean": ("trimmed_mean", {"trim": 0.3}),
+    "trimmed_mean, covered": ("trimmed_mean", {"trim": 0.3, "coverage": True}),
+    "geometric_median": ("geometric_median", {}),
+    "geometric_median, covered": ("geometric_median", {"coverage": True}),
+    "consensus": ("consensus", {}),
+    "consensus, covered": ("consensus", {"coverage": True}),
+}
+ROBUST = ("median", "trimmed_mean", "geometric_median", "consensus")
+CLIENTS_PER_MODALITY = 5
+
+
+@dataclass(frozen=True)
+class Electorate:
+    """What honest clients answer, and what is true. C clients, N public samples, H horizons, B beams.
+
+    Attributes:
+        contributions: of every client.
+        first: (C, N, H, B) what they answered early on.
+        power: (N, H, B) linear power at the public samples.
+    """
+
+    contributions: tuple[Contribution, ...]
+    first: NDArray[np.float32]
+    power: NDArray[np.float32]
+
+
+def electorate_experiment(seed: int, overrides: Sequence[str] = ()) -> Experiment:
+    """Twenty clients, five of each sensor, on the street of the quickstart."""
+    counts = [f"data.nodes.{index}.count={CLIENTS_PER_MODALITY}" for index in range(4)]
+    amounts = ["data.passes.public=16", "data.amount_spread=0.5", "training.first_round_steps=500"]
+    return load_experiment("quickstart", [f"seed={seed}", *counts, *amounts, *overrides])
+
+
+def make_electorate(experiment: Experiment) -> Electorate:
+    """Train every client on its own labels, a fifth of the steps first and then the rest; kept on disk.
+
+    Raises:
+        ValueError: the data cannot be made.
+    """
+    torch.set_num_threads(1)
+    key = row_key("electorate", to_values(experiment), data_digest(experiment)).split()[-1]
+    path = softbeam_home() / "bench" / f"electorate-{key}.npz"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path.with_suffix(".tmp.npz"), allow_pickle=False, **_train(experiment))
+        path.with_suffix(".tmp.npz").replace(path)
+    with np.load(path, allow_pickle=False) as file:
+        found = {name: file[name] for name in file.files}
+    ids = np.arange(len(found["power"]))
+    temperature = experiment.strategy.temperature
+    contributions = tuple(
+        Contribution(
+            str(client),
+            str(client).partition("-")[2],
+            SoftLabels(ids, found["answers"][row], temperature),
+            int(found["num_examples"][row]),
+            seen=found["seen"][row],
+        )
+        for row, client in enumerate(found["clients"])
+    )
+    return Electorate(contributions, found["first"], found["power"])
+
+
+def _train(experiment: Experiment) -> dict[str, NDArray[Any]]:
+    folder, _ = ensure_federation(experiment)
+    task, temperature = experiment.task, experiment.strategy.temperature
+    columns: dict[str, list[Any]] = {name: [] for name in ("clients", "answers", "first", "num_examples", "seen")}
+    num_steps = experiment.training.first_round_steps
+    for number in range(sum(nodes.count for nodes in experiment.data.nodes)):
+        (profile,) = profiles_of({"partition-id": number}, folder)
+        learner = make_learner(profile, experiment)
+        material = learner.material
+        every = np.arange(len(material.public_starts))
+        learner.learn(None, num_steps=num_steps // 5, total_steps=num_steps)
+        columns["first"].append(learner.answer(every, temperature))
+        train(learner, None, num_steps=num_steps - num_steps // 5)
+        columns["answers"].append(learner.answer(every, temperature))
+        columns["clients"].append(profile.id)
+        columns["num_examples"].append(len(material.train))
+        beams = material.recording.beams(material.train, task.num_frames, task.num_future)
+        columns["seen"].append(count_beams(beams, task.num_beams))
+    public = replace(open_recording(folder / "public"), power=np.load(folder / PUBLIC_POWER, allow_pickle=False))
+    power = public.powers(public.window_starts(task.num_frames, task.num_future), task.num_frames, task.num_future)
+    return {**{name: np.array(values) for name, values in columns.items()}, "power": power}
+
+
+def attacked(electorate: Electorate, attack: str, num_attackers: int, *, seed: int) -> list[Contribution]:
+    """The contributions with those of the largest clients poisoned; one that is no distribution is left out.
+
+    Args:
+        electorate: of honest clients.
+        attack: a key of `ATTACKS`; empty for none.
+        num_attackers: how many, those with the most labelled windows.
+        seed: that the attackers share.
+    """
+    by_size = sorted(electorate.contributions, key=lambda one: (-one.num_examples, one.client))
+    hostile = {one.client for one in by_size[:num_attackers]} if attack else set()
+    contributions = []
+    for row, one in enumerate(electorate.contributions):
+        if one.client in hostile:
+            known = Knowledge(seed_for(seed, attack), one.labels.sample_ids, electorate.first[row])
+            probs = ATTACKS[attack].poison(one.labels.probs, known)
+            try:
+                labels = SoftLabels(one.labels.sample_ids, probs, one.labels.temperature)
+            except ValueError:
+                continue  # The server refuses it, as it would in a federation.
+            one = replace(one, labels=labels, num_examples=one.num_examples * ATTACKS[attack].exaggeration)
+        contributions.append(one)
+    return contributions
+
+
+def score(rule: Aggregator, contributions: Sequence[Contribution], electorate: Electorate) -> Mapping[str, float]:
+    """Top-1, Top-3 and Top-5 of the ensemble, mean over the horizons."""
+    metrics = BeamMetrics.of(rule.aggregate(contributions).probs, electorate.power)
+    return {name: metrics.mean(name) for name in ("top1", "top3", "top5")}

@@ -1,0 +1,198 @@
+"""Rules that a minority of wrong answers cannot move far. C clients, N samples, H horizons, B beams.
+
+Rules for weights port badly to soft labels: a client that never saw a beam gives it nothing, and where most have not
+seen it, a coordinate median gives it nothing either, attacker or not. So every rule here has a *coverage-aware* form:
+only clients with a labelled window in which a beam was the best vote on that beam (``Votes.seen``); where none of
+those who answered has, all of them do. What a client has seen is its own word: coverage is for honest skew, not
+against liars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.aggregation import Votes, align
+from strategies.labels import Contribution, SoftLabels, normalise_rows
+
+# Samples worked on at once, so that temporaries of 100 clients stay below 100 MB.
+CHUNK = 128
+# Of Weiszfeld's iteration: steps, and the distance below which two answers count as equal.
+NUM_STEPS, SMALLEST_DISTANCE = 32, 1e-6
+
+Probs = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _PerSample:
+    """What the rules have in common: chunks of samples, who may vote, and rows that end on the simplex.
+
+    Attributes:
+        coverage: whether only clients that have seen a beam vote on it.
+    """
+
+    coverage: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.coverage, bool):
+            raise ValueError(f"coverage: must be true or false, got {self.coverage!r}")
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
+        """The ensemble, sample by sample; a row to which the rule gives nothing at all becomes the plain mean."""
+        votes = align(contributions)
+        parts = []
+        for probs, voters in _chunks(votes, coverage=self.coverage):
+            rows = self.reduce(probs, voters)
+            empty = rows.sum(axis=-1) <= 0
+            rows[empty] = np.mean(probs, axis=0, where=voters.any(axis=-1, keepdims=True))[empty]
+            parts.append(normalise_rows(rows))
+        return SoftLabels(votes.sample_ids, np.concatenate(parts), votes.temperature)
+
+    def reduce(self, probs: Probs, voters: Mask) -> Probs:
+        """(N, H, B) values >= 0 from probabilities (C, N, H, B) and who votes on what (C, N, H, B)."""
+        raise NotImplementedError
+
+
+def _chunks(votes: Votes, *, coverage: bool) -> Iterator[tuple[Probs, Mask]]:
+    num_beams = votes.probs.shape[-1]
+    for first in range(0, len(votes.sample_ids), CHUNK):
+        probs = votes.probs[:, first : first + CHUNK]
+        answered = votes.answered[:, first : first + CHUNK, None, None]
+        voters = answered & votes.seen[:, None, None, :] if coverage else answered & np.ones(num_beams, np.bool_)
+        voters = np.where(voters.any(axis=0), voters, answered)
+        yield probs, np.broadcast_to(voters, probs.shape)
+
+
+def _sorted_votes(probs: Probs, voters: Mask) -> tuple[Probs, NDArray[np.int64]]:
+    """Votes in rising order along the clients, those of nobody last and zero; and how many there are."""
+    rising = np.sort(np.where(voters, probs, np.inf), axis=0)
+    return np.where(np.isinf(rising), 0.0, rising), voters.sum(axis=0)
+
+
+@dataclass(frozen=True)
+class CoveredMean(_PerSample):
+    """Mean of each beam over the clients that have seen it.
+
+    Source: the coverage principle of this module; without coverage it is the plain mean.
+    """
+
+    coverage: bool = True
+
+    def reduce(self, probs: Probs, voters: Mask) -> Probs:
+        """The mean over those who vote."""
+        mean: Probs = np.mean(probs, axis=0, where=voters)
+        return mean
+
+
+@dataclass(frozen=True)
+class Median(_PerSample):
+    """Median of each beam over the clients, scaled to the simplex.
+
+    Source: coordinate-wise median, Yin et al., arXiv 1803.01498, on soft labels instead of gradients.
+    """
+
+    def reduce(self, probs: Probs, voters: Mask) -> Probs:
+        """The middle vote, or the mean of the middle two."""
+        rising, count = _sorted_votes(probs, voters)
+        middle = np.stack([(count - 1) // 2, count // 2])
+        values: Probs = np.take_along_axis(rising, middle, axis=0).mean(axis=0)
+        return values
+
+
+@dataclass(frozen=True)
+class TrimmedMean(_PerSample):
+    """Mean of each beam without the largest and smallest votes.
+
+    Source: coordinate-wise trimmed mean, Yin et al., arXiv 1803.01498, on soft labels instead of gradients.
+
+    Attributes:
+        trim: share of the votes that is left out at each end, in [0, 0.5); rounded down.
+        coverage: whether only clients that have seen a beam vote on it.
+    """
+
+    trim: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.trim, (int, float)) and 0 <= self.trim < 0.5):
+            raise ValueError(f"trim: must be in [0, 0.5), got {self.trim!r}")
+
+    def reduce(self, probs: Probs, voters: Mask) -> Probs:
+        """The mean of what is left."""
+        rising, count = _sorted_votes(probs, voters)
+        cut = np.floor(self.trim * count).astype(np.int64)
+        sums = np.concatenate([np.zeros_like(rising[:1]), np.cumsum(rising, axis=0)])
+        kept = np.take_along_axis(sums, (count - cut)[None], axis=0) - np.take_along_axis(sums, cut[None], axis=0)
+        values: Probs = np.maximum(kept[0], 0.0) / (count - 2 * cut)
+        return values
+
+
+@dataclass(frozen=True)
+class GeometricMedian(_PerSample):
+    """The distribution with the smallest sum of distances to the clients' answers.
+
+    Source: robust aggregation by the geometric median, Pillutla et al., arXiv 1912.13445 (smoothed Weiszfeld), for each
+    sample and horizon. With coverage, a client's weight is that of its whole row, and counts for the beams it has seen.
+    """
+
+    def reduce(self, probs: Probs, voters: Mask) -> Probs:
+        """Weiszfeld's iteration from the mean."""
+        answered = voters.any(axis=-1, keepdims=True)
+        weights = answered / answered.sum(axis=0)
+        for _ in range(NUM_STEPS):
+            centre = (weights * probs).sum(axis=0)
+            distance = np.linalg.norm(probs - centre, axis=-1, keepdims=True)
+            weights = answered / np.maximum(distance, SMALLEST_DISTANCE)
+            weights /= weights.sum(axis=0)
+        return _weighted(probs, weights, voters)
+
+
+@dataclass(frozen=True)
+class Consensus(_PerSample):
+    """Mean in which a client counts, sample by sample, by how much the typical other client agrees with it.
+
+    A client's standing is the median over the others of the overlap sum_b min(p_i, p_j)_b. Those whose standing is
+    below ``floor`` times the best are left out; the others count by their standing. A group smaller than half cannot
+    lift the median of its members, however well they agree among themselves.
+
+    Source: Softbeam; the median in place of the sum makes agreement weights resist collusion, as in Krum,
+    Blanchard et al., NeurIPS 2017.
+
+    Attributes:
+        floor: in [0, 1).
+        coverage: whether only clients that have seen a beam vote on it.
+    """
+
+    floor: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.floor, (int, float)) and 0 <= self.floor < 1):
+            raise ValueError(f"floor: must be in [0, 1), got {self.floor!r}")
+
+    def reduce(self, probs: Probs, voters: Mask) -> Probs:
+        """The mean of those with standing."""
+        answered: Mask = np.any(voters, axis=-1)
+        num_clients = len(probs)
+        overlaps = np.stack([np.minimum(probs, probs[client]).sum(axis=-1) for client in range(num_clients)])
+        both = answered[:, None] & answered[None] & ~np.eye(num_clients, dtype=np.bool_)[..., None, None]
+        rising, count = _sorted_votes(np.moveaxis(overlaps, 1, 0), np.moveaxis(both, 1, 0))
+        # Of an even number the lower one: with half against it, a client has no majority behind it.
+        middle = np.maximum(count - 1, 0) // 2
+        standing = np.take_along_axis(rising, middle[None], axis=0)[0]
+        standing = np.where(count == 0, 1.0, standing) * answered
+        weights = np.where(standing >= self.floor * standing.max(axis=0), standing, 0.0)
+        weights = np.where(weights.sum(axis=0) > 0, weights, answered)
+        return _weighted(probs, weights[..., None], voters)
+
+
+def _weighted(probs: Probs, weights: Probs, voters: Mask) -> Probs:
+    """Weighted mean of each beam over those who vote on it; zero where none of them has weight."""
+    counted = weights * voters
+    total = counted.sum(axis=0)
+    values: Probs = np.divide((counted * probs).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
+    return values

@@ -1,0 +1,112 @@
+"""How much each client counts. C clients, N samples, H horizons, B beams.
+
+A weight is a function of the votes; several are multiplied. They say how much a client counts, not which answers are
+outliers: for that see `strategies.robust`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.aggregation import Votes, align, confidence, weighted_mean, weighted_product
+from strategies.labels import Contribution, SoftLabels
+
+Weight = Callable[[Votes, "Weighted"], NDArray[np.float64]]
+
+
+def uniform(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
+    """(1, 1, 1) everyone alike."""
+    return np.ones((1, 1, 1))
+
+
+def examples(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
+    """(C, 1, 1) the labelled windows of each client; it says so itself, so an impostor may exaggerate."""
+    return votes.num_examples[:, None, None]
+
+
+def entropy(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
+    """(C, N, H) certainty to the power of ``rule.exponent``; presumes that certainty is calibrated.
+
+    Source: FedGEMS, arXiv 2110.11027.
+    """
+    return confidence(votes.probs, rule.exponent)
+
+
+def agreement(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
+    """(C, N, H) sum_b min(p_c, mean)_b, to the power of ``rule.exponent``: 1 where a client says what the mean does.
+
+    The mean is that of all who answered, the client among them: of the others alone, two clients that contradict each
+    other would both count nothing.
+    """
+    mean = weighted_mean(votes, np.ones((1, 1, 1))).probs
+    overlap: NDArray[np.float64] = np.minimum(votes.probs, mean[None]).sum(axis=-1)
+    return overlap**rule.exponent
+
+
+def modality(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
+    """(C, N, 1) one over the clients of the same modality that answered the sample: many cameras count as one sense."""
+    names = np.array(votes.modalities)
+    same = (names[:, None] == names[None]).astype(np.float64)
+    shares: NDArray[np.float64] = 1.0 / np.maximum(same @ votes.answered, 1.0)
+    return shares[..., None]
+
+
+def age(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
+    """(C, 1, 1) (1 + age)^-``rule.age_exponent`` of an answer that is so many rounds late.
+
+    Source: the polynomial staleness of FedAsync, arXiv 1903.03934.
+    """
+    return ((1.0 + votes.ages) ** -rule.age_exponent)[:, None, None]
+
+
+WEIGHTS: dict[str, Weight] = {
+    "uniform": uniform,
+    "examples": examples,
+    "entropy": entropy,
+    "agreement": agreement,
+    "modality": modality,
+    "age": age,
+}
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Mean or product in which the weights that are named are multiplied.
+
+    Source: `WEIGHTS` names one for each; the product is the logarithmic opinion pool, Genest and Zidek 1986.
+
+    Attributes:
+        weights: names of `WEIGHTS`.
+        pool: ``mean`` or ``product``.
+        exponent: of certainty and agreement, > 0; larger lets the certain and the agreeing dominate.
+        age_exponent: how fast a late answer loses weight, >= 0; 0 lets it count in full.
+    """
+
+    weights: Sequence[str] = ("entropy", "age")
+    pool: Literal["mean", "product"] = "mean"
+    exponent: float = 1.0
+    age_exponent: float = 0.5
+
+    def __post_init__(self) -> None:
+        names = self.weights
+        if not isinstance(names, (list, tuple)) or not names or not all(name in WEIGHTS for name in names):
+            raise ValueError(f"weights: must be a list of {', '.join(WEIGHTS)}, got {names!r}")
+        if self.pool not in ("mean", "product"):
+            raise ValueError(f"pool: must be mean or product, got {self.pool!r}")
+        if not (isinstance(self.exponent, (int, float)) and self.exponent > 0):
+            raise ValueError(f"exponent: must be > 0, got {self.exponent!r}")
+        if not (isinstance(self.age_exponent, (int, float)) and self.age_exponent >= 0):
+            raise ValueError(f"age_exponent: must be >= 0, got {self.age_exponent!r}")
+
+    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
+        """The weighted mean or product per sample."""
+        votes = align(contributions)
+        product = np.ones((1, 1, 1))
+        for name in self.weights:
+            product = product * WEIGHTS[name](votes, self)
+        return weighted_mean(votes, product) if self.pool == "mean" else weighted_product(votes, product)
