@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.aggregation import Votes, align
+from strategies.aggregation import Votes, align, confidence
 from strategies.labels import Contribution, SoftLabels, normalise_rows
 
 # Samples worked on at once, so that temporaries of 100 clients stay below 100 MB.
@@ -153,41 +153,53 @@ class GeometricMedian(_PerSample):
 
 @dataclass(frozen=True)
 class Consensus(_PerSample):
-    """Mean in which a client counts, sample by sample, by how much the typical other client agrees with it.
+    """Mean by certainty of those whom the typical other client agrees with, sample by sample.
 
     A client's standing is the median over the others of the overlap sum_b min(p_i, p_j)_b. Those whose standing is
-    below ``floor`` times the best are left out; the others count by their standing. A group smaller than half cannot
+    below ``floor`` times the best are left out; the others count by their certainty. A group smaller than half cannot
     lift the median of its members, however well they agree among themselves.
 
-    Source: Softbeam; the median in place of the sum makes agreement weights resist collusion, as in Krum,
-    Blanchard et al., NeurIPS 2017.
+    Source: Softbeam; the median makes standing resist collusion where the sum of agreement does not, as the nearest
+    neighbours do in Krum, Blanchard et al., NeurIPS 2017. Certainty as in FedGEMS, arXiv 2110.11027.
 
     Attributes:
         floor: in [0, 1).
+        exponent: of the certainty, >= 0; 0 lets all with standing count alike.
         coverage: whether only clients that have seen a beam vote on it.
     """
 
-    floor: float = 0.5
+    coverage: bool = True
+    floor: float = 0.3
+    exponent: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (isinstance(self.floor, (int, float)) and 0 <= self.floor < 1):
             raise ValueError(f"floor: must be in [0, 1), got {self.floor!r}")
+        if not (isinstance(self.exponent, (int, float)) and self.exponent >= 0):
+            raise ValueError(f"exponent: must be >= 0, got {self.exponent!r}")
 
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
         """The mean of those with standing."""
         answered: Mask = np.any(voters, axis=-1)
-        num_clients = len(probs)
-        overlaps = np.stack([np.minimum(probs, probs[client]).sum(axis=-1) for client in range(num_clients)])
-        both = answered[:, None] & answered[None] & ~np.eye(num_clients, dtype=np.bool_)[..., None, None]
-        rising, count = _sorted_votes(np.moveaxis(overlaps, 1, 0), np.moveaxis(both, 1, 0))
-        # Of an even number the lower one: with half against it, a client has no majority behind it.
-        middle = np.maximum(count - 1, 0) // 2
-        standing = np.take_along_axis(rising, middle[None], axis=0)[0]
-        standing = np.where(count == 0, 1.0, standing) * answered
-        weights = np.where(standing >= self.floor * standing.max(axis=0), standing, 0.0)
-        weights = np.where(weights.sum(axis=0) > 0, weights, answered)
+        standing = _standing(probs, answered)
+        trusted = answered & (standing >= self.floor * standing.max(axis=0))
+        weights = trusted * confidence(probs, self.exponent)
+        for fallback in (trusted, answered):
+            weights = np.where(weights.sum(axis=0) > 0, weights, fallback)
         return _weighted(probs, weights[..., None], voters)
+
+
+def _standing(probs: Probs, answered: Mask) -> Probs:
+    """(C, N, H) median overlap with the others that answered; 1 if there is none, 0 for one that did not answer."""
+    num_clients = len(probs)
+    overlaps = np.stack([np.minimum(probs, probs[client]).sum(axis=-1) for client in range(num_clients)])
+    others = answered[:, None] & answered[None] & ~np.eye(num_clients, dtype=np.bool_)[..., None, None]
+    rising, count = _sorted_votes(np.moveaxis(overlaps, 1, 0), np.moveaxis(others, 1, 0))
+    # Of an even number the lower one: with half against it, a client has no majority behind it.
+    middle = np.maximum(count - 1, 0) // 2
+    median = np.take_along_axis(rising, middle[None], axis=0)[0]
+    return np.where(count == 0, 1.0, median) * answered
 
 
 def _weighted(probs: Probs, weights: Probs, voters: Mask) -> Probs:

@@ -46,8 +46,8 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "trimmed_mean, covered": ("trimmed_mean", {"trim": 0.3, "coverage": True}),
     "geometric_median": ("geometric_median", {}),
     "geometric_median, covered": ("geometric_median", {"coverage": True}),
-    "consensus": ("consensus", {}),
-    "consensus, covered": ("consensus", {"coverage": True}),
+    "consensus": ("consensus", {"coverage": False}),
+    "consensus, covered": ("consensus", {}),
 }
 ROBUST = ("median", "trimmed_mean", "geometric_median", "consensus")
 CLIENTS_PER_MODALITY = 5

@@ -32,12 +32,27 @@ class MostCertain:
         return SoftLabels(votes.sample_ids, probs.astype(np.float32), votes.temperature)
 
 
-def _build(name: str) -> Aggregator:
-    rule: Aggregator = build_plugin(find_class(name, AGGREGATORS, key="name"), {}, key="options")
+def _build(name: str, options: dict[str, object]) -> Aggregator:
+    rule: Aggregator = build_plugin(find_class(name, AGGREGATORS, key="name"), options, key="options")
     return rule
 
 
-RULES: dict[str, Aggregator] = {**{name: _build(name) for name in AGGREGATORS}, "a user's own": MostCertain()}
+# Options beside the defaults under which the laws hold as well.
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "product by agreement and modality": (
+        "weighted",
+        {"weights": ["agreement", "modality", "examples"], "pool": "product", "exponent": 2.0},
+    ),
+    "covered median": ("median", {"coverage": True}),
+    "covered trimmed mean": ("trimmed_mean", {"coverage": True, "trim": 0.4}),
+    "covered geometric median": ("geometric_median", {"coverage": True}),
+    "consensus of all beams": ("consensus", {"coverage": False, "floor": 0.8, "exponent": 0.0}),
+}
+RULES: dict[str, Aggregator] = {
+    **{name: _build(name, {}) for name in AGGREGATORS},
+    **{title: _build(name, options) for title, (name, options) in VARIANTS.items()},
+    "a user's own": MostCertain(),
+}
 
 
 @pytest.fixture(params=sorted(RULES))
@@ -189,3 +204,24 @@ def test_contributions_of_other_temperatures_or_shapes_are_an_error(rule: Aggreg
     for labels in (hotter, narrower):
         with pytest.raises(ValueError, match="differ"):
             rule.aggregate([one, Contribution("001-gps", "gps", labels, 1)])
+
+
+def seeing(one: Contribution, beams: Sequence[int]) -> Contribution:
+    seen = np.zeros(BEAMS, np.int64)
+    seen[list(beams)] = 3
+    return Contribution(one.client, one.modality, one.labels, one.num_examples, age=one.age, seen=seen)
+
+
+def test_the_laws_hold_for_whatever_clients_have_seen(rule: Aggregator) -> None:
+    given = [seeing(one, beams) for one, beams in zip(ragged(), ([0, 1, 2], [2, 3], [], [4, 5, 6]), strict=True)]
+    ensemble = rule.aggregate(given)
+    np.testing.assert_allclose(ensemble.probs.sum(axis=-1), 1.0, atol=1e-5)
+    for order in permutations(given):
+        np.testing.assert_array_equal(rule.aggregate(order).probs, ensemble.probs)
+    alone = seeing(contribution("000-camera", [3, 5]), [0])
+    np.testing.assert_allclose(rule.aggregate([alone]).probs, alone.labels.probs, atol=1e-6)
+
+
+def test_clients_that_have_seen_everything_are_as_those_that_do_not_say(rule: Aggregator) -> None:
+    given = [seeing(one, range(BEAMS)) for one in ragged()]
+    np.testing.assert_array_equal(rule.aggregate(given).probs, rule.aggregate(ragged()).probs)
