@@ -16,7 +16,10 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from clients.desk import Desk
-from clients.exchanges import EXCHANGES, BehindError, own_beams
+from clients.exchange import BehindError, own_beams
+from clients.exchanges import EXCHANGES
+from clients.hostility import attack_of
+from clients.masked_exchange import own_key, reveal
 from clients.profile import ClientProfile, profiles_of
 from clients.sensing.by_beam import count_beams
 from clients.sensing.learner import Learner
@@ -26,7 +29,9 @@ from clients.sensing.tracker import count_parameters
 from clients.training import make_learner, make_pooled_learner
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
+from configs.seeding import rng_for
 from strategies.parcels import Encoding
+from strategies.privacy import draw_windows
 from strategies.wire import Header, Reply, Request, WireError, pack_replies, unpack_header, unpack_requests
 
 # Flower's code for "the ClientApp raised".
@@ -48,6 +53,10 @@ def build_app(placement: Placement | None = None) -> ClientApp:
     def hello(message: Message, context: Context) -> Message:
         return _answer(message, context, placement, introduce)
 
+    @client_app.query("reveal")
+    def tell_seeds(message: Message, context: Context) -> Message:
+        return _answer(message, context, placement, reveal)
+
     @client_app.train("baselines")
     def baselines(message: Message, context: Context) -> Message:
         return _answer(message, context, placement, train_controls)
@@ -63,14 +72,16 @@ def introduce(desk: Desk, request: Request) -> Reply:
     """Say what this client senses, how much it has and which beams it knows."""
     learner = _learner(desk)
     splits = learner.material.recording.splits
+    attack = attack_of(desk.placement, desk.profile.id)
     seen = count_beams(own_beams(learner), desk.placement.experiment.task.num_beams) > 0
     return Reply(
         facts={
             "modality": desk.profile.modality,
             "num_parameters": count_parameters(learner.model),
             "num_passes": len(splits.get("train", ())) + len(splits.get("validation", ())),
-            "num_examples": len(learner.material.train),
+            "num_examples": len(learner.material.train) * (1 if attack is None else attack.exaggeration),
             "seen": seen.astype(int).tolist(),
+            **({"public_key": own_key(desk).public.hex()} if desk.header.kind == "masked" else {}),
         }
     )
 
@@ -106,7 +117,7 @@ def take_round(desk: Desk, request: Request) -> Reply:
         return Reply(error=str(error), facts={"known_round": error.known_round})
     loss = _learn(learner, exchange.lesson(), desk)
     said = exchange.answer()
-    metrics = {"loss": loss, **_evaluate(learner, desk, prefix="")}
+    metrics = {"loss": loss, **said.metrics, **_evaluate(learner, desk, prefix="")}
     memory.save({"learner": learner.state(), "exchange": exchange.state()}, round_number=desk.header.round)
     return Reply(labels=said.labels, arrays=said.arrays, metrics=metrics, facts=said.facts)
 
@@ -119,7 +130,13 @@ def _learner(desk: Desk) -> Learner:
     if kind == "pooled":
         return make_pooled_learner(profile, experiment, desk.placement.federation)
     # Averaged weights need one starting point for all students of a modality.
-    return make_learner(profile, experiment, start=profile.modality if kind == "weights" else profile.id)
+    learner = make_learner(profile, experiment, start=profile.modality if kind == "weights" else profile.id)
+    share = experiment.strategy.privacy.window_share
+    if share is not None:
+        rng = rng_for(experiment.seed, profile.id, "privacy", "windows")
+        windows, _ = draw_windows(learner.material.train, share, rng)
+        learner.material = replace(learner.material, train=windows)
+    return learner
 
 
 def _learn(learner: Learner, lesson: Lesson | None, desk: Desk) -> float:

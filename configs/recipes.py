@@ -31,7 +31,7 @@ class Recipe:
 
 
 # Nodes among themselves: the server's teacher learns from them and has no say.
-_PEERS = {"teacher_starts": False, "teacher_votes": False}
+_PEERS = {"teacher_starts": False, "teacher_votes": False, "publish": "ensemble"}
 
 RECIPES: dict[str, Recipe] = {
     "distillation": Recipe(
@@ -44,9 +44,9 @@ RECIPES: dict[str, Recipe] = {
         {**_PEERS, "aggregator": {"name": "mean"}},
     ),
     "dsfl": Recipe(
-        "Mean of the nodes' soft labels, sharpened by a softmax at temperature 0.1 (entropy reduction).",
+        "Mean of the soft labels, sharpened by a softmax at temperature 0.03 (in the paper 0.1, for ten classes).",
         "DS-FL, arXiv 2008.06180",
-        {**_PEERS, "aggregator": {"name": "mean"}, "sharpen": "softmax", "sharpness": 0.1},
+        {**_PEERS, "aggregator": {"name": "mean"}, "temperature": 1.0, "sharpen": "softmax", "sharpness": 0.03},
     ),
     "scarlet": Recipe(
         "DS-FL with a soft-label cache: samples whose target is fresh are not asked again; sharpened by a power.",

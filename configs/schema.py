@@ -123,6 +123,18 @@ class Teaching(Training):
     modality_dropout: float = Field(default=0.25, ge=0, lt=1)
 
 
+class Hostility(Section):
+    """Virtual clients that lie: for experiments on robust rules, in simulation only.
+
+    Attributes:
+        attack: a key of `strategies.attacks.ATTACKS`.
+        clients: how many; those with the most labelled windows.
+    """
+
+    attack: str
+    clients: int = Field(ge=1)
+
+
 class Engine(Section):
     """What runs the virtual clients.
 
@@ -148,6 +160,7 @@ class Experiment(Section):
         training: how students spend their steps.
         teaching: how the teacher spends its steps.
         strategy: the protocol.
+        hostility: clients that lie; None for none.
         controls: whether every client also trains *local only* and *offline KD* with the same steps; without, a run
             takes a third of the time, and does not say what the federation is worth.
         engine: what runs the clients.
@@ -162,6 +175,7 @@ class Experiment(Section):
     training: Training = Training()
     teaching: Teaching = Teaching()
     strategy: Strategy = Strategy()
+    hostility: Hostility | None = None
     controls: bool = True
     engine: Engine = Engine()
 

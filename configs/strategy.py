@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from configs.recipes import RECIPES
 from configs.section import Section
 
+# What they exchange cannot be summed, or is made for one client alone.
+_NOT_SUMMABLE = ("personal", "fd", "fedproto", "fedavg", "local", "centralised")
+
 
 class Plugin(Section):
     """A class named in YAML, and its keyword arguments.
@@ -27,6 +30,30 @@ class Aggregation(Plugin):
     """The aggregator; a YAML that gives options alone means the default one."""
 
     name: str = "entropy_mean"
+
+
+class Privacy(Section):
+    """What a client does to its soft labels before they leave (`strategies.privacy`).
+
+    Attributes:
+        clip: L2 norm of what a soft label may differ from the uniform one; None does not clip.
+        noise_multiplier: standard deviation of the noise over the sensitivity ``2 clip``; 0 adds none.
+        delta: at which epsilon is told.
+        window_share: share k / n of its windows that a client draws, with replacement, to train on; None trains on all.
+        reveal: all probabilities, or those of the best beams alone.
+    """
+
+    clip: float | None = Field(default=None, gt=0)
+    noise_multiplier: float = Field(default=0.0, ge=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    window_share: float | None = Field(default=None, gt=0, le=1)
+    reveal: Literal["all", "top1"] = "all"
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> Privacy:
+        if self.noise_multiplier > 0 and self.clip is None:
+            raise ValueError("clip: noise without it would protect nothing; give a norm")
+        return self
 
 
 class Strategy(Section):
@@ -53,6 +80,8 @@ class Strategy(Section):
         teacher_starts: whether the pretrained teacher's soft labels for the public set are the targets of round 1.
         teacher_votes: whether the teacher's own answer is one of the contributions.
         mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
+        privacy: what clients do to their soft labels before they leave.
+        secure_sum: whether the server learns the sum of the clients' soft labels only (`strategies.secure_sum`).
         late_rounds: an answer may come so many rounds late and still count; 0 drops what misses its round.
         round_timeout_s: after this long a client that has not answered is recorded as missing.
     """
@@ -69,13 +98,15 @@ class Strategy(Section):
     aggregator: Aggregation = Aggregation()
     sharpen: Literal["none", "softmax", "power"] = "none"
     sharpness: float = Field(default=1.0, gt=0)
-    codec: str = "float16"
+    codec: str = "top8-uint4+delta"
     downlink_codec: str | None = None
     temperature: float = Field(default=2.0, gt=0, le=100)
-    publish: Literal["teacher", "ensemble", "mix", "corrected"] = "ensemble"
+    publish: Literal["teacher", "ensemble", "mix", "corrected"] = "mix"
     teacher_starts: bool = True
     teacher_votes: bool = True
     mix: float = Field(default=0.5, ge=0, le=1)
+    privacy: Privacy = Privacy()
+    secure_sum: bool = False
     late_rounds: int = Field(default=0, ge=0)
     round_timeout_s: float = Field(default=600.0, gt=0)
 
@@ -90,7 +121,20 @@ class Strategy(Section):
     def _parts_fit(self) -> Strategy:
         if self.ask_cached is False and self.target_lifetime is None:
             raise ValueError("target_lifetime: without it no cached sample would ever be asked again; give rounds")
+        if self.secure_sum:
+            self._check_summable()
         return self
+
+    def _check_summable(self) -> None:
+        if self.aggregator.name != "mean":
+            raise ValueError(
+                f"secure_sum: {self.aggregator.name} needs the answer of each client, and a sum has none; "
+                "use aggregator: {name: mean}"
+            )
+        if self.name in _NOT_SUMMABLE:
+            raise ValueError(f"secure_sum: {self.name} does not sum soft labels of public samples")
+        if self.answer_filter != "none" or self.late_rounds:
+            raise ValueError("secure_sum: all must answer all samples in time; leave answer_filter and late_rounds out")
 
     @property
     def codec_down(self) -> str:

@@ -25,9 +25,12 @@ from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from server.recorder import Recorder, metrics_of
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
 from strategies.accounts import Member, break_even_samples
+from strategies.attacks import ATTACKS
 from strategies.choreography import Choreography
+from strategies.distillation import DistillationStrategy
 from strategies.parcels import Encoding
 from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, check_options, find_class
+from strategies.secure import SecureDistillationStrategy
 from strategies.wire import BASELINES, Request, WireError
 
 log = logging.getLogger(__name__)
@@ -221,11 +224,18 @@ def _find_plugins(placement: Placement) -> tuple[type[Any], Any]:
     aggregator = build_plugin(aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options")
     if not callable(getattr(aggregator, "aggregate", None)):
         raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate")
+    if strategy.secure_sum:
+        if strategy_class is not DistillationStrategy:
+            raise ValueError(f"strategy.secure_sum: {strategy.name} is a choreography of its own; it cannot be masked")
+        strategy_class = SecureDistillationStrategy
     check_options(strategy_class, strategy.options, key="strategy.options")
     try:
         strategy_class.check_options(**strategy.options)
     except ValueError as error:
         raise ValueError(f"strategy.options.{error}") from None
+    hostility = placement.experiment.hostility
+    if hostility is not None and hostility.attack not in ATTACKS:
+        raise ValueError(f"hostility.attack: unknown attack {hostility.attack!r}; known are {', '.join(ATTACKS)}")
     task = placement.experiment.task
     for key, codec in (("codec", strategy.codec), ("downlink_codec", strategy.codec_down)):
         try:

@@ -145,6 +145,7 @@ def _client_line(entry: ClientRound) -> dict[str, Any]:
         "own": metrics_of(entry.metrics, "own."),
         "validation": entry.metrics.get("validation"),
         "loss": entry.metrics.get("loss"),
+        "epsilon": entry.metrics.get("epsilon"),
         "uplink_bytes": entry.uplink_bytes,
         "downlink_bytes": entry.downlink_bytes,
         "num_answers": entry.num_answers,

@@ -126,7 +126,7 @@ def bench_learning(
     from sim.bench.learnability import FUSED, LearningJob, experiments_of, learn_job
     from sim.bench.tables import conditions_table, learning_table
 
-    lengths, names = _numbers(frames, "--frames"), inputs.split(",")
+    lengths, names = numbers(frames, "--frames"), inputs.split(",")
     parts = {"server": passes, "public": 1, "test": test_passes, "client": 1, "validation_share": 0.1}
     if deepsense is None:
         sections = [street_data(name, parts) for name in preset or ["s9", "street"]]
@@ -208,7 +208,7 @@ def _experiments(
     return [
         bench_experiment(data, seed=seed, steps=steps, num_frames=num_frames, overrides=overrides or ())
         for data in sections
-        for seed in _numbers(seeds, "--seeds")
+        for seed in numbers(seeds, "--seeds")
     ]
 
 
@@ -238,7 +238,12 @@ def _work(
     return [rows[key] for key in jobs]
 
 
-def _numbers(text: str, option: str) -> list[int]:
+def numbers(text: str, option: str) -> list[int]:
+    """Numbers with commas between them.
+
+    Raises:
+        ValueError: it is something else.
+    """
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from sim.bench_cli import bench_cli
+from sim.bench_exchange_cli import add_exchange_commands
 from sim.data_cli import data_cli
 from sim.terminal import ConfigArgument, FollowedRun, JsonOption, RunsArgument, SetOption, wide_console
 
@@ -29,6 +30,7 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 cli.add_typer(data_cli, name="data")
+add_exchange_commands(bench_cli)
 cli.add_typer(bench_cli, name="bench")
 
 

@@ -19,6 +19,7 @@ class Member:
         num_parameters: of its student.
         num_passes: labelled passes that it trains on or validates with.
         num_examples: labelled windows that it trains on.
+        public_key: for secure sums, 32 bytes; empty without.
         seen: (B,) 1 for each beam that is the best in one of its labelled windows, else 0; None if it did not say.
     """
 
@@ -28,6 +29,7 @@ class Member:
     num_passes: int
     num_examples: int
     seen: tuple[int, ...] | None = None
+    public_key: bytes = b""
 
 
 @dataclass(frozen=True)

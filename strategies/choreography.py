@@ -14,7 +14,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -87,6 +87,8 @@ class Choreography(Strategy):
 
     Attributes:
         now: the round under way, or the last one.
+        grid: of the round under way, for strategies that ask for more before they conclude.
+        extra_bytes: client -> down and up, of what such messages cost.
     """
 
     kind: ClassVar[str]
@@ -171,6 +173,8 @@ class Choreography(Strategy):
         """One round; afterwards ``state`` holds everything that the next one needs."""
         clock = _Clock()
         self.now = round_number
+        self.grid = grid
+        self.extra_bytes: dict[str, tuple[int, int]] = {}
         self.prepare(round_number)
         members, busy = self.letters.members, self.letters.busy
         requests = {
@@ -198,6 +202,11 @@ class Choreography(Strategy):
                 log.warning("round %d: client %s does not count: %s", round_number, answer.client, error)
                 clients[answer.client] = ClientRound(downlink_bytes=downlink, problem=str(error))
         num_targets = self.conclude(contributions, round_number)
+        for client, (down, up) in self.extra_bytes.items():
+            entry = clients[client]
+            clients[client] = replace(
+                entry, downlink_bytes=entry.downlink_bytes + down, uplink_bytes=entry.uplink_bytes + up
+            )
         clock.lap("conclude")
         self.state.round = round_number
         num_asked = max((len(request.ask) for request in requests.values()), default=0)

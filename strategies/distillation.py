@@ -162,14 +162,16 @@ class DistillationStrategy(Choreography):
     def conclude(self, contributions: Sequence[Contribution], round_number: int) -> int:
         """Aggregate, teach, publish."""
         answered = [one for one in contributions if len(one.labels)]
-        ensemble = None
-        if answered:
-            ensemble = self.calibrate(self.aggregate(answered, self._asked))
+        ensemble = self.calibrate(self.aggregate(answered, self._asked)) if answered else None
+        own = {} if ensemble is None else self.targets_for(answered, ensemble)
+        return self.publish(ensemble, own, round_number)
+
+    def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], round_number: int) -> int:
+        """Teach, then publish targets to all and to some alone; the number of targets."""
         self.teach(ensemble)
         if ensemble is None:
             return 0
         targets = self.targets(ensemble)
-        own_targets = self.targets_for(answered, ensemble)
         for client in {*own_targets, *self.state.own_caches}:
             mine = self.down.encode(own_targets.get(client, targets), round_number)
             self.state.own_caches[client] = self._cache(client).publish(mine)

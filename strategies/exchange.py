@@ -223,5 +223,14 @@ def _member(client: str, hello: Reply | WireError, num_beams: int) -> Member:
     seen = hello.facts.get("seen")
     if seen is not None and not (isinstance(seen, list) and len(seen) == num_beams and set(seen) <= {0, 1}):
         raise WireError(f"introduced itself with seen={seen!r}, expected a 0 or 1 for each of {num_beams} beams")
-    modality = str(hello.facts.get("modality", ""))
-    return Member(id=client, modality=modality, seen=None if seen is None else tuple(seen), **numbers)
+    try:
+        public_key = bytes.fromhex(str(hello.facts.get("public_key", "")))
+    except ValueError:
+        raise WireError("introduced itself with a public_key that is not hexadecimal") from None
+    return Member(
+        id=client,
+        modality=str(hello.facts.get("modality", "")),
+        seen=None if seen is None else tuple(seen),
+        public_key=public_key,
+        **numbers,
+    )

@@ -13,6 +13,7 @@ from configs.seeding import seed_for
 from strategies.aggregation import Votes, align, weighted_mean
 from strategies.distillation import DistillationStrategy
 from strategies.labels import Contribution, SoftLabels
+from strategies.privacy import project_to_simplex
 
 # Steps of the projected gradient; the problem has as many unknowns as there are clients.
 NUM_STEPS = 500
@@ -100,15 +101,3 @@ def same_cluster(votes: Votes, num_clusters: int, seed: int) -> NDArray[np.float
     _, cluster = kmeans2(flat, min(num_clusters, len(flat)), minit="++", seed=seed % 2**32)
     together: NDArray[np.float64] = (cluster[:, None] == cluster[None]).astype(np.float64)
     return together
-
-
-def project_to_simplex(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest point of the simplex to each row (..., B).
-
-    Source: Duchi et al., ICML 2008, figure 1.
-    """
-    falling = -np.sort(-rows, axis=-1)
-    excess = (np.cumsum(falling, axis=-1) - 1.0) / np.arange(1, rows.shape[-1] + 1)
-    count = np.sum(falling > excess, axis=-1, keepdims=True)
-    projected: NDArray[np.float64] = np.maximum(rows - np.take_along_axis(excess, count - 1, axis=-1), 0.0)
-    return projected

@@ -28,6 +28,7 @@ from strategies.packing import pack_ids, unpack_ids
 from strategies.parcels import Parcel
 
 HELLO = "query.hello"
+REVEAL = "query.reveal"
 BASELINES = "train.baselines"
 ROUND = "train.round"
 

@@ -7,7 +7,7 @@ scored against the measured power. So a cell of the table takes seconds instead 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from sim.data.federation import ensure_federation
 from strategies.aggregation import Aggregator
 from strategies.attacks import ATTACKS, Knowledge
 from strategies.labels import Contribution, SoftLabels
+from strategies.registry import AGGREGATORS, build_plugin, find_class
 
 # Rules of the table: name -> (short name of an aggregator, its options).
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,7 +50,6 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "consensus": ("consensus", {"coverage": False}),
     "consensus, covered": ("consensus", {}),
 }
-ROBUST = ("median", "trimmed_mean", "geometric_median", "consensus")
 CLIENTS_PER_MODALITY = 5
 
 
@@ -153,7 +153,45 @@ def attacked(electorate: Electorate, attack: str, num_attackers: int, *, seed: i
     return contributions
 
 
-def score(rule: Aggregator, contributions: Sequence[Contribution], electorate: Electorate) -> Mapping[str, float]:
-    """Top-1, Top-3 and Top-5 of the ensemble, mean over the horizons."""
-    metrics = BeamMetrics.of(rule.aggregate(contributions).probs, electorate.power)
-    return {name: metrics.mean(name) for name in ("top1", "top3", "top5")}
+@dataclass(frozen=True)
+class Cell:
+    """One rule under one attack in one seed; Top-1, Top-3 and Top-5 in [0, 1], mean over the horizons.
+
+    Attributes:
+        rule: a key of `RULES`.
+        attack: a key of `ATTACKS`; empty for none.
+        num_attackers: those with the most labelled windows.
+        seed: of the electorate and of the attackers.
+        top1: of the ensemble.
+        top3: of the ensemble.
+        top5: of the ensemble.
+    """
+
+    rule: str
+    attack: str
+    num_attackers: int
+    seed: int
+    top1: float
+    top3: float
+    top5: float
+
+
+def attack_cells(
+    electorate: Electorate, *, seed: int, rules: Iterable[str], attacks: Iterable[str], counts: Iterable[int]
+) -> Iterator[Cell]:
+    """The clean cell and the attacked cells of every rule.
+
+    Raises:
+        ValueError: a rule or an attack is unknown.
+    """
+    counts, attacks = list(counts), list(attacks)
+    for kind, wanted, table in (("rule", rules, RULES), ("attack", attacks, ATTACKS)):
+        if unknown := [name for name in wanted if name not in table]:
+            raise ValueError(f"--{kind}: no {unknown[0]!r}; there are {', '.join(table)}")
+    for name in rules:
+        short, options = RULES[name]
+        rule: Aggregator = build_plugin(find_class(short, AGGREGATORS, key="rule"), options, key="rule")
+        for attack, count in [("", 0), *((attack, count) for attack in attacks for count in counts)]:
+            probs = rule.aggregate(attacked(electorate, attack, count, seed=seed)).probs
+            metrics = BeamMetrics.of(probs, electorate.power)
+            yield Cell(name, attack, count, seed, *(metrics.mean(metric) for metric in ("top1", "top3", "top5")))

@@ -1,0 +1,92 @@
+"""What a client does with one message's worth of knowledge: digest what came, answer what was asked.
+
+An exchange is made for one message. It is told what the client remembers, says what there is to digest, and, after the
+learner's steps, what to answer and what to remember. Learning itself is the same for all (`clients.app`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.desk import Desk
+from clients.sensing.learner import Learner
+from clients.sensing.lessons import Lesson
+from strategies.parcels import Parcel
+from strategies.wire import Request
+
+State = Mapping[str, Any]
+
+
+class BehindError(Exception):
+    """The client does not hold what the server thinks it does.
+
+    Attributes:
+        known_round: it holds the targets up to this round.
+    """
+
+    def __init__(self, known_round: int) -> None:
+        super().__init__(f"holds the targets up to round {known_round} only, its memory was lost; it gets them again")
+        self.known_round = known_round
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an exchange answers.
+
+    Attributes:
+        labels: soft labels.
+        arrays: what is no soft label.
+        facts: plain values.
+        metrics: numbers to record, such as the privacy spent.
+    """
+
+    labels: Parcel | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    facts: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+class Exchange(ABC):
+    """One message's worth of knowledge.
+
+    Args:
+        desk: of the handler.
+        learner: of the client, as it was after its last message.
+        request: of the server.
+        state: what :meth:`state` returned after the client's last message; empty before its first.
+
+    Raises:
+        BehindError: the client lacks targets that the server thinks it holds.
+        ValueError: the request is malformed.
+    """
+
+    def __init__(self, desk: Desk, learner: Learner, request: Request, state: State) -> None:
+        self.desk = desk
+        self.learner = learner
+        self.request = request
+        self.settings = desk.placement.experiment.strategy
+        self.task = desk.placement.experiment.task
+
+    def lesson(self) -> Lesson | None:
+        """What there is to digest."""
+        return None
+
+    @abstractmethod
+    def answer(self) -> Said:
+        """What was asked, after learning."""
+
+    def state(self) -> dict[str, Any]:
+        """What to remember until the next message: tensors and plain values."""
+        return {}
+
+
+def own_beams(learner: Learner) -> NDArray[np.int64]:
+    """(N, H) best beams of a learner's training windows."""
+    task, material = learner.model.task, learner.material
+    return material.recording.beams(material.train, task.num_frames, task.num_future)

@@ -1,0 +1,52 @@
+"""Virtual clients that lie, for experiments on robust rules: who they are, and what becomes of their answers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.profile import client_folders
+from clients.sensing.recording import open_recording
+from configs.placement import Placement
+from configs.seeding import seed_for
+from strategies.attacks import ATTACKS, Attack, Knowledge
+
+
+def attack_of(placement: Placement, client: str) -> Attack | None:
+    """The attack that a client carries out; None for an honest one.
+
+    Raises:
+        ValueError: there is no federation on this machine, so nobody knows who the largest clients are.
+    """
+    hostility = placement.experiment.hostility
+    if hostility is None:
+        return None
+    if not (placement.federation / "clients").is_dir():
+        raise ValueError("hostility: only virtual clients lie; leave it out of a deployment")
+    task = placement.experiment.task
+    largest = _by_size(placement.federation, task.num_frames, task.num_future)[: hostility.clients]
+    return ATTACKS[hostility.attack] if client in largest else None
+
+
+def poison(
+    attack: Attack,
+    placement: Placement,
+    probs: NDArray[np.float32],
+    sample_ids: NDArray[np.int64],
+    first: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """What a hostile client answers instead of (N, H, B) ``probs``; ``first`` is its answer of its first round."""
+    return attack.poison(probs, Knowledge(seed_for(placement.experiment.seed, "attack"), sample_ids, first))
+
+
+@lru_cache(maxsize=8)
+def _by_size(federation: Path, num_frames: int, num_future: int) -> tuple[str, ...]:
+    """Client ids by falling number of labelled training windows."""
+    sizes = {
+        folder.name: len(open_recording(folder).window_starts(num_frames, num_future, "train"))
+        for folder in client_folders(federation)
+    }
+    return tuple(sorted(sizes, key=lambda client: (-sizes[client], client)))

@@ -1,0 +1,160 @@
+"""Soft labels as a client exchanges them: of public samples, or of beams. N samples or windows, H horizons, B beams."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.desk import Desk
+from clients.exchange import BehindError, Exchange, Said, State, own_beams
+from clients.hostility import attack_of, poison
+from clients.sensing.by_beam import mean_by_beam
+from clients.sensing.familiarity import trusted
+from clients.sensing.learner import Learner
+from clients.sensing.lessons import BeamLesson, Lesson, public_lesson
+from configs.seeding import rng_for
+from strategies.caching import Holding
+from strategies.labels import SoftLabels
+from strategies.parcels import Encoding
+from strategies.privacy import epsilon_spent, privatise, reveal_top1
+from strategies.wire import NO_TARGETS, Request, WireError
+
+
+class LabelExchange(Exchange):
+    """Soft labels: keeps what was published and, where differences travel, what it answered."""
+
+    def __init__(self, desk: Desk, learner: Learner, request: Request, state: State) -> None:
+        super().__init__(desk, learner, request, state)
+        shape = (self.task.num_horizons, self.task.num_beams)
+        self.up, self.down = Encoding(self.settings.codec, *shape), Encoding(self.settings.codec_down, *shape)
+        known_round = state.get("known_round", NO_TARGETS)
+        is_delta = request.targets is not None and request.targets.is_delta
+        if known_round < request.known_round or (is_delta and known_round != request.known_round):
+            raise BehindError(known_round)
+        now, lifetime = desk.header.round, self.settings.target_lifetime
+        held = _unpack(state["targets"]).fresh(now, lifetime) if "targets" in state else self.down.nothing
+        if request.targets is not None:
+            held = held.update(self.down.unpack(request.targets, reference=held)).fresh(now, lifetime)
+        self.held = held
+        self.num_released = int(state.get("num_released", 0))
+        # What it said first, for those who replay it.
+        self.first: dict[str, torch.Tensor] | None = state.get("first")
+        # Its answers as of the last two, since the server may not have got the last one.
+        self.answers: dict[int, Holding] = {n: _unpack(one) for n, one in state.get("answers", {}).items()}
+
+    def targets(self) -> SoftLabels:
+        """What it holds, decoded."""
+        return self.down.decode(self.held, self.settings.temperature)
+
+    @abstractmethod
+    def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
+        """Soft labels for what was asked, or for as much of it as the client trusts itself on."""
+
+    def answer(self) -> Said:
+        """Encoded soft labels."""
+        now = self.desk.header.round
+        facts: dict[str, str | int | float | bool] = {"known_round": now - 1, "holding": self.held.digest()}
+        if not len(self.request.ask):
+            return Said(facts=facts)
+        labels = self._private(self.answers_to(self.request.ask))
+        self.last_answer = labels
+        holding = self._poisoned(labels, now)
+        reference = self.answers.get(self.request.answered_round) if self.up.is_delta else None
+        parcel = self.up.pack(holding, reference=reference)
+        if self.up.is_delta:
+            kept = {n: one for n, one in self.answers.items() if n == self.request.answered_round}
+            self.answers = {**kept, now: holding if reference is None else reference.update(holding)}
+        return Said(labels=parcel, facts=facts, metrics=self._spent())
+
+    def _private(self, labels: SoftLabels) -> SoftLabels:
+        """What may leave, by the rules of ``strategy.privacy``."""
+        privacy, probs = self.settings.privacy, labels.probs
+        if privacy.clip is not None:
+            experiment, owner = self.desk.placement.experiment, self.desk.profile.id
+            rng = rng_for(experiment.seed, owner, "privacy", self.desk.header.round)
+            probs = privatise(probs, clip=privacy.clip, noise_multiplier=privacy.noise_multiplier, rng=rng)
+        if privacy.reveal == "top1":
+            probs = reveal_top1(probs)
+        self.num_released += len(labels)
+        return SoftLabels(labels.sample_ids, probs, labels.temperature)
+
+    def _spent(self) -> dict[str, float]:
+        """The account: epsilon of everything released so far, where there is noise."""
+        privacy = self.settings.privacy
+        if privacy.noise_multiplier == 0:
+            return {}
+        spent = epsilon_spent(self.num_released, noise_multiplier=privacy.noise_multiplier, delta=privacy.delta)
+        return {"epsilon": spent}
+
+    def _poisoned(self, labels: SoftLabels, now: int) -> Holding:
+        """Encoded rows of the answer, or of the lie in its place, which need not be soft labels."""
+        attack = attack_of(self.desk.placement, self.desk.profile.id)
+        if attack is None:
+            return self.up.encode(labels, now)
+        if self.first is None:
+            self.first = {"ids": torch.from_numpy(labels.sample_ids), "probs": torch.from_numpy(labels.probs)}
+        first = labels.probs.copy()
+        known = np.isin(labels.sample_ids, ids := self.first["ids"].numpy())
+        first[known] = self.first["probs"].numpy()[np.searchsorted(ids, labels.sample_ids[known])]
+        probs = poison(attack, self.desk.placement, labels.probs, labels.sample_ids, first)
+        with np.errstate(invalid="ignore"):  # not-a-number becomes whatever the codec makes of it
+            payload = self.up.codec.encode(probs)
+        return Holding(labels.sample_ids, payload, np.full(len(labels), now))
+
+    def state(self) -> dict[str, Any]:
+        """Targets and answers as they were encoded."""
+        answers = {number: _pack(one) for number, one in self.answers.items()}
+        return {
+            "known_round": self.desk.header.round - 1,
+            "targets": _pack(self.held),
+            "answers": answers,
+            "num_released": self.num_released,
+            "first": self.first,
+        }
+
+
+class PublicExchange(LabelExchange):
+    """Soft labels of public samples."""
+
+    def lesson(self) -> Lesson | None:
+        """The targets."""
+        return public_lesson(self.targets())
+
+    def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
+        """Its calibrated answers, on the samples that its filter lets through."""
+        starts = self.learner.material.public_starts
+        if ask[-1] >= len(starts):
+            raise WireError(f"the public set has {len(starts)} samples, not {ask[-1]}")
+        kind, share = self.settings.answer_filter, self.settings.answer_share
+        mine = ask[trusted(self.learner, starts[ask], kind=kind, share=share)]
+        return SoftLabels(mine, self.learner.answer(mine, self.settings.temperature), self.settings.temperature)
+
+
+class BeamExchange(LabelExchange):
+    """The mean soft label of every beam that the client has seen."""
+
+    def lesson(self) -> Lesson | None:
+        """The mean of all clients, as a regulariser on own windows."""
+        return BeamLesson(self.targets()) if len(self.held) else None
+
+    def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
+        """Its own means."""
+        recording, train = self.learner.material.recording, self.learner.material.train
+        probs = self.learner.soften(recording, train, self.settings.temperature)
+        seen, means = mean_by_beam(probs, own_beams(self.learner), self.task.num_beams)
+        wanted = np.isin(seen, ask)
+        return SoftLabels(seen[wanted], means[wanted], self.settings.temperature)
+
+
+def _pack(holding: Holding) -> dict[str, torch.Tensor]:
+    arrays = {"sample_ids": holding.sample_ids, "payload": holding.payload, "rounds": holding.rounds}
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def _unpack(state: Mapping[str, torch.Tensor]) -> Holding:
+    return Holding(*(state[name].numpy() for name in ("sample_ids", "payload", "rounds")))

@@ -1,0 +1,115 @@
+"""What a client does to its soft labels before they leave, and what that is worth. N samples, H horizons, B beams.
+
+Three ways, which can be combined:
+
+- *Clipping and noise.* The neighbours are two data sets of the client that differ in anything (user level). A soft
+  label of one public sample is one release: its rows minus the uniform one, clipped to norm ``clip``, so that it
+  changes by ``2 clip`` at most; Gaussian noise of ``noise_multiplier`` times that is added. All releases of all rounds
+  compose.
+  The accountant is that of Opacus, because privacy accounting of our own would be one more thing to trust.
+- *k of n.* The client trains on k windows drawn once, with replacement, from its n: two data sets that differ in one
+  window give the same training set unless that window is drawn. Windows of a pass share frames, so the guarantee is for
+  windows, not for passes. Noise-free differential privacy, arXiv 2009.05537.
+- *Top-1.* Only the best beam and its probability leave; no bound, but less to learn from.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.labels import normalise_rows
+
+Probs = NDArray[np.float32]
+
+# Orders of Renyi divergence among which the accountant finds the best.
+ORDERS = [1.0 + tenth / 10.0 for tenth in range(1, 100)] + list(range(12, 512, 4))
+
+
+def privatise(probs: Probs, *, clip: float, noise_multiplier: float, rng: np.random.Generator) -> Probs:
+    """Soft labels clipped around the uniform one and with noise, brought back to the simplex.
+
+    The projection is the nearest point of the simplex; it is made of what is released, so it costs no privacy.
+
+    Args:
+        probs: (N, H, B) rows on the simplex.
+        clip: L2 norm of a sample's H B differences from uniform, > 0; two one-hot rows differ by 1.41.
+        noise_multiplier: standard deviation of the noise on a value over the sensitivity 2 clip, >= 0.
+        rng: the only source of randomness.
+    """
+    centred = probs.astype(np.float64) - 1.0 / probs.shape[-1]
+    norms = np.sqrt(np.sum(centred**2, axis=(1, 2), keepdims=True))
+    clipped = centred * np.minimum(1.0, clip / np.maximum(norms, np.finfo(np.float64).tiny))
+    noisy = clipped + rng.normal(0.0, 2.0 * clip * noise_multiplier, probs.shape)
+    return normalise_rows(project_to_simplex(noisy + 1.0 / probs.shape[-1]))
+
+
+def epsilon_spent(num_released: int, *, noise_multiplier: float, delta: float) -> float:
+    """Epsilon of all soft labels that a client has released; infinite without noise.
+
+    Args:
+        num_released: soft labels of public samples, over all rounds; each counts as often as it was sent.
+        noise_multiplier: of :func:`privatise`.
+        delta: in (0, 1).
+    """
+    if num_released == 0:
+        return 0.0
+    if noise_multiplier == 0:
+        return math.inf
+    # Opacus loads torch; only a client that adds noise needs it.
+    from opacus.accountants.analysis import rdp
+
+    spent = rdp.compute_rdp(q=1.0, noise_multiplier=noise_multiplier, steps=num_released, orders=ORDERS)
+    epsilon, _ = rdp.get_privacy_spent(orders=ORDERS, rdp=spent, delta=delta)
+    return float(epsilon)
+
+
+def sampling_bound(num_drawn: int, num_owned: int) -> tuple[float, float]:
+    """(epsilon, delta) of training on windows drawn with replacement from those owned.
+
+    epsilon = k ln((n + 1) / n), delta = 1 - ((n - 1) / n)^k.
+
+    Source: noise-free differential privacy, arXiv 2009.05537, theorem on sampling with replacement.
+
+    Args:
+        num_drawn: k >= 1.
+        num_owned: n >= 1.
+    """
+    epsilon = num_drawn * math.log((num_owned + 1) / num_owned)
+    return epsilon, 1.0 - ((num_owned - 1) / num_owned) ** num_drawn
+
+
+def draw_windows(windows: NDArray[np.int64], share: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], int]:
+    """The windows to train on, drawn once with replacement, each kept once; and how many were drawn.
+
+    Args:
+        windows: (N,) increasing.
+        share: of N that is drawn, in (0, 1]; at least one.
+        rng: the only source of randomness.
+    """
+    num_drawn = max(1, round(share * len(windows)))
+    return np.unique(rng.choice(windows, num_drawn, replace=True)), num_drawn
+
+
+def reveal_top1(probs: Probs) -> Probs:
+    """(N, H, B) rows in which the best beam keeps its probability and the others share the rest evenly."""
+    num_beams = probs.shape[-1]
+    best = probs.argmax(axis=-1)[..., None]
+    top = np.take_along_axis(probs, best, axis=-1).astype(np.float64)
+    rows = np.repeat((1.0 - top) / max(num_beams - 1, 1), num_beams, axis=-1)
+    np.put_along_axis(rows, best, top, axis=-1)
+    return normalise_rows(np.maximum(rows, 0.0))
+
+
+def project_to_simplex(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest point of the simplex to each row (..., B).
+
+    Source: Duchi et al., ICML 2008, figure 1.
+    """
+    falling = -np.sort(-rows, axis=-1)
+    excess = (np.cumsum(falling, axis=-1) - 1.0) / np.arange(1, rows.shape[-1] + 1)
+    count = np.sum(falling > excess, axis=-1, keepdims=True)
+    projected: NDArray[np.float64] = np.maximum(rows - np.take_along_axis(excess, count - 1, axis=-1), 0.0)
+    return projected
