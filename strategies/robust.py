@@ -156,15 +156,15 @@ class Consensus(_PerSample):
     """Mean by certainty of those whom the typical other client agrees with, sample by sample.
 
     A client's standing is the median over the others of the overlap sum_b min(p_i, p_j)_b. Those whose standing is
-    below ``floor`` times the best are left out; the others count by their certainty. A group smaller than half cannot
-    lift the median of its members, however well they agree among themselves.
+    below ``floor`` times the best are left out; the others count by standing and certainty. A group smaller than half
+    cannot lift the median of its members, however well they agree among themselves.
 
     Source: Softbeam; the median makes standing resist collusion where the sum of agreement does not, as the nearest
     neighbours do in Krum, Blanchard et al., NeurIPS 2017. Certainty as in FedGEMS, arXiv 2110.11027.
 
     Attributes:
         floor: in [0, 1).
-        exponent: of the certainty, >= 0; 0 lets all with standing count alike.
+        exponent: of the certainty, >= 0; 0 lets them count by standing alone.
         coverage: whether only clients that have seen a beam vote on it.
     """
 
@@ -184,7 +184,7 @@ class Consensus(_PerSample):
         answered: Mask = np.any(voters, axis=-1)
         standing = _standing(probs, answered)
         trusted = answered & (standing >= self.floor * standing.max(axis=0))
-        weights = trusted * confidence(probs, self.exponent)
+        weights = trusted * standing * confidence(probs, self.exponent)
         for fallback in (trusted, answered):
             weights = np.where(weights.sum(axis=0) > 0, weights, fallback)
         return _weighted(probs, weights[..., None], voters)
@@ -196,9 +196,8 @@ def _standing(probs: Probs, answered: Mask) -> Probs:
     overlaps = np.stack([np.minimum(probs, probs[client]).sum(axis=-1) for client in range(num_clients)])
     others = answered[:, None] & answered[None] & ~np.eye(num_clients, dtype=np.bool_)[..., None, None]
     rising, count = _sorted_votes(np.moveaxis(overlaps, 1, 0), np.moveaxis(others, 1, 0))
-    # Of an even number the lower one: with half against it, a client has no majority behind it.
-    middle = np.maximum(count - 1, 0) // 2
-    median = np.take_along_axis(rising, middle[None], axis=0)[0]
+    # Of an even number the upper one: a client and half of the others are a majority, and fewer are none.
+    median = np.take_along_axis(rising, count[None] // 2, axis=0)[0]
     return np.where(count == 0, 1.0, median) * answered
 
 
