@@ -176,7 +176,7 @@ class Choreography(Strategy):
         self.grid = grid
         self.extra_bytes: dict[str, tuple[int, int]] = {}
         self.prepare(round_number)
-        members, busy = self.letters.members, self.letters.busy
+        members, busy = self.letters.members, self.letters.busy(round_number)
         requests = {
             client: self.request(client, round_number) for client in self.invite(round_number) if client not in busy
         }

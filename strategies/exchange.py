@@ -127,9 +127,10 @@ class Correspondence:
             raise ValueError(f"no client can take part; the first of {len(problems)} problems: {first}")
         return self.members
 
-    @property
-    def busy(self) -> frozenset[str]:
-        """Clients that still owe an answer which would count: they are not asked for more meanwhile."""
+    def busy(self, round_number: int) -> frozenset[str]:
+        """Clients that owe an answer which would still count in a round: they are not asked for more meanwhile."""
+        late_rounds = self.experiment.strategy.late_rounds
+        self._owed = {key: one for key, one in self._owed.items() if round_number - one.header.round <= late_rounds}
         return frozenset(client for sent in self._owed.values() for client in sent.requests)
 
     def ask(
@@ -141,7 +142,6 @@ class Correspondence:
             What each client answered or why it did not, by client and round asked.
         """
         late_rounds = self.experiment.strategy.late_rounds if kind == ROUND else 0
-        self._owed = {key: one for key, one in self._owed.items() if round_number - one.header.round <= late_rounds}
         by_node = {
             node: {client: requests[client] for client in sorted(clients) if client in requests}
             for node, clients in sorted(self.nodes.items())
