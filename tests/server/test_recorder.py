@@ -104,6 +104,7 @@ def test_a_round_is_one_line_with_every_client_and_phase(recorder: Recorder) -> 
         "own": metrics(0.9).to_dict(),
         "validation": 0.7,
         "loss": 1.5,
+        "epsilon": None,
         "uplink_bytes": 200,
         "downlink_bytes": 100,
         "num_answers": 24,

@@ -319,7 +319,7 @@ def refused(*words: str | Path) -> str:
         (lambda values: values["strategy"].update(name="nope"), "strategy.name: unknown name 'nope'; known are c"),
         (
             lambda values: values["strategy"].update(aggregator={"name": "nope"}),
-            "strategy.aggregator.name: unknown name 'nope'; known are entropy_mean",
+            "strategy.aggregator.name: unknown name 'nope'; known are consensus",
         ),
         (
             lambda values: values["strategy"].update(aggregator={"name": "mean", "options": {"zeal": 1}}),

@@ -122,7 +122,7 @@ def test_resume_of_a_folder_that_is_no_run_is_one_clear_error(tmp_path: Path) ->
 def test_bytes_in_the_record_are_those_of_the_messages_which_hold_neither_weights_nor_frames(
     finished: Path, tmp_path: Path
 ) -> None:
-    placement = place(tiny_experiment(), tmp_path / "watched")
+    placement = place(tiny_experiment(codec="float16"), tmp_path / "watched")
     inner = build_client_app(placement)
     seen: list[tuple[Message, Message]] = []
 
@@ -174,7 +174,7 @@ def test_bytes_in_the_record_are_those_of_the_messages_which_hold_neither_weight
 def test_a_client_that_misbehaves_is_recorded_and_the_others_go_on(
     spoil: Callable[[Message], Message | None], problem: str, tmp_path: Path
 ) -> None:
-    placement = place(tiny_experiment(rounds=2), tmp_path / "run")
+    placement = place(tiny_experiment(rounds=2, codec="float16"), tmp_path / "run")
     inner = build_client_app(placement)
 
     def one_is_bad(message: Message, context: Context) -> Message | None:

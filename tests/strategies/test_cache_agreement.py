@@ -16,7 +16,8 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from clients.desk import Desk
-from clients.exchanges import BehindError, LabelExchange
+from clients.exchange import BehindError
+from clients.label_exchanges import LabelExchange
 from clients.profile import ClientProfile
 from configs.loading import build_experiment
 from configs.placement import Placement

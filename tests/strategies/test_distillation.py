@@ -32,7 +32,7 @@ def experiment(**strategy: Any) -> Experiment:
             "passes": {"server": 1, "public": 1, "test": 1, "client": 1},
             "nodes": [{"modality": "gps", "count": 2}],
         },
-        "strategy": {"codec": "float32", "teacher_votes": False, **strategy},
+        "strategy": {"codec": "float32", "teacher_votes": False, "publish": "ensemble", **strategy},
     }
     return build_experiment(values, origin="test")
 

@@ -57,7 +57,7 @@ class Federation:
 
         self.last: list[Contribution] = []
         self.strategy = Noting(
-            experiment=experiment(**settings),
+            experiment=experiment(publish="ensemble", **settings),
             aggregator=Weighted(weights=["age"]),
             teacher=MadeUpTeacher(),
             num_public=NUM_PUBLIC,

@@ -80,9 +80,9 @@ def test_a_file_beside_the_yaml_does_not_hide_a_short_name(tmp_path: Path) -> No
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_given() -> None:
-    text = refusal("median")
-    assert text.startswith(f"{KEY}: unknown name 'median'")
-    assert "entropy_product, example_weighted, mean" in text
+    text = refusal("loudest")
+    assert text.startswith(f"{KEY}: unknown name 'loudest'")
+    assert "entropy_product, example_weighted, geometric_median, mean" in text
 
 
 @pytest.mark.parametrize(
