@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ def add_exchange_commands(bench_cli: typer.Typer) -> None:
     """Add them to ``softbeam bench``."""
     bench_cli.command("codecs")(bench_codecs)
     bench_cli.command("attacks")(bench_attacks)
+    bench_cli.command("privacy")(bench_privacy)
 
 
 def bench_codecs(
@@ -62,3 +64,24 @@ def bench_attacks(
         out.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
     for metric in ("top1", "top3", "top5"):
         wide_console().print(attacks_table(cells, metric))
+
+
+def bench_privacy(
+    steps: Annotated[int, typer.Option(help="Optimizer steps of a client.", min=1)] = 750,
+    seeds: SeedsOption = "0,1,2",
+    as_json: JsonOption = False,
+) -> None:
+    """Guess from released soft labels which windows a client trained on; a minute and a half a seed."""
+    from rich.progress import track
+
+    from sim.bench.exchange_tables import leaks_table
+    from sim.bench.membership import Leak, audit
+
+    leaks = list[Leak]()
+    for seed in track(numbers(seeds, "--seeds"), "seeds", console=wide_console(stderr=True)):
+        leaks += audit(seed, num_steps=steps)
+    if as_json:
+        rows = [{**asdict(leak), "epsilon": None if math.isinf(leak.epsilon) else leak.epsilon} for leak in leaks]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    wide_console().print(leaks_table(leaks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from sim.bench.attack_table import Cell
 from sim.bench.codec_cost import CodecCost
+from sim.bench.membership import Leak
 
 
 def codecs_table(costs: Sequence[CodecCost]) -> Table:
@@ -18,6 +20,21 @@ def codecs_table(costs: Sequence[CodecCost]) -> Table:
         sizes = (cost.raw_bytes, cost.zlib_bytes, cost.delta_bytes)
         losses = (f"{cost.worst_error:.1e}", f"{cost.mean_kl:.1e}", f"{100.0 * cost.top5:.1f} %")
         table.add_row(cost.codec, *(f"{size:.0f}" for size in sizes), *losses)
+    return table
+
+
+def leaks_table(leaks: Sequence[Leak]) -> Table:
+    """One row a release, mean over the seeds."""
+    table = Table("released", "AUC", "caught at 5 %", "Top-5 %", "epsilon", title="what an audit finds out")
+    for name in dict.fromkeys(leak.release for leak in leaks):
+        mine = [leak for leak in leaks if leak.release == name]
+        means = {
+            key: statistics.fmean(getattr(leak, key) for leak in mine) for key in ("auc", "caught", "top5", "epsilon")
+        }
+        epsilon = "-" if math.isinf(means["epsilon"]) else f"{means['epsilon']:,.0f}"
+        table.add_row(
+            name, f"{means['auc']:.3f}", f"{100 * means['caught']:.1f} %", f"{100 * means['top5']:.1f}", epsilon
+        )
     return table
 
 
