@@ -176,7 +176,7 @@ class DistillationStrategy(Choreography):
             mine = self.down.encode(own_targets.get(client, targets), round_number)
             self.state.own_caches[client] = self._cache(client).publish(mine)
         self.state.cache = self._cache().publish(self.down.encode(targets, round_number))
-        return len(ensemble)
+        return len(targets)
 
     def published(self) -> ArrayRecord:
         """The newest targets, as they would travel."""
