@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from clients.memory import ClientMemory
 from clients.profile import ClientProfile
-from configs.placement import Placement
-from strategies.wire import Header
+from clients.sensing.durable import is_plain_name
+from configs.placement import Placement, softbeam_home
+from strategies.wire import Header, WireError
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,28 @@ class Desk:
         profile: of the client.
         placement: experiment and folders.
         header: of the message.
+
+    Raises:
+        WireError: the run's name, which comes from the server, is not the name of one folder.
     """
 
     profile: ClientProfile
     placement: Placement
     header: Header
 
+    def __post_init__(self) -> None:
+        if not is_plain_name(self.header.run):
+            raise WireError(f"run: must be the name of one folder, got {self.header.run[:80]!r}")
+
+    @property
+    def folder(self) -> Path:
+        """Where this client keeps what it knows of this run."""
+        profile, run = self.profile, self.header.run
+        if profile.memory is not None:
+            return profile.memory / run / profile.id
+        home = self.placement.run if profile.is_virtual else softbeam_home() / "runs" / run
+        return home / "clients" / profile.id
+
     def memory(self) -> ClientMemory:
         """This client's memory of this run."""
-        return ClientMemory(self.placement.run / "clients" / self.profile.id)
+        return ClientMemory(self.folder)

@@ -1,7 +1,7 @@
 """What a client does with one message's worth of knowledge: digest what came, answer what was asked.
 
 An exchange is made for one message. It is told what the client remembers, says what there is to digest, and, after the
-learner's steps, what to answer and what to remember. Learning itself is the same for all (`clients.app`).
+learner's steps, what to answer and what to remember. Learning itself is the same for all (`clients.handlers`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from strategies.parcels import Parcel
 from strategies.wire import Request
 
 State = Mapping[str, Any]
+Facts = Mapping[str, str | int | float | bool]
 
 
 class BehindError(Exception):
@@ -31,7 +32,10 @@ class BehindError(Exception):
     """
 
     def __init__(self, known_round: int) -> None:
-        super().__init__(f"holds the targets up to round {known_round} only, its memory was lost; it gets them again")
+        super().__init__(
+            f"holds the targets up to round {known_round}, not those that the server thinks: its memory was lost; "
+            "it gets what it lacks"
+        )
         self.known_round = known_round
 
 
@@ -49,7 +53,7 @@ class Said:
     labels: Parcel | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
-    facts: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
 
 
 class Exchange(ABC):
@@ -84,6 +88,10 @@ class Exchange(ABC):
     def state(self) -> dict[str, Any]:
         """What to remember until the next message: tensors and plain values."""
         return {}
+
+    def facts_unsaved(self, facts: Facts) -> Facts:
+        """The facts of the answer, as they are where :meth:`state` could not be written."""
+        return facts
 
 
 def own_beams(learner: Learner) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from clients.masked_exchange import MaskedExchange
 from clients.sensing.by_beam import count_beams, mean_by_beam
 from clients.sensing.learner import Learner
 from clients.sensing.lessons import Lesson, PrototypeLesson
-from clients.sensing.recording import open_recording
+from clients.training import own_recording
 from strategies.wire import Request, WireError
 
 
@@ -31,6 +31,8 @@ class PrototypeExchange(Exchange):
         beams, features = (arrays.get(name) for name in ("beams", "features"))
         if beams is None or features is None or features.ndim != 2 or len(features) != len(beams):
             raise WireError(f"expected beams and their features, got {sorted(arrays)}")
+        if not self.learner.material.is_labelled:
+            return None  # It has no window of its own whose features could be drawn to anything.
         return PrototypeLesson(beams.astype(np.int64), features.astype(np.float32))
 
     def answer(self) -> Said:
@@ -57,7 +59,9 @@ class WeightExchange(Exchange):
             learner.model.load_state_dict(weights)
 
     def answer(self) -> Said:
-        """Its weights, and the scales of its inputs, which they presuppose."""
+        """Its weights, and the scales of its inputs, which they presuppose; without labels it has none of its own."""
+        if not self.learner.material.is_labelled:
+            return Said()
         return Said(arrays={name: value.numpy() for name, value in self.learner.model.state_dict().items()})
 
 
@@ -74,8 +78,8 @@ class PooledExchange(NoExchange):
 
     def answer(self) -> Said:
         """Bytes of its own recording, before its first round."""
-        own = open_recording(self.desk.profile.recording)
-        arrays = [*own.sensors.values(), *([] if own.power is None else [own.power])]
+        own = own_recording(self.desk.profile, self.desk.placement.experiment)
+        arrays = [] if own is None else [*own.sensors.values(), *([] if own.power is None else [own.power])]
         is_first = self.learner.progress.round == 1
         return Said(facts={"raw_bytes": sum(array.nbytes for array in arrays) if is_first else 0})
 

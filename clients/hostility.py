@@ -45,8 +45,9 @@ def poison(
 @lru_cache(maxsize=8)
 def _by_size(federation: Path, num_frames: int, num_future: int) -> tuple[str, ...]:
     """Client ids by falling number of labelled training windows."""
-    sizes = {
-        folder.name: len(open_recording(folder).window_starts(num_frames, num_future, "train"))
-        for folder in client_folders(federation)
-    }
+    sizes = {}
+    for folder in client_folders(federation):
+        recording = open_recording(folder)
+        is_labelled = recording.power is not None
+        sizes[folder.name] = len(recording.window_starts(num_frames, num_future, "train")) if is_labelled else 0
     return tuple(sorted(sizes, key=lambda client: (-sizes[client], client)))

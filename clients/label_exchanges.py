@@ -11,41 +11,60 @@ import torch
 from numpy.typing import NDArray
 
 from clients.desk import Desk
-from clients.exchange import BehindError, Exchange, Said, State, own_beams
+from clients.exchange import BehindError, Exchange, Facts, Said, State, own_beams
 from clients.hostility import attack_of, poison
+from clients.secrecy import book_release, noise_rng
 from clients.sensing.by_beam import mean_by_beam
 from clients.sensing.familiarity import trusted
 from clients.sensing.learner import Learner
 from clients.sensing.lessons import BeamLesson, Lesson, public_lesson
-from configs.seeding import rng_for
 from strategies.caching import Holding
 from strategies.labels import SoftLabels
 from strategies.parcels import Encoding
-from strategies.privacy import epsilon_spent, privatise, reveal_top1
+from strategies.privacy import privatise, reveal_top1
 from strategies.wire import NO_TARGETS, Request, WireError
 
 
 class LabelExchange(Exchange):
-    """Soft labels: keeps what was published and, where differences travel, what it answered."""
+    """Soft labels: keeps what was published and, where differences travel, what it answered.
+
+    Of both it keeps two versions: the one that the server knew of when it asked, and the newest. Whether the newest is
+    known to the server depends on an answer that may be lost, so the next request may start from either, and names
+    which. A lost answer costs the client nothing but that answer; where targets travel as differences, they go on to.
+
+    Not chosen: whole rows for a client whose last request went unanswered. The server would have to remember who that
+    is, through checkpoints and late answers, and would send the most to those whose link is the worst.
+    """
 
     def __init__(self, desk: Desk, learner: Learner, request: Request, state: State) -> None:
         super().__init__(desk, learner, request, state)
         shape = (self.task.num_horizons, self.task.num_beams)
         self.up, self.down = Encoding(self.settings.codec, *shape), Encoding(self.settings.codec_down, *shape)
-        known_round = state.get("known_round", NO_TARGETS)
-        is_delta = request.targets is not None and request.targets.is_delta
-        if known_round < request.known_round or (is_delta and known_round != request.known_round):
-            raise BehindError(known_round)
+        kept: Mapping[int, Mapping[str, torch.Tensor]] = state.get("targets", {})
+        if request.known_round == NO_TARGETS:
+            # The server sends everything anew; what it does not know of is not to be held against it.
+            self.known = self.down.nothing
+        elif request.known_round in kept:
+            self.known = _unpack(kept[request.known_round])
+        else:
+            raise BehindError(max(kept, default=NO_TARGETS))
         now, lifetime = desk.header.round, self.settings.target_lifetime
-        held = _unpack(state["targets"]).fresh(now, lifetime) if "targets" in state else self.down.nothing
+        held = self.known.fresh(now, lifetime)
         if request.targets is not None:
             held = held.update(self.down.unpack(request.targets, reference=held)).fresh(now, lifetime)
         self.held = held
-        self.num_released = int(state.get("num_released", 0))
         # What it said first, for those who replay it.
         self.first: dict[str, torch.Tensor] | None = state.get("first")
         # Its answers as of the last two, since the server may not have got the last one.
         self.answers: dict[int, Holding] = {n: _unpack(one) for n, one in state.get("answers", {}).items()}
+        self.no_labels = self.up.decode(self.up.nothing, self.settings.temperature)
+        # (N, H, B) what it says this time, the lie of one that lies.
+        self.claimed = self.no_labels.probs
+
+    def facts_unsaved(self, facts: Facts) -> Facts:
+        """It holds what the server knew that it held, beside what it may hold since."""
+        known_round = self.request.known_round
+        return {**{name: fact for name, fact in facts.items() if name != "holding"}, "known_round": known_round}
 
     def targets(self) -> SoftLabels:
         """What it holds, decoded."""
@@ -62,58 +81,47 @@ class LabelExchange(Exchange):
         if not len(self.request.ask):
             return Said(facts=facts)
         labels = self._private(self.answers_to(self.request.ask))
-        self.last_answer = labels
-        holding = self._poisoned(labels, now)
+        self.claimed = self._claim(labels)
+        with np.errstate(invalid="ignore"):  # a lie of not-a-number becomes whatever the codec makes of it
+            payload = self.up.codec.encode(self.claimed)
+        holding = Holding(labels.sample_ids, payload, np.full(len(labels), now))
         reference = self.answers.get(self.request.answered_round) if self.up.is_delta else None
         parcel = self.up.pack(holding, reference=reference)
         if self.up.is_delta:
             kept = {n: one for n, one in self.answers.items() if n == self.request.answered_round}
             self.answers = {**kept, now: holding if reference is None else reference.update(holding)}
-        return Said(labels=parcel, facts=facts, metrics=self._spent())
+        return Said(labels=parcel, facts=facts, metrics=book_release(self.desk, len(labels)))
 
     def _private(self, labels: SoftLabels) -> SoftLabels:
         """What may leave, by the rules of ``strategy.privacy``."""
         privacy, probs = self.settings.privacy, labels.probs
         if privacy.clip is not None:
-            experiment, owner = self.desk.placement.experiment, self.desk.profile.id
-            rng = rng_for(experiment.seed, owner, "privacy", self.desk.header.round)
+            rng = noise_rng(self.desk)
             probs = privatise(probs, clip=privacy.clip, noise_multiplier=privacy.noise_multiplier, rng=rng)
         if privacy.reveal == "top1":
             probs = reveal_top1(probs)
-        self.num_released += len(labels)
         return SoftLabels(labels.sample_ids, probs, labels.temperature)
 
-    def _spent(self) -> dict[str, float]:
-        """The account: epsilon of everything released so far, where there is noise."""
-        privacy = self.settings.privacy
-        if privacy.noise_multiplier == 0:
-            return {}
-        spent = epsilon_spent(self.num_released, noise_multiplier=privacy.noise_multiplier, delta=privacy.delta)
-        return {"epsilon": spent}
-
-    def _poisoned(self, labels: SoftLabels, now: int) -> Holding:
-        """Encoded rows of the answer, or of the lie in its place, which need not be soft labels."""
+    def _claim(self, labels: SoftLabels) -> NDArray[np.float32]:
+        """The answer's (N, H, B) rows, or the lie in their place, which need not be soft labels."""
         attack = attack_of(self.desk.placement, self.desk.profile.id)
         if attack is None:
-            return self.up.encode(labels, now)
+            return labels.probs
         if self.first is None:
             self.first = {"ids": torch.from_numpy(labels.sample_ids), "probs": torch.from_numpy(labels.probs)}
         first = labels.probs.copy()
         known = np.isin(labels.sample_ids, ids := self.first["ids"].numpy())
         first[known] = self.first["probs"].numpy()[np.searchsorted(ids, labels.sample_ids[known])]
-        probs = poison(attack, self.desk.placement, labels.probs, labels.sample_ids, first)
-        with np.errstate(invalid="ignore"):  # not-a-number becomes whatever the codec makes of it
-            payload = self.up.codec.encode(probs)
-        return Holding(labels.sample_ids, payload, np.full(len(labels), now))
+        return poison(attack, self.desk.placement, labels.probs, labels.sample_ids, first)
 
     def state(self) -> dict[str, Any]:
-        """Targets and answers as they were encoded."""
-        answers = {number: _pack(one) for number, one in self.answers.items()}
+        """Targets and answers as they were encoded; both by round, the targets by that up to which it holds them."""
+        known_round = self.desk.header.round - 1
+        targets = {self.request.known_round: self.known, known_round: self.held}
         return {
-            "known_round": self.desk.header.round - 1,
-            "targets": _pack(self.held),
-            "answers": answers,
-            "num_released": self.num_released,
+            "known_round": known_round,
+            "targets": {number: _pack(one) for number, one in targets.items()},
+            "answers": {number: _pack(one) for number, one in self.answers.items()},
             "first": self.first,
         }
 
@@ -126,7 +134,9 @@ class PublicExchange(LabelExchange):
         return public_lesson(self.targets())
 
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
-        """Its calibrated answers, on the samples that its filter lets through."""
+        """Its calibrated answers, on the samples that its filter lets through; none before it has learned anything."""
+        if not self.learner.has_learned:
+            return self.no_labels
         starts = self.learner.material.public_starts
         if ask[-1] >= len(starts):
             raise WireError(f"the public set has {len(starts)} samples, not {ask[-1]}")
@@ -140,7 +150,7 @@ class BeamExchange(LabelExchange):
 
     def lesson(self) -> Lesson | None:
         """The mean of all clients, as a regulariser on own windows."""
-        return BeamLesson(self.targets()) if len(self.held) else None
+        return BeamLesson(self.targets()) if len(self.held) and self.learner.material.is_labelled else None
 
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
         """Its own means."""

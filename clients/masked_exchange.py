@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from clients.desk import Desk
 from clients.exchange import Said, State
 from clients.label_exchanges import PublicExchange
+from clients.memory import set_aside
+from clients.sensing.durable import write_durably
 from clients.sensing.learner import Learner
-from strategies.secure_sum import KEY_BYTES, Scale, SecureKey, context_of
+from strategies.secure_sum import KEY_BYTES, NONCE_BYTES, Scale, SecureKey, check_summands, context_of
 from strategies.wire import Reply, Request, WireError
 
 KEY_FILE = "secret.key"
@@ -26,13 +28,19 @@ class MaskedExchange(PublicExchange):
         self.participants = _keys(request.arrays.get("keys"))
         if self.key.public not in self.participants:
             raise WireError("this client's key is not among those of the round; did its memory change?")
-        self.context = context_of(desk.header.run, desk.header.round, request.ask)
+        check_summands(len(set(self.participants)))
+        nonce = request.arrays.get("nonce")
+        if nonce is None or nonce.dtype != np.uint8 or nonce.shape != (NONCE_BYTES,):
+            raise WireError(f"expected a nonce as uint8 ({NONCE_BYTES},)")
+        self.context = context_of(desk.header.run, desk.header.round, request.ask, nonce.tobytes())
 
     def answer(self) -> Said:
-        """Masked levels, for all that was asked."""
+        """Masked levels, for all that was asked; nothing before it has learned, since a sum takes all or none."""
         said = super().answer()
-        labels = self.last_answer
-        levels = Scale(len(self.participants)).quantise(labels.probs)
+        if not self.learner.has_learned:
+            return Said(facts=said.facts)
+        # A lie of not-a-number has no level.
+        levels = Scale(len(self.participants)).quantise(np.nan_to_num(self.claimed))
         peers = [key for key in self.participants if key != self.key.public]
         masked = self.key.mask(levels, peers, self.context)
         return Said(arrays={"masked": masked}, facts=said.facts, metrics=said.metrics)
@@ -47,27 +55,39 @@ class MaskedExchange(PublicExchange):
 
 
 def reveal(desk: Desk, request: Request) -> Reply:
-    """Tell the seeds shared with those that dropped out of the round that this client answered last."""
-    state = (desk.memory().load(before_round=desk.header.round + 1) or {}).get("exchange", {})
-    if state.get("known_round") != desk.header.round - 1 or "context" not in state:
-        raise WireError(f"did not answer round {desk.header.round}, so it tells no seeds of it")
-    dropped = _keys(request.arrays.get("dropped"))
-    if strangers := set(dropped) - set(state["participants"]):
+    """Tell the seeds shared with those that dropped out of the round that this client answered last, once.
+
+    Told twice, of different ones, they could be the seeds of all the others, and the answer would lie open.
+    """
+    memory, now = desk.memory(), desk.header.round
+    whole = memory.load(before_round=now + 1) or {}
+    state = whole.get("exchange", {})
+    if state.get("known_round") != now - 1 or "context" not in state:
+        raise WireError(f"did not answer round {now}, or told seeds of it before; it tells none")
+    dropped, participants = _keys(request.arrays.get("dropped")), set(state["participants"])
+    if strangers := set(dropped) - participants:
         raise WireError(f"{len(strangers)} of those that dropped out were not in the round")
+    check_summands(len(participants - set(dropped)))
     key = own_key(desk)
     seeds = [np.frombuffer(key.seed(peer, state["context"]), np.uint8) for peer in dropped]
+    forgetful = {name: value for name, value in state.items() if name not in ("context", "participants")}
+    memory.save({**whole, "exchange": forgetful}, round_number=now)
     return Reply(arrays={"seeds": np.stack(seeds)})
 
 
 def own_key(desk: Desk) -> SecureKey:
-    """This client's key in this run: made once, kept in its memory, never sent."""
-    path = desk.memory().folder / KEY_FILE
+    """This client's key in this run: made once, kept in its memory, never sent.
+
+    One that cannot be read is set aside; the new one takes part from the next time that the server asks who is there.
+    """
+    path = desk.folder / KEY_FILE
     if path.is_file():
-        return SecureKey(path.read_bytes())
+        try:
+            return SecureKey(path.read_bytes())
+        except ValueError as error:
+            set_aside(path, error)
     key = SecureKey()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(key.private_bytes())
+    write_durably(path, key.private_bytes(), mode=0o600)
     return key
 
 

@@ -1,19 +1,28 @@
 """What a client remembers between two messages, on its own disk: student, optimizer, progress, targets.
 
 Flower gives a client no memory that survives a restart, and in simulation any worker process may serve any
-client, so the memory is a file, written atomically and named by the round that made it. The two newest are
-kept: a server that resumes may ask for a round again.
+client, so the memory is a file, written whole or not at all and named by the round that made it. The three newest are
+kept: a server that resumes from its last checkpoint may ask for a round again, from the one before it for two, and a
+file that has become unreadable leaves an older one.
 """
 
 from __future__ import annotations
 
-import os
+import io
+import logging
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-KEPT = 2
+from clients.sensing.durable import make_folder, remove_leftovers, write_durably
+
+log = logging.getLogger(__name__)
+
+KEPT = 3
+BROKEN = ".broken"
 
 
 class ClientMemory:
@@ -27,29 +36,35 @@ class ClientMemory:
         self.folder = folder
 
     def load(self, *, before_round: int) -> dict[str, Any] | None:
-        """The newest state made before a round; None if there is none.
+        """The newest readable state made before a round; None if there is none.
 
-        Raises:
-            ValueError: the file cannot be read.
+        A file that cannot be read is set aside under the name ``*.broken``. What the older state lacks of the targets,
+        the server sends again: the client tells it how far it is behind.
         """
-        paths = [path for path in self._paths() if int(path.stem) < before_round]
-        if not paths:
-            return None
-        try:
-            state: dict[str, Any] = torch.load(paths[-1], weights_only=True)
-        except Exception as error:
-            # torch.load raises whatever the broken byte happened to hit.
-            raise ValueError(
-                f"{paths[-1]}: not readable ({type(error).__name__}); delete it to start this client anew"
-            ) from error
-        return state
+        for path in reversed(self._paths()):
+            if int(path.stem) >= before_round:
+                continue
+            try:
+                return _read(path)
+            except MemoryError:
+                raise  # The file is as good as ever.
+            except Exception as error:
+                # torch.load raises whatever the broken byte happened to hit.
+                set_aside(path, error)
+        return None
 
     def save(self, state: dict[str, Any], *, round_number: int) -> None:
-        """Write the state after a round; a crash leaves the old files as they were."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{round_number}.{os.getpid()}.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / f"{round_number:06d}.pt")
+        """Write the state after a round.
+
+        Raises:
+            OSError: the disk is full or broken; the old files are as they were, and no part of a new one is left.
+        """
+        make_folder(self.folder)
+        remove_leftovers(self.folder)
+        # Through a buffer, since torch answers a full disk with whatever its archive writer happens to raise.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_durably(self.folder / f"{round_number:06d}.pt", buffer.getvalue())
         # A later round's state belongs to a course of events that the server has gone back on.
         newer = [path for path in self._paths() if int(path.stem) > round_number]
         for path in [*newer, *self._paths()[: -KEPT - len(newer)]]:
@@ -57,3 +72,23 @@ class ClientMemory:
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.pt"))
+
+
+def set_aside(path: Path, error: Exception) -> None:
+    """Rename a file that cannot be read, so that nobody tries again and somebody can look at it."""
+    log.warning("%s: not readable (%s); set aside as %s%s", path, type(error).__name__, path.name, BROKEN)
+    with suppress(OSError):
+        path.replace(path.with_name(path.name + BROKEN))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = io.BytesIO(path.read_bytes())
+    # torch.load does not look at the checksums that torch.save wrote.
+    with zipfile.ZipFile(content) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"checksum of {damaged} does not fit")
+    content.seek(0)
+    state = torch.load(content, weights_only=True)
+    if not isinstance(state, dict):
+        raise ValueError("not a state")
+    return state

@@ -7,24 +7,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clients.sensing.durable import is_plain_name
+
 
 @dataclass(frozen=True)
 class ClientProfile:
     """One client.
 
     Attributes:
-        id: unique in the federation, e.g. ``000-camera``.
+        id: unique in the federation, e.g. ``000-camera``; the name of a folder.
         modality: what it senses.
-        recording: folder of its own labelled recording.
+        recording: folder of its own labelled recording; None where it has none and only digests.
         public: folder of the public set, with at least its own modality.
         test: folder of the common test set, with at least its own modality; None where there is none.
+        memory: folder under which it keeps its memory of every run; None keeps it in the run's folder.
+        is_virtual: whether a simulation made it, in whose run folder it keeps its memory.
     """
 
     id: str
     modality: str
-    recording: Path
+    recording: Path | None
     public: Path
     test: Path | None
+    memory: Path | None = None
+    is_virtual: bool = True
 
 
 def profiles_of(
@@ -33,29 +39,16 @@ def profiles_of(
     """The clients that live on a node: one on a real machine, ``clients_per_node`` in simulation.
 
     Args:
-        node_config: of Flower. A real machine gives ``client-id``, ``modality``, ``recording``, ``public`` and, if it
-            has one, ``test``; simulation gives ``partition-id``.
+        node_config: of Flower. A real machine gives ``modality`` and ``public`` and, if it has them, ``client-id``,
+            ``recording``, ``test`` and ``memory``; simulation gives ``partition-id``.
         federation: folder of the federation, for simulation.
         clients_per_node: size of a cohort.
 
     Raises:
-        ValueError: a key is missing; the message says which.
+        ValueError: a key is missing or wrong; the message says which.
     """
     if "modality" in node_config:
-        missing = [key for key in ("recording", "public") if key not in node_config]
-        if missing:
-            raise ValueError(f"node config: {', '.join(missing)} missing; give the folder of each")
-        modality = str(node_config["modality"])
-        test = node_config.get("test")
-        return (
-            ClientProfile(
-                id=str(node_config.get("client-id", modality)),
-                modality=modality,
-                recording=Path(str(node_config["recording"])),
-                public=Path(str(node_config["public"])),
-                test=None if test is None else Path(str(test)),
-            ),
-        )
+        return (_real_client(node_config),)
     if "partition-id" not in node_config or federation is None:
         raise ValueError("node config: modality missing; say what this node senses, or run in simulation")
     first = int(str(node_config["partition-id"])) * clients_per_node
@@ -69,6 +62,21 @@ def profiles_of(
             test=federation / "test",
         )
         for folder in folders
+    )
+
+
+def _real_client(node_config: Mapping[str, object]) -> ClientProfile:
+    if "public" not in node_config:
+        raise ValueError("node config: public missing; give the folder of the public set")
+    modality = str(node_config["modality"])
+    client = str(node_config.get("client-id", modality))
+    if not is_plain_name(client):
+        raise ValueError(f"node config: client-id must be the name of one folder, got {client!r}")
+    folders = {
+        key: Path(str(node_config[key])) if key in node_config else None for key in ("recording", "test", "memory")
+    }
+    return ClientProfile(
+        id=client, modality=modality, public=Path(str(node_config["public"])), is_virtual=False, **folders
     )
 
 

@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from clients.profile import ClientProfile, client_folders
+from clients.sensing.arrivals import open_growing
 from clients.sensing.learner import Learner, Losses
-from clients.sensing.material import Material, open_material, pool
-from clients.sensing.recording import open_recording
+from clients.sensing.material import Material, material_of, pool
+from clients.sensing.recording import Recording, open_recording
 from clients.students import make_student
 from configs.schema import Experiment
 from strategies.losses import response_kd, task_loss
 
 
-def make_learner(profile: ClientProfile, experiment: Experiment, *, start: str | None = None) -> Learner:
-    """A fresh learner, the same for the same experiment and client.
+def own_recording(profile: ClientProfile, experiment: Experiment) -> Recording | None:
+    """What a client has recorded so far; None where it records nothing, or has not yet.
+
+    Raises:
+        ValueError: its recording is missing or broken.
+    """
+    if profile.recording is None:
+        return None
+    return open_growing(
+        profile.recording,
+        modality=profile.modality,
+        num_beams=experiment.task.num_beams,
+        validation_share=experiment.data.passes.validation_share,
+    )
+
+
+def make_learner(
+    profile: ClientProfile,
+    experiment: Experiment,
+    *,
+    start: str | None = None,
+    choose: Callable[[Material], Material] = lambda material: material,
+) -> Learner:
+    """A fresh learner, the same for the same experiment, client and recording; without labels it only digests.
 
     Args:
         profile: of the client.
         experiment: sizes, steps and seed.
         start: learners with the same one start from the same weights; None is the client's id.
+        choose: of what there is, what it may learn from.
 
     Raises:
-        ValueError: a recording is missing or broken, or lacks the client's modality or labels.
+        ValueError: a recording is missing or broken, or lacks the client's modality.
     """
-    material = open_material(profile.recording, profile.public, experiment.task)
-    return _learner(profile, experiment, material, start=start or profile.id)
+    material = material_of(own_recording(profile, experiment), open_recording(profile.public), experiment.task)
+    return _learner(profile, experiment, choose(material), start=start or profile.id)
 
 
 def make_pooled_learner(profile: ClientProfile, experiment: Experiment, federation: Path) -> Learner:
@@ -37,7 +62,9 @@ def make_pooled_learner(profile: ClientProfile, experiment: Experiment, federati
     if not (federation / "clients").is_dir():
         raise ValueError("strategy.name: centralised pools raw recordings, which only a simulation has in one place")
     recordings = [open_recording(folder) for folder in client_folders(federation)]
-    mine = [recording for recording in recordings if profile.modality in recording.sensors]
+    mine = [one for one in recordings if profile.modality in one.sensors and one.power is not None]
+    if not mine:
+        raise ValueError(f"{federation}: no client has labels for {profile.modality}, so there is nothing to pool")
     material = pool(mine, open_recording(profile.public), experiment.task)
     return _learner(profile, experiment, material, start=profile.modality, name=profile.modality)
 

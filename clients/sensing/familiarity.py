@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2, vq
 
 from clients.sensing.learner import Learner
 from clients.sensing.recording import Recording
@@ -25,7 +24,7 @@ NUM_CENTRES = 16
 def trusted(
     learner: Learner, starts: NDArray[np.int64], *, kind: Literal["none", "confidence", "density"], share: float
 ) -> NDArray[np.bool_]:
-    """(N,) whether the learner trusts itself on public windows.
+    """(N,) whether the learner trusts itself on public windows; one without labels of its own cannot tell, and does.
 
     Source: client-side selection as in Selective-FD, arXiv 2304.01731; the distance to the nearest of a few k-means
     centres as in EdgeFD; here on the tracker's own features.
@@ -36,9 +35,9 @@ def trusted(
         kind: ``confidence``: the largest probability, mean over horizons; ``density``: closeness to own features.
         share: of its own held-out windows (training windows where it has none) that it would answer, in (0, 1].
     """
-    if kind == "none" or len(starts) == 0:
-        return np.ones(len(starts), np.bool_)
     material = learner.material
+    if kind == "none" or len(starts) == 0 or not material.is_labelled:
+        return np.ones(len(starts), np.bool_)
     held_out = material.validation if len(material.validation) else material.train
     score = _certainty if kind == "confidence" else _closeness
     threshold = np.quantile(score(learner, material.recording, held_out), 1.0 - share)
@@ -53,6 +52,8 @@ def _certainty(learner: Learner, recording: Recording, starts: NDArray[np.int64]
 
 
 def _closeness(learner: Learner, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    from scipy.cluster.vq import kmeans2, vq  # costs a node that does not need it a quarter of its start
+
     own = learner.predict_features(learner.material.recording, learner.material.train)
     seed = seed_for(learner.seed, learner.name, "centres", learner.progress.round) % 2**32
     centres, _ = kmeans2(own, min(NUM_CENTRES, len(own)), minit="++", seed=seed)

@@ -78,7 +78,7 @@ class Learner:
     """A beam tracker on its way: model, optimizer and what validation has said so far.
 
     Args:
-        model: the tracker, freshly made; its input scales are fitted here.
+        model: the tracker, freshly made; its input scales are fitted here, on the public set where there are no labels.
         training: steps, rates and batches.
         losses: what is minimised.
         material: what it learns from.
@@ -106,11 +106,19 @@ class Learner:
         self.name = name
         self.modality_dropout = modality_dropout
         self.progress = Progress()
-        model.fit_scale(material.recording, material.train)
+        if material.is_labelled:
+            model.fit_scale(material.recording, material.train)
+        else:
+            model.fit_scale(material.public, material.public_starts)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
         )
         self.best_model = _copy(model)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether it has ever had anything to learn from."""
+        return self.progress.round > 0
 
     def begin_phase(self) -> None:
         """Go back to the tracker that validated best and start the learning-rate schedule again."""
@@ -123,7 +131,8 @@ class Learner:
         """One round of optimizer steps, digesting a lesson and revisiting own labels, then a validation.
 
         Args:
-            lesson: to digest, such as soft labels of public samples; without any, every step goes to own labels.
+            lesson: to digest, such as soft labels of public samples; without any, every step goes to own labels, and
+                without own labels every step goes to the lesson. Without either this is no round, and nothing changes.
             num_steps: in this round.
             total_steps: in this phase; the schedule ends there.
 
@@ -133,10 +142,13 @@ class Learner:
         Raises:
             ValueError: the loss is not finite.
         """
+        if lesson is None and not self.material.is_labelled:
+            return 0.0
         self.progress.round += 1
         training = self.training
         rng = rng_for(self.seed, self.name, "round", self.progress.round)
-        num_digest = 0 if lesson is None else round(num_steps * training.digest_share)
+        digest_share = training.digest_share if self.material.is_labelled else 1.0
+        num_digest = 0 if lesson is None else round(num_steps * digest_share)
         is_digest = rng.permutation(np.arange(num_steps) < num_digest)
         rates = [self._rate(self.progress.steps + step, total_steps) for step in range(num_steps)]
         with torch.random.fork_rng(devices=[]):

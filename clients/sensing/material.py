@@ -18,7 +18,7 @@ class Material:
     """What is learned from.
 
     Attributes:
-        recording: labelled frames of its own.
+        recording: labelled frames of its own; none for an owner without labels.
         train: (N,) starts of its training windows.
         validation: (N,) starts of its validation windows, for stopping; may be empty.
         public: the public recording.
@@ -30,6 +30,11 @@ class Material:
     validation: NDArray[np.int64]
     public: Recording
     public_starts: NDArray[np.int64]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is a window of its own to train on."""
+        return len(self.train) > 0
 
 
 def pool(recordings: Sequence[Recording], public: Recording, task: Task) -> Material:
@@ -56,11 +61,24 @@ def pool(recordings: Sequence[Recording], public: Recording, task: Task) -> Mate
         power=np.concatenate(powers),
         splits={name: tuple(ids) for name, ids in splits.items()},
     )
+    return material_of(pooled, public, task)
+
+
+def material_of(recording: Recording | None, public: Recording, task: Task) -> Material:
+    """What there is to learn from; without labels that is the public set alone.
+
+    Args:
+        recording: of the owner, with a ``train`` and perhaps a ``validation`` split; None where it has none.
+        public: the public recording.
+        task: length of a window.
+    """
+    if recording is None or recording.power is None:
+        recording = _nothing_like(public, task.num_beams)
     lengths = (task.num_frames, task.num_future)
     return Material(
-        recording=pooled,
-        train=pooled.window_starts(*lengths, "train"),
-        validation=pooled.window_starts(*lengths, "validation"),
+        recording=recording,
+        train=recording.window_starts(*lengths, "train"),
+        validation=recording.window_starts(*lengths, "validation"),
         public=public,
         public_starts=public.window_starts(*lengths),
     )
@@ -77,15 +95,18 @@ def open_material(own: Path, public: Path, task: Task) -> Material:
     Raises:
         ValueError: a recording is missing or broken, or the owner has no labelled window to train on.
     """
-    recording, shared = open_recording(own), open_recording(public)
-    lengths = (task.num_frames, task.num_future)
-    train = recording.window_starts(*lengths, "train")
-    if recording.power is None or len(train) == 0:
+    material = material_of(open_recording(own), open_recording(public), task)
+    if not material.is_labelled:
         raise ValueError(f"{own}: no labelled window to train on")
-    return Material(
-        recording=recording,
-        train=train,
-        validation=recording.window_starts(*lengths, "validation"),
-        public=shared,
-        public_starts=shared.window_starts(*lengths),
+    return material
+
+
+def _nothing_like(public: Recording, num_beams: int) -> Recording:
+    """A labelled recording of no frame, so that whoever has no labels needs no rules of its own."""
+    return Recording(
+        folder=public.folder,
+        pass_ids=np.empty(0, np.int32),
+        sensors={name: frames[:0] for name, frames in public.sensors.items()},
+        power=np.empty((0, num_beams), np.float32),
+        splits={},
     )

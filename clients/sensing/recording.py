@@ -157,6 +157,7 @@ def open_recording(folder: Path) -> Recording:
         raise ValueError(f"{manifest_path}: format {found!r}, expected {FORMAT}; make the data again")
     if missing := {"modalities", "labelled", "splits"} - set(manifest):
         raise ValueError(f"{manifest_path}: {', '.join(sorted(missing))} missing; make the data again")
+    _check_manifest(manifest_path, manifest)
     names = ["pass_ids", *(["power"] if manifest["labelled"] else []), *manifest["modalities"]]
     arrays = {name: _map_array(folder / f"{name}.npy") for name in names}
     _check_shapes(folder, arrays)
@@ -175,8 +176,18 @@ def _map_array(path: Path) -> NDArray[np.generic]:
     except FileNotFoundError:
         raise ValueError(f"{path}: not found; make the data again") from None
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable .npy array ({error}); make the data again") from None
+        # NumPy's own words may quote the file, and errors travel to the server.
+        raise ValueError(f"{path}: not a readable .npy array ({type(error).__name__}); make the data again") from None
     return array
+
+
+def _check_manifest(path: Path, manifest: Mapping[str, object]) -> None:
+    modalities, splits = manifest["modalities"], manifest["splits"]
+    if not isinstance(modalities, list) or not all(isinstance(name, str) for name in modalities):
+        raise ValueError(f"{path}: modalities must be a list of names; make the data again")
+    lists = list(splits.values()) if isinstance(splits, dict) else [None]
+    if not all(isinstance(ids, list) and all(isinstance(number, int) for number in ids) for ids in lists):
+        raise ValueError(f"{path}: splits must be lists of pass numbers by name; make the data again")
 
 
 def _check_shapes(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clients.sensing.learner import Learner, Losses
 from clients.sensing.lessons import public_lesson
-from clients.sensing.material import Material
+from clients.sensing.material import Material, material_of
 from clients.sensing.recording import Recording
 from clients.sensing.tracker import BeamTracker
 from clients.students import make_student
@@ -308,3 +308,57 @@ def test_a_fresh_student_is_the_same_for_the_same_client_and_another_for_another
     assert_equal(student("000-gps"), student("000-gps"))
     assert not torch.equal(student("000-gps")["head.weight"], student("001-gps")["head.weight"])
     assert not torch.equal(student("000-gps")["head.weight"], student("000-gps", seed=1)["head.weight"])
+
+
+def unlabelled(public: Recording, calls: Calls | None = None) -> Learner:
+    torch.manual_seed(7)
+    calls = calls or Calls()
+    return Learner(
+        BeamTracker(("gps",), Model(width=4, features=16, hidden=16, dropout=0.2), TASK),
+        training=Training(batch_size=16, learning_rate=0.01, digest_share=0.5),
+        losses=Losses(calls.task, calls.distillation),
+        material=material_of(None, public, TASK),
+        seed=0,
+        name="000-gps",
+    )
+
+
+def test_a_learner_without_labels_scales_its_inputs_by_the_public_set(street: Recording, public: Recording) -> None:
+    expected = learner(public, public).model
+    expected.fit_scale(public, public.window_starts(4, 2))
+    found = unlabelled(public).model.encoders["gps"].standardise
+    assert torch.equal(found.mean, expected.encoders["gps"].standardise.mean)  # type: ignore[union-attr]
+    assert torch.equal(found.scale, expected.encoders["gps"].standardise.scale)  # type: ignore[union-attr]
+    labelled = learner(street, public).model.encoders["gps"].standardise
+    assert not torch.equal(found.mean, labelled.mean)  # type: ignore[union-attr]
+
+
+def test_a_learner_without_labels_spends_every_step_on_targets_and_is_not_calibrated(public: Recording) -> None:
+    calls = Calls()
+    one = unlabelled(public, calls)
+    rounds(one, public, range(2, 4))
+    assert calls.kinds == ["targets"] * 2 * STEPS
+    assert one.progress.confidence_temperature == one.progress.best_temperature == 1.0
+    assert_equal(weights(one), one.best_model)
+
+
+def test_a_round_without_labels_and_without_targets_is_none(public: Recording) -> None:
+    one, other = unlabelled(public), unlabelled(public)
+    before = weights(one)
+    assert one.learn(None, num_steps=STEPS, total_steps=4 * STEPS) == 0.0
+    assert not one.has_learned
+    assert_equal(weights(one), before)
+    # Its first round is the one in which there is something to learn from.
+    rounds(one, public, range(2, 3))
+    rounds(other, public, range(2, 3))
+    assert one.has_learned
+    assert one.progress == other.progress
+    assert_equal(weights(one), weights(other))
+
+
+def test_frames_without_power_are_no_material(street: Recording, public: Recording) -> None:
+    for recording in (None, replace(street, power=None)):
+        found = material_of(recording, public, TASK)
+        assert not found.is_labelled
+        assert len(found.train) == len(found.validation) == 0
+        assert found.recording.beams(found.train, 4, 2).shape == (0, 3)

@@ -26,7 +26,9 @@ def federation(tmp_path: Path) -> Path:
 
 def test_a_real_machine_says_what_it_senses_and_where_its_data_lies() -> None:
     (profile,) = profiles_of(REAL, None)
-    assert profile == ClientProfile("mast-3", "radar", Path("/data/own"), Path("/data/public"), None)
+    assert profile == ClientProfile(
+        "mast-3", "radar", Path("/data/own"), Path("/data/public"), test=None, memory=None, is_virtual=False
+    )
 
 
 def test_a_real_machine_may_have_a_test_set() -> None:
@@ -39,15 +41,25 @@ def test_a_real_machine_without_an_id_is_called_after_its_modality() -> None:
     assert profile.id == "radar"
 
 
-@pytest.mark.parametrize("key", ["recording", "public"])
-def test_a_missing_folder_is_refused_by_its_key(key: str) -> None:
-    with pytest.raises(ValueError, match=f"node config: {key} missing"):
-        profiles_of({name: value for name, value in REAL.items() if name != key}, None)
+def test_a_real_machine_may_have_a_folder_for_its_memory() -> None:
+    (profile,) = profiles_of({**REAL, "memory": "/state/runs"}, None)
+    assert profile.memory == Path("/state/runs")
 
 
-def test_every_missing_folder_is_named_at_once() -> None:
-    with pytest.raises(ValueError, match="recording, public missing"):
-        profiles_of({"modality": "gps"}, None)
+def test_a_real_machine_without_a_recording_only_digests() -> None:
+    (profile,) = profiles_of({"modality": "gps", "public": "/data/public"}, None)
+    assert profile.recording is None
+
+
+def test_a_missing_public_set_is_refused_by_its_key() -> None:
+    with pytest.raises(ValueError, match="node config: public missing"):
+        profiles_of({"modality": "gps", "recording": "/data/own"}, None)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "a\\b", "a\0b"])
+def test_a_client_id_that_is_no_name_of_a_folder_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="node config: client-id must be the name of one folder"):
+        profiles_of({**REAL, "client-id": name}, None)
 
 
 def test_a_machine_that_says_nothing_is_asked_what_it_senses(federation: Path) -> None:

@@ -1,0 +1,74 @@
+"""A file is whole or not there, and a name from elsewhere leads nowhere else."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from clients.sensing.durable import is_plain_name, make_folder, remove_leftovers, temporary_beside, write_durably
+
+
+@pytest.mark.parametrize("name", ["a", "a b", ".a", "a.", "...", "é", "-"])
+def test_the_name_of_one_folder_is_plain(name: str) -> None:
+    assert is_plain_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "a/", "/a", "a/b", "../a", "a\\b", "a\0"])
+def test_whatever_leads_elsewhere_is_not(name: str) -> None:
+    assert not is_plain_name(name)
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    write_durably(path, b"long old content")
+    write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path: Path) -> None:
+    write_durably(tmp_path / "secret", b"x", mode=0o600)
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_durably(tmp_path / "file", b"old")
+
+    def fails(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        write_durably(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_new_folders_are_made_known_to_the_disk_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    make_folder(tmp_path / "a" / "b")
+    assert sorted(synced) == [str(tmp_path), str(tmp_path / "a")]
+    synced.clear()
+    make_folder(tmp_path / "a" / "b")
+    assert synced == []
+
+
+def test_only_temporary_files_of_dead_processes_are_left_over(tmp_path: Path) -> None:
+    mine = temporary_beside(tmp_path / "file")
+    theirs = tmp_path / f".file.{os.getppid()}.tmp"
+    for path in (mine, theirs, tmp_path / "file.1.tmp", tmp_path / ".odd.tmp", tmp_path / ".file"):
+        path.touch()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [theirs.name, "file.1.tmp", ".odd.tmp", ".file"]
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""A client masks, and tells seeds, only where a sum of several answers is all that the server can make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clients.desk import Desk
+from clients.handlers import take_round
+from clients.masked_exchange import own_key, reveal
+from clients.profile import profiles_of
+from strategies.secure_sum import NONCE_BYTES, Scale, SecureKey, context_of
+from strategies.wire import Header, Request, WireError
+from tests.conftest import tiny_experiment
+from tests.federations import place
+
+IDS = np.arange(6)
+NONCE = np.arange(NONCE_BYTES, dtype=np.uint8)
+PEERS = [SecureKey(bytes([number]) * 32) for number in (1, 2)]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    placement = place(
+        tiny_experiment(secure_sum=True, aggregator={"name": "mean"}, codec="float32", public_samples=6), tmp_path
+    )
+    (profile,) = profiles_of({"partition-id": 0}, placement.federation)
+    return Desk(profile, placement, Header("run", "e", "s", 1, "masked"))
+
+
+def table(keys: list[bytes]) -> NDArray[np.uint8]:
+    return np.array([list(key) for key in keys], np.uint8).reshape(-1, 32)
+
+
+def request(desk: Desk, peers: list[SecureKey], **changes: Any) -> Request:
+    keys = table([own_key(desk).public, *(peer.public for peer in peers)])
+    arrays = {"keys": keys, "nonce": NONCE, **changes}
+    return Request(ask=IDS, arrays={name: array for name, array in arrays.items() if array is not None})
+
+
+def dropped(*peers: SecureKey) -> Request:
+    return Request(arrays={"dropped": table([peer.public for peer in peers])})
+
+
+def levels_under(desk: Desk, masked: NDArray[Any], nonce: NDArray[np.uint8]) -> NDArray[Any]:
+    """What is left of an answer once the masks of its pairs are taken off, as its peers could together."""
+    context = context_of("run", 1, IDS, nonce.tobytes())
+    for peer in PEERS:
+        # A peer adds what this client subtracts.
+        masked = masked + peer.mask(np.zeros_like(masked), [own_key(desk).public], context)
+    return masked
+
+
+def test_an_answer_is_a_distribution_under_the_masks_of_this_attempt_alone(desk: Desk) -> None:
+    first = take_round(desk, request(desk, PEERS)).arrays["masked"]
+    other_nonce = NONCE[::-1].copy()
+    again = take_round(desk, request(desk, PEERS, nonce=other_nonce)).arrays["masked"]
+    levels = levels_under(desk, first, NONCE)
+    sums = levels.astype(np.int64).sum(axis=-1)
+    # Each of 64 beams is off by half a level at most.
+    assert np.abs(sums - Scale(3).levels).max() <= 32
+    # The round that is done again has the same answer under other masks, so their difference shows nothing.
+    np.testing.assert_array_equal(levels_under(desk, again, other_nonce), levels)
+    assert (first == again).mean() < 0.01
+
+
+def test_a_client_alone_in_a_round_refuses(desk: Desk) -> None:
+    with pytest.raises(ValueError, match="a sum of 1 would show an answer; it takes 2 or more"):
+        take_round(desk, request(desk, []))
+
+
+def test_one_s_own_key_given_twice_is_no_company(desk: Desk) -> None:
+    twice = table([own_key(desk).public] * 2)
+    with pytest.raises(ValueError, match="a sum of 1 would show an answer"):
+        take_round(desk, request(desk, [], keys=twice))
+
+
+@pytest.mark.parametrize("nonce", [None, NONCE[:-1], NONCE.astype(np.uint16)])
+def test_without_the_number_of_an_attempt_there_is_no_answer(desk: Desk, nonce: Any) -> None:
+    with pytest.raises(WireError, match=r"expected a nonce as uint8 \(32,\)"):
+        take_round(desk, request(desk, PEERS, nonce=nonce))
+
+
+def test_seeds_of_one_that_dropped_out_are_those_of_this_attempt(desk: Desk) -> None:
+    take_round(desk, request(desk, PEERS))
+    seeds = reveal(desk, dropped(PEERS[1])).arrays["seeds"]
+    context = context_of("run", 1, IDS, NONCE.tobytes())
+    assert [row.tobytes() for row in seeds] == [PEERS[1].seed(own_key(desk).public, context)]
+
+
+def test_seeds_that_would_leave_this_client_alone_are_not_told(desk: Desk) -> None:
+    take_round(desk, request(desk, PEERS))
+    with pytest.raises(ValueError, match="a sum of 1 would show an answer"):
+        reveal(desk, dropped(*PEERS))
+    with pytest.raises(ValueError, match="another's than one's own"):
+        reveal(desk, Request(arrays={"dropped": table([own_key(desk).public])}))
+
+
+def test_seeds_of_a_round_are_told_once(desk: Desk) -> None:
+    take_round(desk, request(desk, PEERS))
+    reveal(desk, dropped(PEERS[0]))
+    # With those of the other, too, nothing would be left over the answer.
+    with pytest.raises(WireError, match="told seeds of it before"):
+        reveal(desk, dropped(PEERS[1]))
+    # The client has forgotten the round's masks, and nothing else.
+    state = desk.memory().load(before_round=2)
+    assert state is not None
+    assert {"known_round", "targets", "answers"} <= set(state["exchange"])
+    assert state["learner"]["progress"]["round"] == 1
+
+
+def test_seeds_of_a_round_that_was_not_answered_are_not_told(desk: Desk) -> None:
+    with pytest.raises(WireError, match="did not answer round 1"):
+        reveal(desk, dropped(PEERS[0]))
