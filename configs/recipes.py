@@ -77,13 +77,13 @@ RECIPES: dict[str, Recipe] = {
         {**_PEERS, "aggregator": {"name": "mean"}, "answer_filter": "density"},
     ),
     "fedgems": Recipe(
-        "The teacher keeps its own answer where it names the labelled beam, else the entropy-weighted ensemble counts.",
+        "Nodes answer what the teacher gets wrong: there the entropy-weighted ensemble counts, else its own answer.",
         "FedGEMS, arXiv 2110.11027; needs a labelled public set on the server",
         {"teacher_votes": False, "aggregator": {"name": "entropy_mean"}, "publish": "corrected"},
     ),
     "personal": Recipe(
-        "Every node gets a mixture of its own: weights that explain its answers by those of the others.",
-        "KT-pFL, arXiv 2111.02862; clusters as in COMET, arXiv 2109.08119",
+        "Every node gets a mixture of its own: of each of the others the more, the nearer their answers are.",
+        "KT-pFL, arXiv 2111.02862, with weights as in pFedGraph, ICML 2023; clusters as in COMET, arXiv 2109.08119",
         {"teacher_votes": True},
     ),
     "fd": Recipe(

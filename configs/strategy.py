@@ -12,6 +12,10 @@ from configs.section import Section
 
 # What they exchange cannot be summed, or is made for one client alone.
 _NOT_SUMMABLE = ("personal", "fd", "fedproto", "fedavg", "local", "centralised")
+# They send no soft labels.
+WITHOUT_LABELS = ("fedproto", "fedavg", "local", "centralised")
+# They ask for no public samples.
+_WITHOUT_SAMPLES = ("fd", *WITHOUT_LABELS)
 
 
 class Plugin(Section):
@@ -37,10 +41,15 @@ class Privacy(Section):
 
     Attributes:
         clip: L2 norm of what a soft label may differ from the uniform one; None does not clip.
-        noise_multiplier: standard deviation of the noise over the sensitivity ``2 clip``; 0 adds none.
+        noise_multiplier: standard deviation of the noise over the sensitivity ``2 clip``; 0 adds none. With noise a
+            client does not tell which beams it has seen, so rules with ``coverage`` count it for all.
         delta: at which epsilon is told.
-        window_share: share k / n of its windows that a client draws, with replacement, to train on; None trains on all.
+        window_share: share k / n of its windows for training and validation that a client draws once in a run, with
+            replacement, and learns from; windows recorded later are not among them. None learns from all.
         reveal: all probabilities, or those of the best beams alone.
+        reproducible: whether noise and draw follow from the experiment's seed, so that a run can be repeated to the
+            bit. The account is nominal then: whoever knows the seed, as the server does, can work out the noise and
+            take it off. For research alone.
     """
 
     clip: float | None = Field(default=None, gt=0)
@@ -48,10 +57,21 @@ class Privacy(Section):
     delta: float = Field(default=1e-5, gt=0, lt=1)
     window_share: float | None = Field(default=None, gt=0, le=1)
     reveal: Literal["all", "top1"] = "all"
+    reproducible: bool = False
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether there is an account of what soft labels give away."""
+        return self.noise_multiplier > 0
+
+    @property
+    def has_account(self) -> bool:
+        """Whether there is an account of any kind, which scores on own test passes would break."""
+        return self.has_noise or self.window_share is not None
 
     @model_validator(mode="after")
     def _noise_fits(self) -> Privacy:
-        if self.noise_multiplier > 0 and self.clip is None:
+        if self.has_noise and self.clip is None:
             raise ValueError("clip: noise without it would protect nothing; give a norm")
         return self
 
@@ -83,6 +103,10 @@ class Strategy(Section):
         privacy: what clients do to their soft labels before they leave.
         secure_sum: whether the server learns the sum of the clients' soft labels only (`strategies.secure_sum`).
         late_rounds: an answer may come so many rounds late and still count; 0 drops what misses its round.
+        patience: a round waits for stragglers at most this many times as long as ``quorum`` of the clients took; what
+            they answer may still count later (``late_rounds``). None waits for all, up to ``round_timeout_s``. Which
+            answers are in time then depends on the clock, so such a run is not reproducible to the bit.
+        quorum: share of the clients asked in a round whose answers start ``patience``.
         round_timeout_s: after this long a client that has not answered is recorded as missing.
     """
 
@@ -108,6 +132,8 @@ class Strategy(Section):
     privacy: Privacy = Privacy()
     secure_sum: bool = False
     late_rounds: int = Field(default=0, ge=0)
+    patience: float | None = Field(default=None, ge=1)
+    quorum: float = Field(default=0.5, gt=0, le=1)
     round_timeout_s: float = Field(default=600.0, gt=0)
 
     @model_validator(mode="before")
@@ -123,7 +149,18 @@ class Strategy(Section):
             raise ValueError("target_lifetime: without it no cached sample would ever be asked again; give rounds")
         if self.secure_sum:
             self._check_summable()
+        self._check_private()
+        self._check_effective()
         return self
+
+    def _check_effective(self) -> None:
+        """Refuse what a strategy would ignore."""
+        if self.name in _WITHOUT_SAMPLES and self.answer_filter != "none":
+            raise ValueError(f"answer_filter: {self.name} asks for no public samples; leave it out")
+        if self.name in _WITHOUT_SAMPLES and self.publish != "ensemble":
+            raise ValueError(f"publish: {self.name} publishes no targets for public samples; leave it out")
+        if self.name in WITHOUT_LABELS and self.aggregator != Aggregation():
+            raise ValueError(f"aggregator: {self.name} aggregates no soft labels; leave it out")
 
     def _check_summable(self) -> None:
         if self.aggregator.name != "mean":
@@ -133,8 +170,26 @@ class Strategy(Section):
             )
         if self.name in _NOT_SUMMABLE:
             raise ValueError(f"secure_sum: {self.name} does not sum soft labels of public samples")
-        if self.answer_filter != "none" or self.late_rounds:
-            raise ValueError("secure_sum: all must answer all samples in time; leave answer_filter and late_rounds out")
+        if self.answer_filter != "none" or self.late_rounds or self.patience is not None:
+            raise ValueError(
+                "secure_sum: all must answer all samples in time; leave answer_filter, late_rounds and patience out"
+            )
+
+    def _check_private(self) -> None:
+        privacy = self.privacy
+        if self.name in WITHOUT_LABELS and (privacy.clip is not None or privacy.reveal != "all"):
+            raise ValueError(f"privacy: {self.name} sends no soft labels, so there is nothing to protect in them")
+        if self.name == "centralised" and privacy.window_share is not None:
+            raise ValueError("privacy.window_share: centralised pools whole recordings, of which nothing is drawn")
+        if not privacy.has_noise:
+            return
+        if self.name == "fd":
+            raise ValueError("privacy.noise_multiplier: fd tells which beams a client has seen, which no noise covers")
+        if self.answer_filter != "none":
+            raise ValueError(
+                f"privacy.noise_multiplier: which samples pass answer_filter {self.answer_filter} says something of a "
+                "client's data that no noise covers; use answer_filter: none"
+            )
 
     @property
     def codec_down(self) -> str:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+# What kept a client from counting in a round: nothing; its node was not connected; no answer in time; it, or its node,
+# said that it failed; or its answer was not what the protocol says.
+Fault = Literal["", "away", "missing", "failed", "refused"]
+
+# Longest text of a stranger that is written down.
+MAX_TEXT = 300
 
 # Under this name the teacher's own answer stands among the contributions.
 TEACHER = "teacher"
@@ -33,6 +42,36 @@ class Member:
 
 
 @dataclass(frozen=True)
+class RegisteredNode:
+    """Who was provisioned on a node, which its key proves: Flower gives a node its id by its key.
+
+    Attributes:
+        name: for people, such as ``roof-1``.
+        client: id of the only client that may live there.
+        modality: of that client.
+    """
+
+    name: str
+    client: str
+    modality: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something beside the answers of a round: who came, went, was not let in or answered twice.
+
+    Attributes:
+        kind: ``joined``, ``moved``, ``left``, ``back``, ``refused`` or ``repeated``; the server adds its own.
+        who: the node or client.
+        text: what happened, or why it was refused; one line.
+    """
+
+    kind: str
+    who: str
+    text: str
+
+
+@dataclass(frozen=True)
 class ClientRound:
     """One client in one round.
 
@@ -43,6 +82,10 @@ class ClientRound:
         num_answers: public samples that it answered.
         seconds: that it worked.
         problem: why its answer was refused or is missing; empty if it counted.
+        fault: the kind of problem; empty if it counted.
+        warning: what the client itself found worth telling; empty for nothing.
+        rounds_late: rounds between the question and this one, which got the answer; 0 in time.
+        seconds_late: from when its round went on without it until the answer came; None in time.
     """
 
     downlink_bytes: int
@@ -51,6 +94,10 @@ class ClientRound:
     num_answers: int = 0
     seconds: float = 0.0
     problem: str = ""
+    fault: Fault = ""
+    warning: str = ""
+    rounds_late: int = 0
+    seconds_late: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +117,26 @@ class RoundAccount:
     num_asked: int
     num_targets: int
     seconds: Mapping[str, float]
+
+
+class PhaseClock:
+    """Wall-clock seconds of the phases of a round."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, phase: str) -> None:
+        """End a phase: its seconds since the last one ended."""
+        now = time.monotonic()
+        self.laps[phase] = round(now - self._last, 4)
+        self._last = now
+
+
+def one_line(text: str) -> str:
+    """A text from outside as it may be written down: one line of at most ``MAX_TEXT`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 3] + "..."
 
 
 def break_even_samples(num_parameters: int, bytes_per_sample: float) -> int:

@@ -11,9 +11,8 @@ other knowledge in `strategies.datafree`, the yardsticks in `strategies.yardstic
 from __future__ import annotations
 
 import logging
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -25,10 +24,11 @@ from numpy.typing import NDArray
 
 from configs.schema import Experiment
 from configs.seeding import rng_for
-from strategies.accounts import ClientRound, Member, RoundAccount
+from strategies.accounts import ClientRound, Member, PhaseClock, RegisteredNode, RoundAccount, one_line
 from strategies.aggregation import Aggregator
 from strategies.caching import Holding, TargetCache
 from strategies.exchange import Answer, Correspondence
+from strategies.facts import warning_of, with_counts, worked_seconds
 from strategies.labels import SoftLabels
 from strategies.wire import ROUND, Reply, Request, WireError
 
@@ -62,6 +62,7 @@ class FederationState:
         answers: client -> its answers, as far as a codec needs them to send differences.
         ensembles: aggregated answers so far, which the teacher learns from.
         arrays: what else a strategy remembers, by name.
+        members: every client that was ever met, by id.
     """
 
     round: int = 0
@@ -71,6 +72,7 @@ class FederationState:
     answers: dict[str, Holding] = field(default_factory=dict)
     ensembles: SoftLabels | None = None
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
 
 
 class Choreography(Strategy):
@@ -84,6 +86,7 @@ class Choreography(Strategy):
         run: names the run towards the clients.
         digests: of the experiment and of the source, which clients compare with their own.
         state: to go on from; None starts anew.
+        registry: node id -> who was provisioned there; None lets every node in.
 
     Attributes:
         now: the round under way, or the last one.
@@ -104,14 +107,17 @@ class Choreography(Strategy):
         run: str,
         digests: tuple[str, str],
         state: FederationState | None = None,
+        registry: Mapping[int, RegisteredNode] | None = None,
     ) -> None:
         self.experiment = experiment
         self.settings = experiment.strategy
         self.aggregator = aggregator
         self.teacher = teacher
         self.num_public = num_public
-        self.letters = Correspondence(experiment, kind=self.kind, run=run, digests=digests)
         self.state = state or FederationState()
+        self.letters = Correspondence(
+            experiment, kind=self.kind, run=run, digests=digests, registry=registry, known=self.state.members
+        )
         self.account: RoundAccount | None = None
         self.now = self.state.round
 
@@ -171,36 +177,26 @@ class Choreography(Strategy):
 
     def run_round(self, grid: Grid, round_number: int, timeout: float) -> RoundAccount:
         """One round; afterwards ``state`` holds everything that the next one needs."""
-        clock = _Clock()
+        clock = PhaseClock()
         self.now = round_number
         self.grid = grid
         self.extra_bytes: dict[str, tuple[int, int]] = {}
+        self.letters.gather(grid, lambda: self.invite(round_number), timeout=timeout)
         self.prepare(round_number)
-        members, busy = self.letters.members, self.letters.busy(round_number)
-        requests = {
-            client: self.request(client, round_number) for client in self.invite(round_number) if client not in busy
-        }
-        answers = self.letters.ask(grid, ROUND, requests, round_number=round_number, timeout=timeout)
+        invited, here, busy = self.invite(round_number), self.letters.roster.here, self.letters.busy(round_number)
+        requests = {client: self.request(client, round_number) for client in invited if client in here - busy}
+        # Where nobody came, the time is over; what is owed is only picked up.
+        left = timeout if here.intersection(invited) else 0.0
+        answers = self.letters.ask(grid, ROUND, requests, round_number=round_number, timeout=left)
+        members = self.letters.members
         clock.lap("clients")
-        contributions, clients = [], {}
+        away = ClientRound(downlink_bytes=0, problem="its node was not connected", fault="away")
+        clients = {client: away for client in invited if client not in here | busy}
+        contributions = []
         for answer in answers:
-            downlink = self.letters.sent_bytes.get(answer.client, 0)
-            try:
-                if isinstance(answer.reply, WireError):
-                    raise answer.reply
-                seconds = _seconds(answer.reply)
-                contribution = self.accept(members[answer.client], answer, answer.reply)
+            contribution, clients[answer.client] = self._judge(answer, members[answer.client])
+            if not clients[answer.client].problem:
                 contributions.append(contribution)
-                clients[answer.client] = ClientRound(
-                    downlink_bytes=downlink,
-                    uplink_bytes=self.uplink_bytes(answer.reply),
-                    metrics=answer.reply.metrics,
-                    num_answers=self.num_answers(contribution),
-                    seconds=seconds,
-                )
-            except WireError as error:
-                log.warning("round %d: client %s does not count: %s", round_number, answer.client, error)
-                clients[answer.client] = ClientRound(downlink_bytes=downlink, problem=str(error))
         num_targets = self.conclude(contributions, round_number)
         for client, (down, up) in self.extra_bytes.items():
             entry = clients[client]
@@ -208,9 +204,37 @@ class Choreography(Strategy):
                 entry, downlink_bytes=entry.downlink_bytes + down, uplink_bytes=entry.uplink_bytes + up
             )
         clock.lap("conclude")
-        self.state.round = round_number
+        self.state.round, self.state.members = round_number, self.letters.members
         num_asked = max((len(request.ask) for request in requests.values()), default=0)
-        return RoundAccount(round_number, clients, num_asked, num_targets, clock.laps)
+        return RoundAccount(round_number, dict(sorted(clients.items())), num_asked, num_targets, clock.laps)
+
+    def _judge(self, answer: Answer, member: Member) -> tuple[Any, ClientRound]:
+        """What a client contributes, and its line in the account, which names a problem if it does not count."""
+        entry = ClientRound(
+            downlink_bytes=self.letters.sent_bytes.get(answer.client, 0),
+            rounds_late=self.now - answer.round,
+            seconds_late=answer.seconds_late,
+        )
+        try:
+            if isinstance(answer.reply, WireError):
+                raise answer.reply
+            entry = replace(entry, warning=warning_of(answer.reply))
+            seconds = worked_seconds(answer.reply)
+            now = with_counts(member, answer.reply, self.experiment.task.num_beams)
+            contribution = self.accept(now, answer, answer.reply)
+        except WireError as error:
+            problem = one_line(str(error)) or "refused without a reason"
+            log.warning("round %d: client %s does not count: %s", self.now, answer.client, problem)
+            return None, replace(entry, problem=problem, fault=answer.fault)
+        if now != member:
+            self.letters.roster.update(now)
+        return contribution, replace(
+            entry,
+            uplink_bytes=self.uplink_bytes(answer.reply),
+            metrics=answer.reply.metrics,
+            num_answers=self.num_answers(contribution),
+            seconds=seconds,
+        )
 
     # Flower's interface.
 
@@ -237,7 +261,7 @@ class Choreography(Strategy):
         """
         result = Result()
         if not self.letters.nodes:
-            self.letters.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
+            self.state.members = self.letters.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
         for round_number in range(self.state.round + 1, (num_rounds or self.settings.rounds) + 1):
             self.account = self.run_round(grid, round_number, timeout or self.settings.round_timeout_s)
             result.arrays = self.published()
@@ -271,23 +295,3 @@ class Choreography(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Not part of our round: clients evaluate when they answer."""
         return None
-
-
-class _Clock:
-    """Wall-clock seconds of the phases of a round."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, phase: str) -> None:
-        now = time.monotonic()
-        self.laps[phase] = round(now - self._last, 4)
-        self._last = now
-
-
-def _seconds(reply: Reply) -> float:
-    seconds = reply.facts.get("seconds", 0.0)
-    if not isinstance(seconds, (int, float)) or not 0 <= seconds < np.inf:
-        raise WireError(f"seconds must be a number >= 0, got {seconds!r}")
-    return float(seconds)

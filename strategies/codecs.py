@@ -43,6 +43,16 @@ CODECS: dict[str, Codec] = {
 }
 
 
+# What is done to encoded rows before they travel (`strategies.packing`): suffix -> description, source.
+SUFFIXES: dict[str, tuple[str, str]] = {
+    "zlib": ("Entropy coded.", "zlib, RFC 1950"),
+    "delta": (
+        "As a difference against what the other side holds, entropy coded; whole where that is not known.",
+        "differences as in CFD, arXiv 2012.00632; zlib, RFC 1950",
+    ),
+}
+
+
 def find_codec(spec: str, num_beams: int) -> Codec:
     """The row codec that a name stands for, its suffixes aside.
 
@@ -56,7 +66,7 @@ def find_codec(spec: str, num_beams: int) -> Codec:
     """
     name, _, layer = spec.partition("+")
     top = re.fullmatch(r"top([1-9][0-9]*)(-uint4)?", name)
-    if layer in ("", "zlib", "delta") and (spec == name or layer):
+    if layer in ("", *SUFFIXES) and (spec == name or layer):
         if top is not None and int(top[1]) <= min(num_beams, 256):
             return TopFourBitCodec(int(top[1])) if top[2] else TopCodec(int(top[1]))
         if top is None and name in CODECS:

@@ -69,6 +69,11 @@ class PrototypeStrategy(Choreography):
 
     kind: ClassVar[str] = "prototypes"
 
+    def prepare(self, round_number: int) -> None:
+        """The size of features is that of the prototypes so far; before there are any, the first answer says it."""
+        features: NDArray[Any] | None = self.state.arrays.get("features")
+        self._size = None if features is None else int(features.shape[1])
+
     def request(self, client: str, round_number: int) -> Request:
         """The prototypes so far."""
         return Request(arrays=self.state.arrays)
@@ -81,19 +86,24 @@ class PrototypeStrategy(Choreography):
             beams, features, counts = (reply.arrays[name] for name in ("beams", "features", "counts"))
         except KeyError as error:
             raise WireError(f"answered no {error.args[0]}") from None
-        num_beams, size = self.experiment.task.num_beams, self._size()
+        num_beams = self.experiment.task.num_beams
         if beams.dtype != np.uint16 or beams.ndim != 1 or np.any(np.diff(beams.astype(np.int64)) <= 0):
             raise WireError("beams must be uint16 and strictly increasing")
         if len(beams) and beams.max() >= num_beams:
             raise WireError(f"beams must be below {num_beams}, got {beams.max()}")
         if features.dtype != np.float16 or features.ndim != 2 or len(features) != len(beams):
             raise WireError(f"expected float16 features of {len(beams)} beams, got {features.dtype} {features.shape}")
-        if size and features.shape[1] != size:
-            raise WireError(f"its features have {features.shape[1]} values, those of others {size}")
         if not np.all(np.isfinite(features)):
             raise WireError("features must be finite")
         if counts.dtype != np.uint32 or counts.shape != beams.shape or np.any(counts == 0):
             raise WireError("counts must be uint32 and at least 1 for each beam")
+        if len(beams):
+            self._size = self._size or features.shape[1]
+            if features.shape[1] != self._size:
+                raise WireError(
+                    f"its features have {features.shape[1]} values, those of others {self._size}; fedproto needs one "
+                    "size (students.*.hidden)"
+                )
         return Prototypes(beams.astype(np.int64), features.astype(np.float32), counts.astype(np.int64))
 
     def num_answers(self, contribution: Prototypes) -> int:
@@ -103,12 +113,10 @@ class PrototypeStrategy(Choreography):
     def conclude(self, contributions: Sequence[Prototypes], round_number: int) -> int:
         """The mean of each beam over those who have seen it; beams that nobody answered keep their prototype."""
         self.teacher.learn(None)
-        sizes = {one.features.shape[1] for one in contributions if len(one.beams)}
-        if not sizes:
+        contributions = [one for one in contributions if len(one.beams)]
+        if not contributions:
             return 0
-        if len(sizes) > 1:
-            raise ValueError(f"students.*.hidden: fedproto needs one size of features, got {sorted(sizes)}")
-        num_beams, size = self.experiment.task.num_beams, sizes.pop()
+        num_beams, size = self.experiment.task.num_beams, contributions[0].features.shape[1]
         sums, counts = np.zeros((num_beams, size)), np.zeros(num_beams)
         for one in contributions:
             sums[one.beams] += one.counts[:, None] * one.features
@@ -123,7 +131,3 @@ class PrototypeStrategy(Choreography):
         beams = np.flatnonzero(known | answered)
         self.state.arrays = {"beams": beams.astype(np.uint16), "features": table[beams]}
         return int(answered.sum())
-
-    def _size(self) -> int:
-        features: NDArray[Any] | None = self.state.arrays.get("features")
-        return 0 if features is None else features.shape[1]

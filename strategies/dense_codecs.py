@@ -16,7 +16,9 @@ TOP_LEVEL = 15
 
 @dataclass(frozen=True)
 class FloatCodec:
-    """Floating-point probabilities; the worst error is the rounding of ``dtype`` (float16: 2^-12 for values below 1).
+    """Floating-point probabilities.
+
+    The worst error is the rounding of ``dtype`` (float16: 2^-12 for values below 1).
 
     Source: IEEE 754.
 
@@ -68,7 +70,7 @@ class FourBitCodec:
     q = round(15 sqrt(p / max p)), off by at most 1/30 in that ratio's root. Rows sum to one anyway, so the largest
     probability need not travel; without dividing by it, a flat row of 64 beams would have two levels.
 
-    Source: as `SquareRootCodec`.
+    Source: companding, as in ITU-T G.711, with the square root of `SquareRootCodec`.
     """
 
     def encode(self, probs: NDArray[np.float32]) -> NDArray[np.generic]:

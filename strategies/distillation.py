@@ -19,6 +19,7 @@ from configs.seeding import rng_for
 from strategies.accounts import TEACHER, Member
 from strategies.caching import Holding, TargetCache
 from strategies.choreography import Choreography
+from strategies.correction import corrected, doubtful, known_beams
 from strategies.exchange import Answer
 from strategies.labels import Contribution, SoftLabels, normalise_rows
 from strategies.parcels import Encoding
@@ -41,13 +42,13 @@ class DistillationStrategy(Choreography):
         self.down = Encoding(self.settings.codec_down, task.num_horizons, task.num_beams)
         if self.state.cache is None:
             self.state.cache = TargetCache(self.down.nothing)
-        if self.settings.publish == "corrected" and self.teacher.public_beams() is None:
-            raise ValueError("strategy.publish: corrected needs the best beams of the public set, and has none")
+        if self.settings.publish == "corrected":
+            self._beams = known_beams(self.teacher.public_beams())
 
     # Hooks: what a new choreography replaces.
 
     def choose_samples(self, round_number: int) -> NDArray[np.int64]:
-        """Public samples to ask for in a round."""
+        """Public samples to get targets for in a round; all are asked unless ``publish`` is ``corrected``."""
         rng = rng_for(self.experiment.seed, "public", round_number)
         drawn = choose_samples(self.num_public, self.settings.public_samples, rng)
         if self.settings.ask_cached:
@@ -55,12 +56,16 @@ class DistillationStrategy(Choreography):
         fresh = self._cache().newest.fresh(round_number, self.settings.target_lifetime)
         return drawn[~np.isin(drawn, fresh.sample_ids)]
 
+    def voters(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> list[Contribution]:
+        """Those whose answers count: the clients and, if it votes, the teacher."""
+        if not self.settings.teacher_votes:
+            return list(contributions)
+        vote = self.teacher.answer(asked, self.settings.temperature)
+        return [*contributions, Contribution(TEACHER, TEACHER, vote, self.teacher.num_examples)]
+
     def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
-        """The ensemble of the clients' answers and, if it votes, of the teacher's."""
-        if self.settings.teacher_votes:
-            vote = self.teacher.answer(asked, self.settings.temperature)
-            contributions = [*contributions, Contribution(TEACHER, TEACHER, vote, self.teacher.num_examples)]
-        return self.aggregator.aggregate(contributions)
+        """The ensemble of all voters."""
+        return self.aggregator.aggregate(self.voters(contributions, asked))
 
     def calibrate(self, ensemble: SoftLabels) -> SoftLabels:
         """The ensemble as certain as it shall be."""
@@ -77,16 +82,8 @@ class DistillationStrategy(Choreography):
 
     def targets(self, ensemble: SoftLabels) -> SoftLabels:
         """What is published to all: the ensemble, fused with the teacher."""
-        if self.settings.publish == "ensemble":
-            return ensemble
-        taught = self.teacher.answer(ensemble.sample_ids, self.settings.temperature)
-        if self.settings.publish == "teacher":
-            return taught
-        if self.settings.publish == "corrected":
-            return self._corrected(ensemble, taught)
-        mix = self.settings.mix
-        probs = normalise_rows((1.0 - mix) * ensemble.probs + mix * taught.probs)
-        return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)
+        (fused,) = self.fuse([ensemble])
+        return fused
 
     def targets_for(self, contributions: Sequence[Contribution], ensemble: SoftLabels) -> dict[str, SoftLabels]:
         """What is published to one client alone, by client; those that are not in it get what all get."""
@@ -98,6 +95,15 @@ class DistillationStrategy(Choreography):
             return None
         return self.teacher.answer(np.arange(self.num_public), self.settings.temperature)
 
+    def fuse(self, several: Sequence[SoftLabels]) -> list[SoftLabels]:
+        """Each fused with what the teacher says now; corrected ones are as they shall be before it learns from them."""
+        if self.settings.publish in ("ensemble", "corrected") or not several:
+            return list(several)
+        sample_ids = np.unique(np.concatenate([labels.sample_ids for labels in several]))
+        taught = self.teacher.answer(sample_ids, self.settings.temperature)
+        mix = 1.0 if self.settings.publish == "teacher" else self.settings.mix
+        return [_mixed(labels, taught.take(labels.sample_ids), mix) for labels in several]
+
     # The protocol.
 
     def prepare(self, round_number: int) -> None:
@@ -105,6 +111,9 @@ class DistillationStrategy(Choreography):
         if round_number == 1 and (first := self.first_targets()) is not None:
             self.state.cache = self._cache().publish(self.down.encode(first, 0))
         self._asked = self.choose_samples(round_number)
+        if self.settings.publish == "corrected":
+            self._taught = self.teacher.answer(self._asked, self.settings.temperature)
+            self._asked = doubtful(self._taught, self._beams)
 
     def request(self, client: str, round_number: int) -> Request:
         """The targets that a client lacks and the samples to answer."""
@@ -168,12 +177,17 @@ class DistillationStrategy(Choreography):
 
     def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], round_number: int) -> int:
         """Teach, then publish targets to all and to some alone; the number of targets."""
+        if self.settings.publish == "corrected":
+            own_targets = {client: self._corrected(own) for client, own in own_targets.items()}
+            known = self._corrected(ensemble)
+            ensemble = known if len(known) else None
         self.teach(ensemble)
         if ensemble is None:
             return 0
         targets = self.targets(ensemble)
+        fused = dict(zip(own_targets, self.fuse(list(own_targets.values())), strict=True))
         for client in {*own_targets, *self.state.own_caches}:
-            mine = self.down.encode(own_targets.get(client, targets), round_number)
+            mine = self.down.encode(fused.get(client, targets), round_number)
             self.state.own_caches[client] = self._cache(client).publish(mine)
         self.state.cache = self._cache().publish(self.down.encode(targets, round_number))
         return len(targets)
@@ -205,11 +219,14 @@ class DistillationStrategy(Choreography):
             log.warning("client %s holds other targets than were sent to it; it gets them again", answer.client)
             self.state.known_rounds[answer.client] = NO_TARGETS
 
-    def _corrected(self, ensemble: SoftLabels, taught: SoftLabels) -> SoftLabels:
-        """The teacher's rows where they name the best beam, else those of the ensemble."""
-        beams = self.teacher.public_beams()
-        if beams is None:
-            return ensemble
-        is_right = taught.probs.argmax(axis=-1) == beams[ensemble.sample_ids]
-        probs = np.where(is_right[..., None], taught.probs, ensemble.probs)
-        return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)
+    def _corrected(self, labels: SoftLabels | None) -> SoftLabels:
+        """What the teacher said before it was asked for help where that is right, else the labels."""
+        nothing = self.down.decode(self.down.nothing, self.settings.temperature)
+        return corrected(nothing if labels is None else labels, self._taught, self._beams)
+
+
+def _mixed(labels: SoftLabels, taught: SoftLabels, share: float) -> SoftLabels:
+    if share == 1.0:
+        return taught
+    probs = normalise_rows((1.0 - share) * labels.probs + share * taught.probs)
+    return SoftLabels(labels.sample_ids, probs, labels.temperature)

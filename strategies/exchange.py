@@ -1,17 +1,20 @@
-"""The server's letters: who lives on which node, what was asked of whom, what came back, what it weighed."""
+"""The server's letters: what was asked of whom, what came back and when, what it weighed."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from configs.schema import Experiment
-from strategies.accounts import TEACHER, Member
+from strategies.accounts import Event, Fault, Member, RegisteredNode
+from strategies.roster import Roster
+from strategies.waiting import Arrival, Arrivals, Failed, Found, NoAnswer, Sent, excuse, is_over
 from strategies.wire import (
     HELLO,
     ROUND,
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # Seconds between two looks at the grid for replies.
 POLL_SECONDS = 0.05
+# A node that joins a run under way holds up the round at most so long with its introduction.
+INTRODUCTION_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -39,133 +44,191 @@ class Answer:
         round: in which it was asked.
         request: what it was asked.
         reply: what it answered, or why there is no answer.
+        seconds_late: from when its round went on without it until the answer came; None in time.
     """
 
     client: str
     round: int
     request: Request
     reply: Reply | WireError
+    seconds_late: float | None = None
 
-
-class _NoAnswer(WireError):
-    """Nothing has come back yet."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Sent:
-    node: int
-    header: Header
-    requests: Mapping[str, Request]
-
-
-_Found = dict[str, Reply | WireError] | WireError
+    @property
+    def fault(self) -> Fault:
+        """What kind of problem it is if this does not count."""
+        if isinstance(self.reply, NoAnswer):
+            return "missing"
+        failed = isinstance(self.reply, Failed) or (isinstance(self.reply, Reply) and self.reply.error)
+        return "failed" if failed else "refused"
 
 
 class Correspondence:
     """Asks clients by way of their nodes; one message per node, which may carry several clients.
 
     Args:
-        experiment: how long a late answer counts.
+        experiment: how long a round waits and a late answer counts.
         kind: of knowledge that is exchanged.
         run: names the run towards the clients.
         digests: of the experiment and of the source, which clients compare with their own.
+        registry: node id -> who was provisioned there; None lets every node in.
+        known: clients of the run before the server was stopped.
 
     Attributes:
-        nodes: node id -> client id -> the client, as introduced by :meth:`meet`.
+        roster: who lives on which node.
         sent_bytes: client -> serialised bytes of the arrays that were last sent to it.
-        on_reply: called for each message that comes back.
+        on_reply: called for each message that comes back to :meth:`ask`.
+        on_event: called for what happens beside the answers.
     """
 
-    def __init__(self, experiment: Experiment, *, kind: str, run: str, digests: tuple[str, str]) -> None:
-        self.experiment = experiment
-        self.kind = kind
-        self.run = run
-        self.digests = digests
-        self.nodes: dict[int, dict[str, Member]] = {}
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        kind: str,
+        run: str,
+        digests: tuple[str, str],
+        registry: Mapping[int, RegisteredNode] | None = None,
+        known: Mapping[str, Member] | None = None,
+    ) -> None:
+        self.settings = experiment.strategy
+        self._header = partial(Header, run, *digests, kind=kind)
+        self.roster = Roster(experiment.task.num_beams, registry=registry, known=known)
         self.sent_bytes: dict[str, int] = {}
         self.on_reply: Callable[[], None] = lambda: None
-        self._owed: dict[str, _Sent] = {}
+        self.on_event: Callable[[Event], None] = lambda event: None
+        self._owed: dict[str, Sent] = {}
+        self._hellos: dict[str, Sent] = {}
+
+    @property
+    def nodes(self) -> dict[int, dict[str, Member]]:
+        """Node id -> client id -> the client, as introduced."""
+        return self.roster.nodes
 
     @property
     def members(self) -> dict[str, Member]:
         """Every client, by id."""
-        return dict(sorted((client, member) for node in self.nodes.values() for client, member in node.items()))
+        return self.roster.members
 
     def meet(self, grid: Grid, *, num_nodes: int, timeout: float) -> dict[str, Member]:
         """Wait for nodes and learn who lives on them.
 
         Args:
             grid: Flower's.
-            num_nodes: how many to wait for; fewer are taken once the time is over.
-            timeout: seconds.
+            num_nodes: how many to wait for, all that are registered if there is a registry; fewer are taken once the
+                time is over.
+            timeout: seconds to wait for nodes, and again for what they say.
 
         Raises:
-            ValueError: no client introduced itself.
+            ValueError: no client introduced itself, and none is known from before.
+        """
+        registry = self.roster.registry
+        wanted = num_nodes if registry is None else len(registry)
+        end = time.monotonic() + timeout
+        while len(self.roster.may_come(grid.get_node_ids())) < wanted and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        problems = [event for event in self._look(grid, timeout=timeout, asks_again=True) if event.kind == "refused"]
+        for event in problems:
+            self._tell(event)
+        if not self.members:
+            what = f"{problems[0].who}: {problems[0].text}" if problems else f"no node came within {timeout:g} s"
+            raise ValueError(f"no client can take part; the first of {len(problems)} problems: {what}")
+        return self.members
+
+    def gather(self, grid: Grid, invite: Callable[[], Collection[str]], *, timeout: float) -> None:
+        """See who is there before a round; nodes that are new introduce themselves.
+
+        Args:
+            grid: Flower's.
+            invite: who is to take part; while none of them is connected, this waits for one.
+            timeout: seconds to wait for one.
         """
         end = time.monotonic() + timeout
-        while len(node_ids := sorted(grid.get_node_ids())) < num_nodes and time.monotonic() < end:
-            time.sleep(POLL_SECONDS)
-        problems = []
-        sent = self._send(grid, HELLO, {node: {} for node in node_ids}, 0)
-        for one, reply in self._wait(grid, sent, end).items():
-            node_id = one.node
-            if isinstance(reply, WireError):
-                problems.append(f"node {node_id}: {reply}")
-                continue
-            for client, answer in reply.items():
-                try:
-                    member = _member(client, answer, self.experiment.task.num_beams)
-                    if client in self.members:
-                        raise WireError("a client of this name is on another node already; give each its own client-id")
-                    self.nodes.setdefault(node_id, {})[client] = member
-                except WireError as error:
-                    problems.append(f"client {client}: {error}")
-        for problem in problems:
-            log.warning("left out: %s", problem)
-        if not self.nodes:
-            first = problems[0] if problems else f"no node came within {timeout:g} s"
-            raise ValueError(f"no client can take part; the first of {len(problems)} problems: {first}")
-        return self.members
+        # A registered node exists: one that was refused, or silent, is asked in every round.
+        asks_again, left = self.roster.registry is not None, timeout
+        while True:
+            for event in self._look(grid, timeout=min(left, INTRODUCTION_SECONDS), asks_again=asks_again):
+                self._tell(event)
+            left, asks_again = end - time.monotonic(), False
+            if left <= 0 or not self.roster.here.isdisjoint(invite()):
+                return
+            time.sleep(min(POLL_SECONDS, left))
 
     def busy(self, round_number: int) -> frozenset[str]:
         """Clients that owe an answer which would still count in a round: they are not asked for more meanwhile."""
-        late_rounds = self.experiment.strategy.late_rounds
+        late_rounds = self.settings.late_rounds
         self._owed = {key: one for key, one in self._owed.items() if round_number - one.header.round <= late_rounds}
         return frozenset(client for sent in self._owed.values() for client in sent.requests)
 
     def ask(
         self, grid: Grid, kind: str, requests: Mapping[str, Request], *, round_number: int, timeout: float
     ) -> list[Answer]:
-        """Send each client its request, a message per node, and wait; answers that come late count, too.
+        """Send each connected client its request, a message per node, and wait; answers that come late count, too.
+
+        A round waits for the answers to its own questions, by the rule of `strategies.patience`. Where it asks nobody,
+        it waits for one that is owed.
 
         Returns:
             What each client answered or why it did not, by client and round asked.
         """
-        late_rounds = self.experiment.strategy.late_rounds if kind == ROUND else 0
         by_node = {
-            node: {client: requests[client] for client in sorted(clients) if client in requests}
-            for node, clients in sorted(self.nodes.items())
+            node: {client: requests[client] for client in sorted(self.nodes[node]) if client in requests}
+            for node in sorted(self.roster.present & self.nodes.keys())
         }
+        begin = time.monotonic()
         new = self._send(grid, kind, {node: clients for node, clients in by_node.items() if clients}, round_number)
-        owed, self._owed = self._owed, {}
-        replies = self._wait(grid, {**owed, **new}, time.monotonic() + timeout)
-        if late_rounds:
-            everything = {**owed, **new}
-            self._owed = {key: one for key, one in everything.items() if isinstance(replies[one], _NoAnswer)}
-        answers = []
-        for sent, reply in replies.items():
-            if isinstance(reply, _NoAnswer) and sent.header.round != round_number:
-                continue  # Still owed; that it was not in time has been said in its own round.
-            for client, request in sent.requests.items():
-                absent = WireError("its node answered without it")
-                found = reply if isinstance(reply, WireError) else reply.get(client, absent)
-                answers.append(Answer(client, sent.header.round, request, found))
+        owed = self._owed if kind == ROUND else {}
+        arrivals = self._collect(
+            grid,
+            {**owed, **new},
+            partial(is_over, new, settings=self.settings if kind == ROUND else None, timeout_s=timeout),
+            begin=begin,
+            on_reply=self.on_reply,
+        )
+        now = time.monotonic()
+        answers = [
+            _answer(client, sent, excuse(sent, now - begin, timeout) if key not in arrivals else arrivals[key], begin)
+            for key, sent in {**owed, **new}.items()
+            # What is still owed was said to be missing in its own round.
+            if key in arrivals or key in new
+            for client in sent.requests
+        ]
+        if kind == ROUND:
+            missing = {key: replace(one, went_on=now) for key, one in new.items() if one.was_pushed}
+            still = {**owed, **(missing if self.settings.late_rounds else {})}
+            self._owed = {key: one for key, one in still.items() if key not in arrivals}
         return sorted(answers, key=lambda answer: (answer.client, answer.round))
+
+    def _look(self, grid: Grid, *, timeout: float, asks_again: bool = False) -> list[Event]:
+        """Note which nodes are connected, and let those say who they are of which it is not known.
+
+        They are asked when the set of nodes has changed: in a simulation once. A node that was silent before is asked
+        again without waiting for it; whatever it answers is heard at a later look.
+        """
+        before = self.roster.present
+        events = self.roster.note_present(frozenset(grid.get_node_ids()))
+        strangers = self.roster.strangers() if asks_again or self.roster.present != before else []
+        new = self._send(grid, HELLO, {node: {} for node in strangers}, 0) if strangers else {}
+        silent = {one.node for one in self._hellos.values()}
+        awaited = {key for key, one in new.items() if one.was_pushed and one.node not in silent}
+        asked = {**self._hellos, **new}
+
+        begin, is_enough = time.monotonic(), lambda found, waited_s: awaited <= found.keys() or waited_s >= timeout
+        arrivals = self._collect(grid, asked, is_enough, begin=begin)
+        for key, one in asked.items():
+            if key in arrivals:
+                events += self.roster.introduce(one.node, arrivals[key].found)
+            elif key in awaited:
+                events += self.roster.introduce(one.node, NoAnswer("did not introduce itself in time"))
+        left = self.roster.strangers()
+        self._hellos = {key: one for key, one in asked.items() if key not in arrivals and one.node in left}
+        # Of a client that has moved to another node, nothing more comes from the old one.
+        self._owed = {key: one for key, one in self._owed.items() if one.node in self.nodes}
+        return events
 
     def _send(
         self, grid: Grid, kind: str, requests: Mapping[int, Mapping[str, Request]], round_number: int
-    ) -> dict[str, _Sent]:
-        header = Header(self.run, *self.digests, round_number, self.kind)
+    ) -> dict[str, Sent]:
+        header = self._header(round=round_number)
         contents = {node: pack_requests(header, clients) for node, clients in requests.items()}
         self.sent_bytes = {
             client: size for content in contents.values() for client, size in bytes_by_client(content).items()
@@ -174,63 +237,63 @@ class Correspondence:
             Message(content, dst_node_id=node, message_type=kind, group_id=str(round_number))
             for node, content in contents.items()
         ]
-        pushed = zip(grid.push_messages(messages), requests.items(), strict=True)
-        # A message that could not be pushed has no id; its node is silent like any other.
+        # Flower gives no id to a message that it could not push, and no ids at all if all are too large together.
+        ids = list(grid.push_messages(messages)) or [""] * len(messages)
         return {
-            message_id or f"lost-{node}": _Sent(node, header, dict(clients)) for message_id, (node, clients) in pushed
+            message_id or f"lost-{node}": Sent(node, header, dict(clients), was_pushed=bool(message_id))
+            for message_id, (node, clients) in zip(ids, requests.items(), strict=True)
         }
 
-    def _wait(self, grid: Grid, sent: Mapping[str, _Sent], end: float) -> dict[_Sent, _Found]:
-        """What came back for each message until ``end``; an error made by Flower itself comes from node 1."""
-        found: dict[_Sent, _Found] = {one: _NoAnswer("no answer in time") for one in sent.values()}
-        waiting = {key for key in sent if not key.startswith("lost-")}
+    def _collect(
+        self,
+        grid: Grid,
+        sent: Mapping[str, Sent],
+        is_enough: Callable[[Arrivals, float], bool],
+        *,
+        begin: float,
+        on_reply: Callable[[], None] = lambda: None,
+    ) -> dict[str, Arrival]:
+        """What comes back for each message, until everything has or ``is_enough`` of that and the seconds so far."""
+        arrivals: dict[str, Arrival] = {}
+        waiting = {key for key, one in sent.items() if one.was_pushed}
         while waiting:
             for reply in grid.pull_messages(list(waiting)):
                 key = reply.metadata.reply_to_message_id
-                if key in waiting:
-                    waiting.remove(key)
-                    found[sent[key]] = _open(reply, sent[key].header)
-                    self.on_reply()
-            if time.monotonic() >= end:
+                if key not in waiting:
+                    text = "answered a message that nobody waits for, or a second time; thrown away"
+                    self._tell(Event("repeated", f"node {reply.metadata.src_node_id}", text))
+                    continue
+                waiting.remove(key)
+                arrivals[key] = Arrival(_open(reply, sent[key]), time.monotonic() - begin)
+                on_reply()
+            if is_enough(arrivals, time.monotonic() - begin):
                 break
             if waiting:
                 time.sleep(POLL_SECONDS)
-        return found
+        return arrivals
+
+    def _tell(self, event: Event) -> None:
+        level = logging.WARNING if event.kind in ("refused", "repeated") else logging.INFO
+        log.log(level, "%s: %s", event.who, event.text)
+        self.on_event(event)
 
 
-def _open(reply: Message, header: Header) -> _Found:
+def _answer(client: str, sent: Sent, came: Arrival | NoAnswer, begin: float) -> Answer:
+    question = (client, sent.header.round, sent.requests[client])
+    if isinstance(came, NoAnswer):
+        return Answer(*question, came)
+    found = came.found
+    reply = found if isinstance(found, WireError) else found.get(client) or WireError("its node answered without it")
+    return Answer(*question, reply, None if sent.went_on is None else max(0.0, begin + came.seconds - sent.went_on))
+
+
+def _open(reply: Message, sent: Sent) -> Found:
+    """What is in a reply; an error that Flower itself makes comes from node 1, an answer only from the node asked."""
     if reply.has_error():
-        return WireError(f"Flower error {reply.error.code}: {reply.error.reason}")
+        return Failed(f"Flower error {reply.error.code}: {reply.error.reason}")
+    if reply.metadata.src_node_id != sent.node:
+        return WireError(f"came from node {reply.metadata.src_node_id}, which was not asked")
     try:
-        return unpack_replies(reply.content, header)
+        return unpack_replies(reply.content, sent.header)
     except WireError as error:
         return error
-
-
-def _member(client: str, hello: Reply | WireError, num_beams: int) -> Member:
-    if isinstance(hello, WireError):
-        raise hello
-    if hello.error:
-        raise WireError(hello.error)
-    if client == TEACHER:
-        raise WireError(f"{TEACHER} is the server's own name; give the client another client-id")
-    numbers = {}
-    for name in ("num_parameters", "num_passes", "num_examples"):
-        value = hello.facts.get(name)
-        if not isinstance(value, int) or value < 0:
-            raise WireError(f"introduced itself with {name}={value!r}, expected a count")
-        numbers[name] = value
-    seen = hello.facts.get("seen")
-    if seen is not None and not (isinstance(seen, list) and len(seen) == num_beams and set(seen) <= {0, 1}):
-        raise WireError(f"introduced itself with seen={seen!r}, expected a 0 or 1 for each of {num_beams} beams")
-    try:
-        public_key = bytes.fromhex(str(hello.facts.get("public_key", "")))
-    except ValueError:
-        raise WireError("introduced itself with a public_key that is not hexadecimal") from None
-    return Member(
-        id=client,
-        modality=str(hello.facts.get("modality", "")),
-        seen=None if seen is None else tuple(seen),
-        public_key=public_key,
-        **numbers,
-    )

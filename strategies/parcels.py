@@ -108,8 +108,8 @@ class Encoding:
             values = expand(values, (len(sample_ids), *row.shape[1:]), row.dtype, reference=known)
         elif parcel.is_delta:
             raise ValueError("the values are a difference, which this codec does not send")
-        if len(values) != len(sample_ids):
-            raise ValueError(f"expected values of {len(sample_ids)} samples, got {len(values)}")
+        if values.shape[:1] != (len(sample_ids),):
+            raise ValueError(f"expected values of {len(sample_ids)} samples, got shape {values.shape}")
         rounds = parcel.rounds
         if rounds.dtype != np.uint16 or rounds.shape not in ((1,), (len(sample_ids),)):
             raise ValueError(f"rounds must be uint16, one or {len(sample_ids)}, got {rounds.dtype} {rounds.shape}")

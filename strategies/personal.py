@@ -1,4 +1,7 @@
-"""Targets of its own for every client: a mixture that explains the client's answers by those of the others."""
+"""Targets of its own for every client: a mixture of the answers of those others that answer like it.
+
+C voters, N samples, H horizons, B beams.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,28 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
 
-from configs.seeding import seed_for
 from strategies.aggregation import Votes, align, weighted_mean
 from strategies.distillation import DistillationStrategy
 from strategies.labels import Contribution, SoftLabels
 from strategies.privacy import project_to_simplex
 
-# Steps of the projected gradient; the problem has as many unknowns as there are clients.
-NUM_STEPS = 500
-
 
 class PersonalStrategy(DistillationStrategy):
     """Every client gets a mixture of its own instead of the ensemble.
 
-    ``weights``: on the simplex, such that the mixture of the others' answers is nearest to the client's own, drawn
-    towards equal weights. ``clusters``: the plain mean of the client's k-means cluster.
+    ``weights``: of the others, the more of each the nearer its answers are to the client's own (`mixture_weights`).
+    ``clusters``: the plain mean of the client's cluster (`same_cluster`). Where none of these others answered a sample,
+    the client gets the ensemble. The teacher is one of the others if it votes; what is made of a mixture afterwards
+    (``sharpen``, ``publish``) is as for the ensemble.
 
-    Source: KT-pFL, arXiv 2111.02862, with squared error instead of a distillation loss and solved on the server;
-    COMET, arXiv 2109.08119, for clusters.
+    Source: KT-pFL, arXiv 2111.02862, for coefficients learned on the server; COMET, arXiv 2109.08119, for clusters.
 
     Args:
         mixture: ``weights`` or ``clusters``.
-        pull: towards equal weights, >= 0; large gives everyone the plain mean.
+        pull: towards equal weights, > 0; large gives everyone the plain mean of the others.
         num_clusters: of ``clusters``, >= 1.
         arguments: of `DistillationStrategy`.
     """
@@ -39,7 +40,7 @@ class PersonalStrategy(DistillationStrategy):
         self,
         *,
         mixture: Literal["weights", "clusters"] = "weights",
-        pull: float = 0.1,
+        pull: float = 1.0,
         num_clusters: int = 2,
         **arguments: Any,
     ) -> None:
@@ -50,54 +51,89 @@ class PersonalStrategy(DistillationStrategy):
 
     @classmethod
     def check_options(
-        cls, mixture: str = "weights", pull: float = 0.1, num_clusters: int = 2, **others: object
+        cls, mixture: str = "weights", pull: float = 1.0, num_clusters: int = 2, **others: object
     ) -> None:
-        """Refuse an unknown mixture, a negative pull and no clusters."""
+        """Refuse an unknown mixture, a pull that is not positive and no clusters."""
         if mixture not in ("weights", "clusters"):
             raise ValueError(f"mixture: must be weights or clusters, got {mixture!r}")
-        if not (isinstance(pull, (int, float)) and pull >= 0):
-            raise ValueError(f"pull: must be >= 0, got {pull!r}")
+        if not (isinstance(pull, (int, float)) and 0 < pull < np.inf):
+            raise ValueError(f"pull: must be > 0, got {pull!r}")
         if not (isinstance(num_clusters, int) and num_clusters >= 1):
             raise ValueError(f"num_clusters: must be >= 1, got {num_clusters!r}")
 
     def targets_for(self, contributions: Sequence[Contribution], ensemble: SoftLabels) -> dict[str, SoftLabels]:
-        """A mixture for each client that answered, on the samples that anyone answered."""
-        votes = align(contributions)
-        if self.mixture == "weights":
-            matrix = mixture_weights(votes, self.pull)
-        else:
-            seed = seed_for(self.experiment.seed, "clusters", self.now)
-            matrix = same_cluster(votes, self.num_clusters, seed)
-        clients = sorted(contribution.client for contribution in contributions)
+        """A mixture for each client that answered, on the samples of the ensemble."""
+        voters = sorted(self.voters(contributions, self._asked), key=lambda voter: voter.client)
+        votes = align(voters)
+        by_weight = self.mixture == "weights"
+        matrix = mixture_weights(votes, self.pull) if by_weight else same_cluster(votes, self.num_clusters)
+        clients = {contribution.client for contribution in contributions}
         return {
-            client: self.calibrate(weighted_mean(votes, row[:, None, None]))
-            for client, row in zip(clients, matrix, strict=True)
+            voter.client: ensemble.update(self.calibrate(_mixture(votes, row, weights)))
+            for row, (voter, weights) in enumerate(zip(voters, matrix, strict=True))
+            if voter.client in clients
         }
 
 
-def mixture_weights(votes: Votes, pull: float) -> NDArray[np.float64]:
-    """(C, C) row c: the weights w on the simplex that minimise |p_c - sum_j w_j p_j|^2 / s + pull |w - 1/C|^2.
+def distances(votes: Votes) -> NDArray[np.float64]:
+    """(C, C) d_cj = mean |p_c - p_j|^2 over the rows (samples and horizons) of the samples that both answered.
 
-    Over the samples that all answered, or all samples where there is none, with s the mean squared norm of an answer:
-    ``pull`` means the same for any number of samples. Solved by projected gradient.
+    Divided by the mean |p|^2 of all rows that were answered, so that a scale means the same however certain answers
+    are. Of two that have no sample in common nothing is known: the mean of the known distances stands for theirs, 0
+    where there are none.
     """
-    num_clients = len(votes.probs)
-    everyone = votes.answered.all(axis=0)
-    flat = votes.probs[:, everyone if everyone.any() else slice(None)].reshape(num_clients, -1)
-    gram = flat @ flat.T
-    gram /= max(float(np.trace(gram)) / num_clients, np.finfo(float).tiny)
-    equal = np.full(num_clients, 1.0 / num_clients)
-    rate = 0.5 / (np.linalg.eigvalsh(gram)[-1] + pull)
-    weights = np.tile(equal, (num_clients, 1))
-    for _ in range(NUM_STEPS):
-        gradient = 2.0 * (weights @ gram - gram + pull * (weights - equal))
-        weights = project_to_simplex(weights - rate * gradient)
+    num_horizons = votes.probs.shape[2]
+    common = num_horizons * (votes.answered.astype(np.float64) @ votes.answered.T)
+    flat = votes.probs.reshape(len(votes.probs), -1)
+    norms = (votes.probs**2).sum(axis=(2, 3))  # (C, N), zeros where a voter did not answer
+    on_common = norms @ votes.answered.T  # |p_c|^2 summed over what c and j both answered
+    squares = np.maximum(on_common + on_common.T - 2.0 * flat @ flat.T, 0.0)
+    scale = norms.sum() / (num_horizons * votes.answered.sum())
+    others = ~np.eye(len(flat), dtype=np.bool_)
+    known = (common > 0) & others
+    found = np.divide(squares, common * scale, out=np.zeros_like(squares), where=known)
+    return np.where(known | ~others, found, found[known].mean() if known.any() else 0.0)
+
+
+def mixture_weights(votes: Votes, pull: float) -> NDArray[np.float64]:
+    """(C, C) row c: weights w of the others, zero for c itself, that minimise a sum over them on the simplex.
+
+    sum_j w_j d_cj + pull sum_j (w_j - 1 / (C - 1))^2, with d of :func:`distances`; the minimum is the point of the
+    simplex that is nearest to 1 / (C - 1) - d_cj / (2 pull). As squares are convex, the first sum is at least the
+    distance of the mixture itself, which is nearer to what KT-pFL minimises; but it needs pairs only, so voters that
+    answered different samples can be compared.
+
+    Source: the collaboration graph of pFedGraph, ICML 2023 (PMLR v202, ye23b); theirs compares weights by their cosine
+    and draws towards shares of the data.
+
+    Args:
+        votes: of C voters; one alone has a row of zeros.
+        pull: > 0.
+    """
+    distance = distances(votes)
+    num_others = len(distance) - 1
+    weights = np.zeros_like(distance)
+    for row in range(len(distance) if num_others else 0):
+        others = np.arange(len(distance)) != row
+        weights[row, others] = project_to_simplex(1.0 / num_others - distance[row, others] / (2.0 * pull))
     return weights
 
 
-def same_cluster(votes: Votes, num_clusters: int, seed: int) -> NDArray[np.float64]:
-    """(C, C) 1 where two clients are in the same k-means cluster of their answers, else 0."""
-    flat = votes.probs.reshape(len(votes.probs), -1)
-    _, cluster = kmeans2(flat, min(num_clusters, len(flat)), minit="++", seed=seed % 2**32)
+def same_cluster(votes: Votes, num_clusters: int) -> NDArray[np.float64]:
+    """(C, C) 1 where two voters are in the same of at most so many clusters, else 0.
+
+    Average linkage of :func:`distances`, which needs pairs only, where COMET has k-means of whole answers.
+    """
+    if len(votes.probs) == 1:
+        return np.ones((1, 1))
+    tree = linkage(squareform(distances(votes), checks=False), method="average")
+    cluster = fcluster(tree, num_clusters, criterion="maxclust")
     together: NDArray[np.float64] = (cluster[:, None] == cluster[None]).astype(np.float64)
     return together
+
+
+def _mixture(votes: Votes, row: int, weights: NDArray[np.float64]) -> SoftLabels:
+    """The mean by weights (C,), on the samples that another voter with a weight answered."""
+    counts = (weights > 0) & (np.arange(len(weights)) != row)
+    mean = weighted_mean(votes, weights[:, None, None])
+    return mean.take(votes.sample_ids[votes.answered[counts].any(axis=0)])

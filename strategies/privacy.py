@@ -5,12 +5,19 @@ Three ways, which can be combined:
 - *Clipping and noise.* The neighbours are two data sets of the client that differ in anything (user level). A soft
   label of one public sample is one release: its rows minus the uniform one, clipped to norm ``clip``, so that it
   changes by ``2 clip`` at most; Gaussian noise of ``noise_multiplier`` times that is added. All releases of all rounds
-  compose.
+  compose, also those of a round that is done again.
   The accountant is that of Opacus, because privacy accounting of our own would be one more thing to trust.
-- *k of n.* The client trains on k windows drawn once, with replacement, from its n: two data sets that differ in one
-  window give the same training set unless that window is drawn. Windows of a pass share frames, so the guarantee is for
-  windows, not for passes. Noise-free differential privacy, arXiv 2009.05537.
+- *k of n.* The client learns from k windows drawn once, with replacement, from its n for training and validation: two
+  data sets that differ in one window give the same student unless that window is drawn. Windows of a pass share frames,
+  so the guarantee is for windows, not for passes. Noise-free differential privacy, arXiv 2009.05537.
 - *Top-1.* Only the best beam and its probability leave; no bound, but less to learn from.
+
+An account is one of a client in a run, and of what the two bounds speak of. With noise a client therefore withholds its
+loss, its validation score, its scores on own test passes and which beams it has seen; with k of n, which all of these
+follow from, the scores on own test passes. What no account covers: how many passes and windows it has, how long it
+takes, and its scores on the common test set, which a node without one does not send. Noise and draw come from the
+client's own randomness (`clients.secrecy`). They are ordinary floating-point numbers, not hardened against somebody
+who studies their last bits (Mironov, CCS 2012).
 """
 
 from __future__ import annotations
@@ -85,16 +92,20 @@ def sampling_bound(num_drawn: int, num_owned: int) -> tuple[float, float]:
     return epsilon, 1.0 - ((num_owned - 1) / num_owned) ** num_drawn
 
 
-def draw_windows(windows: NDArray[np.int64], share: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], int]:
-    """The windows to train on, drawn once with replacement, each kept once; and how many were drawn.
+def draw_windows(windows: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The windows to learn from, drawn once with replacement, each kept once.
 
     Args:
         windows: (N,) increasing.
         share: of N that is drawn, in (0, 1]; at least one.
         rng: the only source of randomness.
     """
-    num_drawn = max(1, round(share * len(windows)))
-    return np.unique(rng.choice(windows, num_drawn, replace=True)), num_drawn
+    return np.unique(rng.choice(windows, count_drawn(len(windows), share), replace=True))
+
+
+def count_drawn(num_owned: int, share: float) -> int:
+    """How many of n windows are drawn: the share, at least one."""
+    return max(1, round(share * num_owned))
 
 
 def reveal_top1(probs: Probs) -> Probs:

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from configs.recipes import RECIPES
 
 AGGREGATORS: dict[str, str] = {
@@ -84,13 +86,19 @@ def build_plugin(cls: type[Any], options: Mapping[str, Any], *, key: str) -> Any
         raise ValueError(f"{key}: {type(error).__name__}: {error}") from error
 
 
-def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str) -> None:
+def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str, base: type[Any] = object) -> None:
     """Refuse options that a class does not take.
+
+    Args:
+        cls: the class.
+        options: from the YAML.
+        key: dotted path of the options in the YAML, for the error.
+        base: of the class; what it and its own bases take is not for the YAML to say.
 
     Raises:
         ValueError: an option is unknown.
     """
-    known, takes_any = _parameters(cls)
+    known, takes_any = _parameters(cls, base)
     for option in options:
         if option not in known and not takes_any:
             raise ValueError(
@@ -98,19 +106,22 @@ def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str) -> No
             )
 
 
-def _parameters(cls: type[Any]) -> tuple[list[str], bool]:
-    """Names of what a class takes, and whether it takes anything; ``**arguments`` stands for those of its base."""
+def _parameters(cls: type[Any], base: type[Any]) -> tuple[list[str], bool]:
+    """Names of what a class takes, and whether it takes anything; ``**arguments`` stands for those of its bases.
+
+    They are looked for up to ``base``, which is left out.
+    """
     known: list[str] = []
     is_open = False
-    for base in cls.__mro__[:-1]:
-        if "__init__" not in vars(base):
+    for owner in cls.__mro__[: cls.__mro__.index(base)]:
+        if "__init__" not in vars(owner):
             continue
-        _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        _, *parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
         known += [one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
         is_open = any(one.kind is one.VAR_KEYWORD for one in parameters)
         if not is_open:
             break
-    return known, is_open
+    return known, is_open and base is object
 
 
 def _load_module(name: str, *, key: str, folder: Path | None) -> ModuleType:
@@ -146,7 +157,7 @@ def _load_file(file: Path) -> ModuleType:
 
 def describe() -> list[dict[str, str]]:
     """Every plug-in that a YAML may name: its kind, short name, one-line description and source."""
-    from strategies.codecs import CODECS
+    from strategies.codecs import CODECS, SUFFIXES
 
     rows = [
         {"kind": "strategy", "name": name, "description": recipe.description, "source": recipe.source}
@@ -156,11 +167,20 @@ def describe() -> list[dict[str, str]]:
         {"kind": "aggregator", "name": name, **_describe(find_class(name, AGGREGATORS, key="aggregator"))}
         for name in AGGREGATORS
     ]
-    rows += [{"kind": "codec", "name": name, **_describe(type(codec))} for name, codec in CODECS.items()]
+    for name, codec in CODECS.items():
+        num_bytes = codec.encode(np.full((1, 4, 64), 1 / 64, np.float32)).nbytes
+        found = _describe(type(codec))
+        size = f" {num_bytes} bytes for 4 horizons of 64 beams."
+        rows.append({"kind": "codec", "name": name, **found, "description": found["description"] + size})
+    rows += [
+        {"kind": "codec suffix", "name": f"+{suffix}", "description": description, "source": source}
+        for suffix, (description, source) in SUFFIXES.items()
+    ]
     return rows
 
 
 def _describe(cls: type[Any]) -> dict[str, str]:
-    text = inspect.getdoc(cls) or ""
-    source = next((line.strip() for line in text.splitlines() if line.strip().startswith("Source:")), "")
-    return {"description": text.partition("\n")[0], "source": source.removeprefix("Source:").strip()}
+    """First line and source of a docstring; a source goes on to the next empty line."""
+    first, *paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
+    sources = (" ".join(text.split()) for text in paragraphs if text.startswith("Source:"))
+    return {"description": first.split("\n")[0], "source": next(sources, "").removeprefix("Source:").strip()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from strategies.accounts import Member
 from strategies.distillation import DistillationStrategy
 from strategies.exchange import Answer
 from strategies.labels import SoftLabels, normalise_rows
-from strategies.secure_sum import KEY_BYTES, Scale, sum_masked
+from strategies.secure_sum import KEY_BYTES, NONCE_BYTES, Scale, check_summands, sum_masked
 from strategies.wire import REVEAL, Reply, Request, WireError
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ class SecureDistillationStrategy(DistillationStrategy):
     kind: ClassVar[str] = "masked"
 
     def prepare(self, round_number: int) -> None:
-        """Choose samples and say whose masks there will be."""
+        """Choose samples and say whose masks there will be, and for which attempt at the round."""
         super().prepare(round_number)
+        self._nonce = np.frombuffer(secrets.token_bytes(NONCE_BYTES), np.uint8)
         invited = set(self.invite(round_number))
         self._participants = {
             client: member
@@ -52,10 +54,10 @@ class SecureDistillationStrategy(DistillationStrategy):
         }
 
     def request(self, client: str, round_number: int) -> Request:
-        """As ever, with the keys of all participants."""
+        """As ever, with the keys of all participants and the number of this attempt."""
         keys = [np.frombuffer(member.public_key, np.uint8) for member in self._participants.values()]
         table = np.stack(keys) if keys else np.empty((0, KEY_BYTES), np.uint8)
-        return replace(super().request(client, round_number), arrays={"keys": table})
+        return replace(super().request(client, round_number), arrays={"keys": table, "nonce": self._nonce})
 
     def accept(self, member: Member, answer: Answer, reply: Reply) -> Any:
         """Masked levels of the right shape; nothing else can be checked, which is the point."""
@@ -88,6 +90,8 @@ class SecureDistillationStrategy(DistillationStrategy):
 
     def _mean(self, contributions: Sequence[MaskedAnswer]) -> SoftLabels:
         masked = {one.member.public_key: one.masked for one in contributions}
+        # Before anybody is asked for seeds: with them, a single answer would lie open.
+        check_summands(len(masked))
         participants = [member.public_key for member in self._participants.values()]
         dropped = [key for key in participants if key not in masked]
         revealed = self._recover([one.member for one in contributions], dropped) if dropped else {}

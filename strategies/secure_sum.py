@@ -5,9 +5,15 @@ its soft labels and the other subtracts, modulo 2^16 or 2^32. In the sum of all 
 that drops out, the others tell the server the seeds that they share with it in that round, and the server takes the
 rest of its masks out; seeds of other pairs and rounds stay secret.
 
+A sum of one is an answer, so nobody masks, tells seeds or sums for fewer than two. Two are enough against a server that
+only listens. Of two, each can take its own answer out of what is published and has the other's, which no mask can hide:
+of C clients, all but one can do that together. Every attempt at a round has a number of its own (``nonce``), because a
+round that is done again after a stop would otherwise have the same masks over other answers.
+
 Source: Bonawitz et al., CCS 2017, without its second mask. The server must be honest but curious: one that lies about
 who dropped out learns that client's answer of the round if it gets it, too, so an answer that comes after its seeds
-were told is thrown away unread. Double masking would mend that at the price of a further message a round.
+were told is thrown away unread, and a client tells the seeds of a round once. Double masking would mend that at the
+price of a further message a round.
 
 C clients, N samples, H horizons, B beams. A client is known by its public key.
 """
@@ -25,6 +31,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 KEY_BYTES = 32
+NONCE_BYTES = 32
+# Of fewer, the sum shows an answer.
+MIN_SUMMANDS = 2
 
 
 @dataclass(frozen=True)
@@ -102,11 +111,28 @@ class SecureKey:
         return masked
 
 
-def context_of(run: str, round_number: int, sample_ids: NDArray[np.int64]) -> bytes:
-    """What a round's masks are bound to: they fit no other run, round or samples."""
+def context_of(run: str, round_number: int, sample_ids: NDArray[np.int64], nonce: bytes) -> bytes:
+    """What a round's masks are bound to: they fit no other run, round, samples or attempt.
+
+    Args:
+        run: its name.
+        round_number: of the round.
+        sample_ids: (N,) that are answered.
+        nonce: ``NONCE_BYTES`` random bytes of this attempt at the round.
+    """
     digest = hashes.Hash(hashes.SHA256())
-    digest.update(f"{run}/{round_number}/".encode() + sample_ids.astype("<i8").tobytes())
+    digest.update(nonce + f"{run}/{round_number}/".encode() + sample_ids.astype("<i8").tobytes())
     return digest.finalize()
+
+
+def check_summands(count: int) -> None:
+    """Refuse a sum that would show an answer.
+
+    Raises:
+        ValueError: it has fewer than ``MIN_SUMMANDS``.
+    """
+    if count < MIN_SUMMANDS:
+        raise ValueError(f"secure sum: a sum of {count} would show an answer; it takes {MIN_SUMMANDS} or more")
 
 
 def sum_masked(
@@ -122,10 +148,9 @@ def sum_masked(
         revealed: (survivor, dropped) -> seed, for every pair of one that answered and one that did not.
 
     Raises:
-        ValueError: fewer than two answered, which would show one's answer; a seed is missing; shapes differ.
+        ValueError: as for :func:`check_summands`; a seed is missing; shapes differ.
     """
-    if len(masked) < 2:
-        raise ValueError(f"secure sum: {len(masked)} answered, and a sum of fewer than two would show an answer")
+    check_summands(len(masked))
     if strangers := set(masked) - set(participants):
         raise ValueError(f"secure sum: {len(strangers)} answered that were not asked")
     if len({(array.shape, array.dtype) for array in masked.values()}) > 1:

@@ -98,9 +98,9 @@ class Weighted:
             raise ValueError(f"weights: must be a list of {', '.join(WEIGHTS)}, got {names!r}")
         if self.pool not in ("mean", "product"):
             raise ValueError(f"pool: must be mean or product, got {self.pool!r}")
-        if not (isinstance(self.exponent, (int, float)) and self.exponent > 0):
+        if not (isinstance(self.exponent, (int, float)) and 0 < self.exponent < np.inf):
             raise ValueError(f"exponent: must be > 0, got {self.exponent!r}")
-        if not (isinstance(self.age_exponent, (int, float)) and self.age_exponent >= 0):
+        if not (isinstance(self.age_exponent, (int, float)) and 0 <= self.age_exponent < np.inf):
             raise ValueError(f"age_exponent: must be >= 0, got {self.age_exponent!r}")
 
     def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from strategies.exchange import Answer
 from strategies.wire import Reply, Request, WireError
 
 Weights = Mapping[str, NDArray[np.float32]]
+# Name -> shape of each weight.
+Architecture = dict[str, tuple[int, ...]]
 
 
 class LocalStrategy(Choreography):
@@ -60,37 +62,49 @@ class FedAvgStrategy(Choreography):
 
     kind: ClassVar[str] = "weights"
 
+    def prepare(self, round_number: int) -> None:
+        """A modality's architecture is that of its average so far; before there is one, the first answer says it."""
+        self._architectures: dict[str, Architecture] = {}
+        for modality in {name.partition("/")[0] for name in self.state.arrays}:
+            self._architectures[modality] = _architecture(self._average(modality))
+
     def request(self, client: str, round_number: int) -> Request:
         """The average of the client's modality."""
-        prefix = f"{self.letters.members[client].modality}/"
-        mine = {name: value for name, value in self.state.arrays.items() if name.startswith(prefix)}
-        return Request(arrays={name.removeprefix(prefix): value for name, value in mine.items()})
+        return Request(arrays=self._average(self.letters.members[client].modality))
 
     def accept(self, member: Member, answer: Answer, reply: Reply) -> tuple[Member, Weights]:
-        """A client's weights: finite, float32."""
+        """A client's weights: finite, float32, of the architecture of the others of its modality."""
         if reply.error:
             raise WireError(reply.error)
         if not reply.arrays:
             raise WireError("answered no weights")
+        if member.num_examples == 0:
+            raise WireError("learned from no labelled window, so its weights count nothing")
         for name, value in reply.arrays.items():
             if value.dtype != np.float32 or not np.all(np.isfinite(value)):
                 raise WireError(f"{name}: weights must be finite float32")
+        own = _architecture(reply.arrays)
+        if own != self._architectures.setdefault(member.modality, own):
+            raise WireError(f"fedavg needs one architecture for all {member.modality} students, its weights differ")
         return member, reply.arrays  # type: ignore[return-value]
 
     def conclude(self, contributions: Sequence[tuple[Member, Weights]], round_number: int) -> int:
-        """Average within each modality.
-
-        Raises:
-            ValueError: clients of a modality differ in architecture.
-        """
+        """Average within each modality."""
         self.teacher.learn(None)
         for modality in sorted({member.modality for member, _ in contributions}):
             group = [(member, weights) for member, weights in contributions if member.modality == modality]
-            shapes = {tuple((name, value.shape) for name, value in sorted(weights.items())) for _, weights in group}
-            if len(shapes) > 1:
-                raise ValueError(f"strategy.name: fedavg needs one architecture for all {modality} students")
             total = sum(member.num_examples for member, _ in group)
             for name in group[0][1]:
                 mean = sum(member.num_examples / total * weights[name].astype(np.float64) for member, weights in group)
                 self.state.arrays[f"{modality}/{name}"] = np.asarray(mean, np.float32)
         return 0
+
+    def _average(self, modality: str) -> dict[str, NDArray[Any]]:
+        """The averaged weights of a modality by name; empty before the first."""
+        prefix = f"{modality}/"
+        arrays = self.state.arrays
+        return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+
+def _architecture(weights: Mapping[str, NDArray[Any]]) -> Architecture:
+    return {name: value.shape for name, value in weights.items()}

@@ -25,16 +25,16 @@ def codecs_table(costs: Sequence[CodecCost]) -> Table:
 
 def leaks_table(leaks: Sequence[Leak]) -> Table:
     """One row a release, mean over the seeds."""
-    table = Table("released", "AUC", "caught at 5 %", "Top-5 %", "epsilon", title="what an audit finds out")
+    table = Table("released", "AUC", "caught at 5 %", "Top-5 %", "epsilon", "delta", title="what an audit finds out")
     for name in dict.fromkeys(leak.release for leak in leaks):
         mine = [leak for leak in leaks if leak.release == name]
-        means = {
-            key: statistics.fmean(getattr(leak, key) for leak in mine) for key in ("auc", "caught", "top5", "epsilon")
-        }
-        epsilon = "-" if math.isinf(means["epsilon"]) else f"{means['epsilon']:,.0f}"
-        table.add_row(
-            name, f"{means['auc']:.3f}", f"{100 * means['caught']:.1f} %", f"{100 * means['top5']:.1f}", epsilon
+        auc, caught, top5, epsilon, delta = (
+            statistics.fmean(getattr(leak, key) for leak in mine)
+            for key in ("auc", "caught", "top5", "epsilon", "delta")
         )
+        # An epsilon below ten says something, and what it says lies in its decimals.
+        bound = ("-", "-") if math.isinf(epsilon) else (f"{epsilon:,.{2 if epsilon < 10 else 0}f}", f"{delta:.2g}")
+        table.add_row(name, f"{auc:.3f}", f"{100 * caught:.1f} %", f"{100 * top5:.1f}", *bound)
     return table
 
 

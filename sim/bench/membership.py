@@ -8,13 +8,15 @@ windows, the others come from passes of the same client that it kept for its tes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from clients.profile import client_folders, profiles_of
+from clients.secrecy import count_owned, draw_material
 from clients.sensing.learner import Learner
 from clients.sensing.metrics import BeamMetrics
 from clients.training import make_learner
@@ -24,7 +26,7 @@ from configs.seeding import rng_for
 from sim.bench.learnability import train
 from sim.data.federation import ensure_federation
 from strategies.codecs import find_codec
-from strategies.privacy import draw_windows, epsilon_spent, privatise, reveal_top1, sampling_bound
+from strategies.privacy import count_drawn, epsilon_spent, privatise, reveal_top1, sampling_bound
 
 Probs = NDArray[np.float32]
 
@@ -47,6 +49,8 @@ class Leak:
         caught: share of the members that it finds when it wrongly accuses one non-member in twenty.
         top5: of the released labels on the non-members, in [0, 1].
         epsilon: of one release of a thousand soft labels; infinite without noise, and by window for *k of n*.
+        delta: the chance with which epsilon need not hold; for *k of n* it is the chance that a window is among those
+            drawn, so its epsilon alone promises nothing. 0 where there is no bound.
     """
 
     release: str
@@ -55,6 +59,7 @@ class Leak:
     caught: float
     top5: float
     epsilon: float
+    delta: float
 
 
 def audit_experiment(seed: int) -> Experiment:
@@ -74,21 +79,20 @@ def audit(seed: int, *, num_steps: int) -> list[Leak]:
     torch.set_num_threads(1)
     experiment = audit_experiment(seed)
     folder, _ = ensure_federation(experiment)
-    leaks: dict[str, list[tuple[float, float, float, float]]] = {}
+    leaks: dict[str, list[tuple[float, float, float, float, float]]] = {}
     for number in range(len(client_folders(folder))):
         (profile,) = profiles_of({"partition-id": number}, folder)
         learner = make_learner(profile, experiment)
         train(learner, None, num_steps=num_steps)
-        part = make_learner(profile, experiment)
-        rng = rng_for(seed, profile.id, "audit")
-        windows, num_drawn = draw_windows(part.material.train, SHARE, rng)
-        bound = sampling_bound(num_drawn, len(part.material.train))[0]
-        part.material = replace(part.material, train=windows)
+        rng, num_owned = rng_for(seed, profile.id, "audit"), count_owned(learner.material)
+        part = make_learner(
+            profile, experiment, choose=partial(draw_material, share=SHARE, num_owned=num_owned, rng=rng)
+        )
         train(part, None, num_steps=num_steps)
         for name, release in releases(rng).items():
-            leaks.setdefault(name, []).append((*_leak(learner, learner, release), _epsilon(name)))
-        half = f"{SHARE:.0%} of its windows"
-        leaks.setdefault(half, []).append((*_leak(part, learner, lambda probs: probs), bound))
+            leaks.setdefault(name, []).append((*_leak(learner, learner, release), *_bound(name)))
+        half, bound = f"{SHARE:.0%} of its windows", sampling_bound(count_drawn(num_owned, SHARE), num_owned)
+        leaks.setdefault(half, []).append((*_leak(part, learner, lambda probs: probs), *bound))
     return [Leak(name, seed, *(float(x) for x in np.mean(rows, axis=0))) for name, rows in leaks.items()]
 
 
@@ -145,8 +149,9 @@ def _leak(learner: Learner, owner: Learner, release: Callable[[Probs], Probs]) -
     return auc(member, other), caught(member, other), utility
 
 
-def _epsilon(name: str) -> float:
+def _bound(name: str) -> tuple[float, float]:
+    """(epsilon, delta) of a release of the whole learner's answers."""
     for noise in NOISES:
         if name.endswith(f"noise {noise}"):
-            return epsilon_spent(1000, noise_multiplier=noise, delta=DELTA)
-    return float("inf")
+            return epsilon_spent(1000, noise_multiplier=noise, delta=DELTA), DELTA
+    return float("inf"), 0.0

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from clients.app import build_app as build_client_app
+from clients.sensing.recording import PUBLIC_POWER
 from configs.placement import HOME_VARIABLE
 from configs.recipes import RECIPES
 from configs.schema import Experiment
+from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from strategies.registry import STRATEGIES
 from tests.conftest import tiny_experiment
@@ -91,6 +96,33 @@ def test_a_run_that_is_killed_and_resumed_ends_as_if_nothing_had_happened(
     assert_same_outcome(runs[name], placement.run)
 
 
+MASKED = {"secure_sum": True, "aggregator": {"name": "mean"}}
+
+
+@pytest.mark.parametrize("strategy", [*({"name": name} for name in RECIPES), MASKED], ids=[*RECIPES, "masked"])
+def test_a_reply_that_is_lost_costs_its_client_that_answer_and_no_other(
+    strategy: dict[str, Any], tmp_path: Path
+) -> None:
+    placement = place(tiny_experiment(**strategy, rounds=4), tmp_path / "lossy")
+    inner = build_client_app(placement)
+
+    class Loses(ClientApp):
+        def __call__(self, message: Message, context: Context) -> Message:
+            reply = inner(message, context)
+            is_first = context.node_config["partition-id"] == 0 and message.metadata.message_type == "train.round"
+            if is_first and message.content["header"]["round"] == 2:
+                return Message(Error(1, "the node went away"), reply_to=message)
+            return reply
+
+    run_apps(placement, client_app=Loses())
+    problems = [line["clients"]["000-gps"]["problem"] for line in read_rounds(placement.run)]
+    assert [bool(problem) for problem in problems] == [False, True, False, False]
+    checkpoint = load_checkpoint(placement.run)
+    assert checkpoint is not None
+    # It holds what the others hold.
+    assert len(set(checkpoint.federation.known_rounds.values())) <= 1
+
+
 @pytest.mark.parametrize("name", sorted(set(RECIPES) - {"local", "centralised"}))
 def test_knowledge_goes_both_ways(name: str, runs: dict[str, Path]) -> None:
     first, second, third = read_rounds(runs[name])
@@ -131,6 +163,23 @@ def test_a_strategy_of_nobody_s_is_the_local_control(runs: dict[str, Path]) -> N
     for client in clients:
         assert client["federated"] == client["local"]
         assert client["uplink_bytes"] == client["downlink_bytes"] == 0
+
+
+def test_fedgems_asks_for_less_than_it_publishes(runs: dict[str, Path]) -> None:
+    # A teacher of a few steps gets hardly a sample right; how many it asks for is proved in `test_distillation`.
+    for line in read_rounds(runs["fedgems"]):
+        assert line["num_asked"] <= line["num_targets"] == 24
+
+
+def test_best_beams_that_are_missing_are_noticed_before_the_teacher_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement = place(experiment("fedgems"), tmp_path / "run")
+    federation = shutil.copytree(placement.federation, tmp_path / "federation")
+    (federation / PUBLIC_POWER).unlink()
+    monkeypatch.setattr("server.app.pretrain", lambda *arguments: pytest.fail("trained a teacher for nothing"))
+    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams"):
+        run_apps(replace(placement, federation=federation))
 
 
 def test_the_centralised_yardstick_costs_the_recordings(runs: dict[str, Path]) -> None:

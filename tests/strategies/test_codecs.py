@@ -180,6 +180,19 @@ def test_kept_beams_are_off_by_their_rounding_and_the_others_are_even(count: int
     assert count == 64 or np.ptp(found[..., count:], axis=-1).max() <= 1e-7
 
 
+@pytest.mark.parametrize("count", [1, 8, 64])
+def test_kept_beams_of_top_four_bit_are_off_by_half_a_level_of_the_relative_root_at_most(count: int) -> None:
+    codec = find_codec(f"top{count}-uint4", 64)
+    decoded = codec.decode(codec.encode(rows()), 3, 64)
+    order = np.argsort(-rows(), axis=-1, kind="stable")[..., :count]
+    sent, found = (np.take_along_axis(one, order, axis=-1) for one in (rows(), decoded))
+    # The largest of a row is the scale of its others, and what is kept of it in all is known to a byte.
+    relative = [np.sqrt(one / one[..., :1]) for one in (sent, found)]
+    assert np.abs(relative[0] - relative[1]).max() <= 1 / 30 + 1e-5
+    others = [np.sqrt(np.maximum(1 - one.sum(axis=-1, dtype=np.float64), 0)) for one in (sent, found)]
+    assert np.abs(others[0] - others[1]).max() <= 1 / 510 + 1e-3
+
+
 def test_the_rest_of_top_four_bit_is_off_by_half_a_level_of_the_root_at_most() -> None:
     codec = find_codec("top8-uint4", 64)
     decoded = codec.decode(codec.encode(rows()), 3, 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,21 +59,27 @@ def published(world: World, newer_than: int = -1) -> SoftLabels:
 
 
 class MadeUpTeacher:
-    """Answers beam 9 with certainty and notes what it is given to learn from."""
+    """Answers beam 9 with certainty and notes what it is given to learn from.
+
+    Args:
+        best_beams: of the public samples at all horizons; None if it does not know them.
+    """
 
     num_examples = 5
-    knows_beams = False
 
-    def __init__(self) -> None:
+    def __init__(self, best_beams: list[int] | None = None) -> None:
+        self.best_beams = best_beams
         self.lessons: list[list[int]] = []
+        self.lesson: SoftLabels | None = None
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
         return certain(sample_ids, 9)
 
     def public_beams(self) -> NDArray[np.int64] | None:
-        return np.full((NUM_PUBLIC, HORIZONS), 9) if self.knows_beams else None
+        return None if self.best_beams is None else np.repeat(np.array(self.best_beams)[:, None], HORIZONS, axis=1)
 
     def learn(self, ensemble: SoftLabels | None) -> None:
+        self.lesson = ensemble
         self.lessons.append([] if ensemble is None else ensemble.sample_ids.tolist())
 
 
@@ -83,10 +90,17 @@ Facts = dict[str, str | int | float | bool]
 class World:
     """Two clients, each on a node of its own; ``works`` says what each does with a request."""
 
-    def __init__(self, works: dict[str, Work], settings: Experiment) -> None:
+    def __init__(
+        self,
+        works: dict[str, Work],
+        settings: Experiment,
+        *,
+        teacher: MadeUpTeacher | None = None,
+        strategy_class: type[DistillationStrategy] = DistillationStrategy,
+    ) -> None:
         self.requests: list[dict[str, Request]] = []
-        self.teacher = MadeUpTeacher()
-        self.strategy = DistillationStrategy(
+        self.teacher = teacher or MadeUpTeacher()
+        self.strategy = strategy_class(
             experiment=settings,
             aggregator=Mean(),
             teacher=self.teacher,
@@ -159,6 +173,58 @@ def test_what_is_published_is_the_ensemble_the_teacher_or_their_mix(publish: str
     np.testing.assert_allclose(labels.probs[..., 0], 1 - share_of_teacher)
 
 
+# Beam 9, which the teacher names, is the best for seven of ten samples.
+BEST_BEAMS = [9, 2, 9, 9, 2, 9, 9, 9, 2, 9]
+WRONG = [1, 4, 8]
+
+
+def corrected_world(**works: Work) -> World:
+    clients = {f"{number:03d}-gps": work for number, work in enumerate(works.values())}
+    return World(clients, experiment(publish="corrected"), teacher=MadeUpTeacher(BEST_BEAMS))
+
+
+def beams_of(labels: SoftLabels | None) -> dict[int, int]:
+    assert labels is not None
+    assert np.ptp(labels.probs.argmax(axis=-1), axis=-1).max() == 0
+    return dict(zip(labels.sample_ids.tolist(), labels.probs[:, 0].argmax(axis=-1).tolist(), strict=True))
+
+
+def test_clients_are_asked_only_what_the_teacher_gets_wrong_where_it_corrects_the_ensemble() -> None:
+    world = corrected_world(first=answers_beam(0))
+    account = world.round(1)
+    assert world.request_to("000-gps").ask.tolist() == WRONG
+    assert account.num_asked == 3
+    assert account.num_targets == NUM_PUBLIC
+
+
+def test_the_teacher_learns_from_what_is_published_its_own_right_answers_and_the_ensemble_elsewhere() -> None:
+    world = corrected_world(first=answers_beam(0))
+    world.round(1)
+    expected = {sample: 0 if sample in WRONG else 9 for sample in EVERYTHING}
+    assert beams_of(world.teacher.lesson) == expected
+    assert beams_of(published(world)) == expected
+
+
+def test_where_nobody_answers_only_what_the_teacher_gets_right_is_published() -> None:
+    world = corrected_world(first=lambda name, number, request: Reply(error="ValueError: oh"))
+    assert world.round(1).num_targets == 7
+    assert beams_of(world.teacher.lesson) == {sample: 9 for sample in EVERYTHING if sample not in WRONG}
+
+
+def test_a_teacher_that_gets_everything_right_asks_nothing_and_publishes_everything() -> None:
+    settings = experiment(publish="corrected", teacher_starts=False)
+    world = World({"000-gps": lambda *asked: Reply()}, settings, teacher=MadeUpTeacher([9] * NUM_PUBLIC))
+    account = world.round(1)
+    assert account.num_asked == 0
+    assert account.clients["000-gps"].problem == ""
+    assert beams_of(published(world)) == dict.fromkeys(EVERYTHING, 9)
+
+
+def test_to_correct_needs_best_beams() -> None:
+    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams"):
+        World({"000-gps": answers_beam(0)}, experiment(publish="corrected"))
+
+
 def test_round_1_brings_the_targets_of_the_pretrained_teacher_if_it_starts() -> None:
     for starts, expected in ((True, EVERYTHING), (False, [])):
         world = World({"000-gps": answers_beam(0)}, experiment(teacher_starts=starts))
@@ -219,6 +285,10 @@ REFUSED: dict[str, tuple[Work, str]] = {
     "an error": (lambda name, number, request: Reply(error="ValueError: oh"), "ValueError: oh"),
     "no labels": (lambda name, number, request: Reply(), "answered no soft labels"),
     "samples not asked for": (_outside, "not asked for"),
+    "a single number": (
+        lambda name, number, request: Reply(replace(parcel(request.ask, 0, number), values=np.array(5.0, np.float32))),
+        "expected values of 3 samples",
+    ),
     "an answer of another round": (
         lambda name, number, request: Reply(parcel(request.ask, 0, number + 1)),
         "of round 2, expected 1",

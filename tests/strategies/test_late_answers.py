@@ -11,14 +11,18 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sim.inline import InlineGrid
+from strategies.caching import Holding
 from strategies.distillation import DistillationStrategy
 from strategies.labels import Contribution
+from strategies.packing import unpack_ids
+from strategies.parcels import Parcel
 from strategies.weights import Weighted
-from strategies.wire import Reply, pack_replies, unpack_header, unpack_requests
-from tests.strategies.test_distillation import MadeUpTeacher, experiment, parcel
+from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
+from tests.strategies.test_distillation import MadeUpTeacher, certain, experiment
 
 NUM_PUBLIC = 10
 SLOW, QUICK = "000-gps", "001-gps"
+CODECS = ["float32", "top8-uint4+delta"]
 
 
 class SlowGrid(InlineGrid):
@@ -65,6 +69,8 @@ class Federation:
             digests=("e", "s"),
         )
         self.asked: list[list[str]] = []
+        self.requests: dict[tuple[str, int], Request] = {}
+        self.answers: dict[str, dict[int, Holding]] = {SLOW: {}, QUICK: {}}
         app = ClientApp()
 
         @app.query("hello")
@@ -79,14 +85,21 @@ class Federation:
             replies = {}
             for client, request in unpack_requests(message.content).items():
                 self.asked[-1].append(client)
-                beam = 0 if client == SLOW else 1
-                replies[client] = Reply(
-                    parcel(request.ask, beam, header.round), facts={"known_round": header.round - 1}
-                )
+                self.requests[client, header.round] = request
+                labels = self._answer(client, header.round, request)
+                replies[client] = Reply(labels, facts={"known_round": header.round - 1})
             return Message(pack_replies(header, replies), reply_to=message)
 
         self.grid = SlowGrid(app, rounds_late=rounds_late)
         self.strategy.letters.meet(self.grid, num_nodes=2, timeout=5.0)
+
+    def _answer(self, client: str, number: int, request: Request) -> Parcel:
+        """The slow one is certain of beam 0, the quick one of beam 1; a difference where the codec sends those."""
+        encoding, kept = self.strategy.up, self.answers[client]
+        holding = encoding.encode(certain(request.ask, 0 if client == SLOW else 1), number)
+        reference = kept.get(request.answered_round) if encoding.is_delta else None
+        kept[number] = holding if reference is None else reference.update(holding)
+        return encoding.pack(holding, reference=reference)
 
     def run(self, rounds: int) -> list[dict[str, str]]:
         """By round: client -> why it does not count, for those in the account."""
@@ -99,8 +112,9 @@ class Federation:
         return problems
 
 
-def test_an_answer_that_is_just_not_too_late_counts_with_its_age() -> None:
-    federation = Federation(rounds_late=2, late_rounds=2)
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_answer_that_is_just_not_too_late_counts_with_its_age(codec: str) -> None:
+    federation = Federation(rounds_late=2, late_rounds=2, codec=codec)
     problems = federation.run(3)
     assert problems[0] == {SLOW: "no answer in time", QUICK: ""}
     assert problems[1] == {QUICK: ""}  # still owed, which was said before
@@ -129,8 +143,9 @@ def test_who_owes_an_answer_is_not_asked_for_more_meanwhile() -> None:
     assert federation.asked == [[SLOW, QUICK], [QUICK], [QUICK]]
 
 
-def test_a_late_answer_weighs_by_its_age() -> None:
-    federation = Federation(rounds_late=1, late_rounds=1)
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_late_answer_weighs_by_its_age(codec: str) -> None:
+    federation = Federation(rounds_late=1, late_rounds=1, codec=codec, downlink_codec="float32")
     federation.run(2)
     cache = federation.strategy.state.cache
     assert cache is not None
@@ -148,8 +163,34 @@ def test_a_late_answer_counts_only_for_samples_that_are_asked_for_now() -> None:
     assert len(quick.labels) == 3
 
 
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("rounds_late", [1, 2])
-def test_a_client_that_was_late_gets_afterwards_what_it_lacks(rounds_late: int) -> None:
-    federation = Federation(rounds_late=rounds_late, late_rounds=2)
-    federation.run(rounds_late + 1)
-    assert federation.strategy.state.known_rounds[SLOW] == 0  # what it held when it answered round 1
+def test_a_client_that_was_late_gets_afterwards_what_it_lacks(rounds_late: int, codec: str) -> None:
+    federation = Federation(rounds_late=rounds_late, late_rounds=2, codec=codec, public_samples=3)
+    federation.run(rounds_late + 2)
+    request, next_round = federation.requests[SLOW, rounds_late + 2], rounds_late + 2
+    assert request.known_round == 0  # what it held when it answered round 1
+    assert request.answered_round == (1 if "delta" in codec else 0)
+    # Everything published since then, and nothing that it had before.
+    asked = [federation.requests[QUICK, number].ask for number in range(1, next_round)]
+    assert request.targets is not None
+    assert unpack_ids(request.targets.ids).tolist() == sorted(set(np.concatenate(asked).tolist()))
+    # Against what it held then, the targets of round 0, it makes of them what the server has.
+    cache, down = federation.strategy.state.cache, federation.strategy.down
+    assert cache is not None
+    first = cache.held_at(0)
+    assert first is not None and len(first) == NUM_PUBLIC
+    assert request.targets.is_delta == ("delta" in codec)
+    expected = cache.held_at(next_round - 1)
+    assert expected is not None
+    assert first.update(down.unpack(request.targets, reference=first)).digest() == expected.digest()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_answer_after_a_late_one_counts_in_full(codec: str) -> None:
+    federation = Federation(rounds_late=1, late_rounds=1, codec=codec)
+    problems = federation.run(4)
+    assert federation.aggregated == [{QUICK: 0}, {SLOW: 1, QUICK: 0}, {QUICK: 0}, {SLOW: 1, QUICK: 0}]
+    assert problems[3] == {SLOW: "", QUICK: ""}
+    late = next(one for one in federation.last if one.client == SLOW)
+    np.testing.assert_array_equal(late.labels.probs, certain(np.arange(NUM_PUBLIC), 0).probs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.stats import norm
 
 from configs.seeding import rng_for
 from strategies.privacy import (
+    count_drawn,
     draw_windows,
     epsilon_spent,
     privatise,
@@ -19,6 +21,9 @@ from strategies.privacy import (
     reveal_top1,
     sampling_bound,
 )
+from tests.conftest import tiny_experiment
+
+NOISE = {"clip": 0.5, "noise_multiplier": 1.0}
 
 
 def rows(count: int = 50, *, alpha: float = 0.1) -> NDArray[np.float32]:
@@ -104,9 +109,47 @@ def test_the_bound_of_sampling_by_hand() -> None:
 
 def test_windows_are_drawn_with_replacement_and_kept_once() -> None:
     windows = np.arange(100, 300)
-    drawn, count = draw_windows(windows, 0.5, rng_for(0, "windows"))
-    assert count == 100
-    assert len(drawn) < 100  # some were drawn twice
+    drawn = draw_windows(windows, 0.5, rng_for(0, "windows"))
+    # Of a hundred draws from two hundred, 200 (1 - (199 / 200)^100) = 78.8 differ, with a s.d. of 3.6; four of them.
+    assert 64 <= len(drawn) <= 94
     assert np.all(np.isin(drawn, windows)) and np.all(np.diff(drawn) > 0)
-    np.testing.assert_array_equal(drawn, draw_windows(windows, 0.5, rng_for(0, "windows"))[0])
-    assert draw_windows(windows[:1], 0.001, rng_for(0, "x"))[1] == 1
+    np.testing.assert_array_equal(drawn, draw_windows(windows, 0.5, rng_for(0, "windows")))
+
+
+@pytest.mark.parametrize(("num_owned", "share", "expected"), [(200, 0.5, 100), (5, 0.3, 2), (1, 0.001, 1), (7, 1.0, 7)])
+def test_the_share_of_the_windows_is_rounded_and_at_least_one(num_owned: int, share: float, expected: int) -> None:
+    assert count_drawn(num_owned, share) == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "text"),
+    [
+        ({"name": "fedproto", "privacy": {"clip": 0.5}}, r"strategy\.privacy: fedproto sends no soft labels"),
+        ({"name": "fedavg", "privacy": {"reveal": "top1"}}, r"strategy\.privacy: fedavg sends no soft labels"),
+        ({"name": "local", "privacy": NOISE}, r"strategy\.privacy: local sends no soft labels"),
+        ({"name": "centralised", "privacy": NOISE}, r"strategy\.privacy: centralised sends no soft labels"),
+        (
+            {"name": "centralised", "privacy": {"window_share": 0.5}},
+            r"privacy\.window_share: centralised pools",
+        ),
+        ({"name": "fd", "privacy": NOISE}, r"strategy\.privacy\.noise_multiplier: fd tells which beams"),
+        ({"name": "selective", "privacy": NOISE}, r"strategy\.privacy\.noise_multiplier: which samples pass"),
+        ({"answer_filter": "confidence", "privacy": NOISE}, "answer_filter confidence says something"),
+    ],
+)
+def test_privacy_that_would_protect_nothing_or_not_enough_is_refused(strategy: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        tiny_experiment(**strategy)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"name": "fd", "privacy": {"reveal": "top1", "window_share": 0.5}},
+        {"name": "fedavg", "privacy": {"window_share": 0.5}},
+        {"name": "scarlet", "privacy": NOISE},
+        {"name": "selective", "privacy": {"clip": 0.5}},
+    ],
+)
+def test_privacy_that_has_its_effect_is_allowed(strategy: dict[str, Any]) -> None:
+    assert tiny_experiment(**strategy).strategy.name == strategy["name"]

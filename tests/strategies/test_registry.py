@@ -153,10 +153,26 @@ def test_a_class_that_takes_anything_is_given_anything(folder: Path, module: str
     assert build_plugin(cls, {"a": 1, "b": 2}, key="o").options == {"a": 1, "b": 2}
 
 
-def test_every_plug_in_is_described_and_aggregators_give_their_source() -> None:
+def test_every_plug_in_is_described_in_a_line_of_its_own_with_its_source() -> None:
     rows = describe()
-    assert {row["name"] for row in rows} == {*AGGREGATORS, *STRATEGIES, *CODECS}
+    assert {row["name"] for row in rows} == {*AGGREGATORS, *STRATEGIES, *CODECS, "+delta", "+zlib"}
     for row in rows:
-        assert row["description"], row
-        assert "\n" not in row["description"]
-        assert row["source"] or row["kind"] != "aggregator", row
+        assert row["description"] and row["source"], row
+        assert "\n" not in row["description"] + row["source"]
+    assert len({row["description"] for row in rows}) == len(rows)
+
+
+def test_a_source_is_told_to_its_end() -> None:
+    sources = {row["name"]: row["source"] for row in describe()}
+    assert sources["entropy_product"] == (
+        "logarithmic opinion pool (Genest and Zidek 1986) with entropy weights, the rule that pooled heterogeneous "
+        "sensors best by night and by day among those tried."
+    )
+    assert sources["mean"] == "FedMD, arXiv 1910.03581, on probabilities instead of logits."
+
+
+def test_a_codec_is_described_by_what_it_costs() -> None:
+    costs = {row["name"]: row["description"] for row in describe() if row["kind"] == "codec"}
+    # Four horizons of 64 beams: 4 bytes a value, and for eight beams 10 bits each and a byte for the rest.
+    assert costs["float32"] == "Floating-point probabilities. 1024 bytes for 4 horizons of 64 beams."
+    assert costs["top8-uint4"].endswith(" 44 bytes for 4 horizons of 64 beams.")

@@ -109,6 +109,7 @@ def test_two_that_contradict_each_other_both_stand() -> None:
         (Weighted, {"weights": "age"}, "weights: must be"),
         (Weighted, {"pool": "median"}, "pool: must be mean or product"),
         (Weighted, {"exponent": 0}, "exponent: must be > 0"),
+        (Weighted, {"exponent": float("inf")}, "exponent: must be > 0"),
         (Weighted, {"age_exponent": -1}, "age_exponent: must be >= 0"),
     ],
 )
@@ -133,6 +134,9 @@ def test_weights_by_hand() -> None:
     assert result(weighted("entropy"), vote("a", a), vote("b", b)) == pytest.approx([1.0, 0.0])
     # The mean is (0.75, 0.25): overlaps 0.75 and 0.75.
     assert result(weighted("agreement"), vote("a", a), vote("b", b)) == pytest.approx([0.75, 0.25])
+    three = [vote("a", [1.0, 0.0]), vote("b", [0.8, 0.2]), vote("c", [0.0, 1.0])]
+    # The mean is (0.6, 0.4): overlaps 0.6, 0.8 and 0.4, squared 0.36, 0.64 and 0.16 of 1.16.
+    assert result(weighted("agreement", exponent=2.0), *three) == pytest.approx([0.872 / 1.16, 0.288 / 1.16])
     # Three rounds late with exponent 0.5: (1 + 3)^-0.5 = 1/2.
     late = [vote("a", a, age=3), vote("b", b)]
     assert result(weighted("age"), *late) == pytest.approx([(0.5 + 0.5) / 1.5, 0.5 / 1.5])

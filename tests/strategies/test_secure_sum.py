@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.secure_sum import Scale, SecureKey, context_of, sum_masked
+from strategies.secure_sum import NONCE_BYTES, Scale, SecureKey, check_summands, context_of, sum_masked
 
 IDS = np.arange(3)
+NONCE = bytes(NONCE_BYTES)
 
 
 def levels(client: int, scale: Scale) -> NDArray[np.unsignedinteger]:
@@ -21,7 +22,7 @@ def levels(client: int, scale: Scale) -> NDArray[np.unsignedinteger]:
 
 def masked_round(count: int, dropped: set[int]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.unsignedinteger]]:
     """(plain sum, masked sum) of those that did not drop out."""
-    scale, context = Scale(count), context_of("run", 4, IDS)
+    scale, context = Scale(count), context_of("run", 4, IDS, NONCE)
     keys = [SecureKey() for _ in range(count)]
     public = [key.public for key in keys]
     survivors = [number for number in range(count) if number not in dropped]
@@ -48,7 +49,7 @@ def test_it_is_the_plain_sum_of_those_that_stayed_when_some_drop_out(dropped: se
 
 
 def test_the_order_of_answers_does_not_matter() -> None:
-    scale, context = Scale(3), context_of("run", 1, IDS)
+    scale, context = Scale(3), context_of("run", 1, IDS, NONCE)
     keys = [SecureKey() for _ in range(3)]
     public = [key.public for key in keys]
     masked = {
@@ -71,7 +72,7 @@ def test_levels_of_all_clients_fit_their_words_and_are_fine_enough(count: int) -
 
 
 def test_a_masked_answer_looks_like_noise() -> None:
-    scale, context = Scale(2), context_of("run", 1, np.arange(500))
+    scale, context = Scale(2), context_of("run", 1, np.arange(500), NONCE)
     one, other = SecureKey(), SecureKey()
     masked = one.mask(np.zeros((500, 4, 64), scale.dtype), [other.public], context)
     counts = np.bincount(masked.view(np.uint8).ravel(), minlength=256)
@@ -80,15 +81,16 @@ def test_a_masked_answer_looks_like_noise() -> None:
     assert abs(np.sum((counts - expected) ** 2 / expected) - 255) < 136
 
 
-def test_masks_of_other_rounds_runs_or_samples_are_others() -> None:
+def test_masks_of_other_rounds_runs_samples_or_attempts_are_others() -> None:
     one, other = SecureKey(), SecureKey()
     contexts = [
-        context_of("run", 1, IDS),
-        context_of("run", 2, IDS),
-        context_of("r", 1, IDS),
-        context_of("run", 1, IDS + 1),
+        context_of("run", 1, IDS, NONCE),
+        context_of("run", 2, IDS, NONCE),
+        context_of("r", 1, IDS, NONCE),
+        context_of("run", 1, IDS + 1, NONCE),
+        context_of("run", 1, IDS, bytes([1]) + NONCE[1:]),
     ]
-    assert len({one.seed(other.public, context) for context in contexts}) == 4
+    assert len({one.seed(other.public, context) for context in contexts}) == 5
     assert one.seed(other.public, contexts[0]) == other.seed(one.public, contexts[0])
 
 
@@ -99,12 +101,16 @@ def test_a_key_goes_on_after_it_was_stored() -> None:
     assert again.seed(other.public, b"x") == key.seed(other.public, b"x")
 
 
+def test_two_are_enough_for_a_sum() -> None:
+    check_summands(2)
+
+
 def test_what_would_show_an_answer_or_cannot_be_unmasked_is_refused() -> None:
-    scale, context = Scale(3), context_of("run", 1, IDS)
+    scale, context = Scale(3), context_of("run", 1, IDS, NONCE)
     keys = [SecureKey() for _ in range(3)]
     public = [key.public for key in keys]
     masked = {key.public: key.mask(levels(0, scale), [k for k in public if k != key.public], context) for key in keys}
-    with pytest.raises(ValueError, match="fewer than two"):
+    with pytest.raises(ValueError, match="a sum of 1 would show an answer; it takes 2 or more"):
         sum_masked({public[0]: masked[public[0]]}, public, {})
     with pytest.raises(ValueError, match="did not tell the seed"):
         sum_masked({key: masked[key] for key in public[:2]}, public, {(public[0], public[2]): bytes(32)})

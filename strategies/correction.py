@@ -1,0 +1,62 @@
+"""Where the teacher is right and where it needs others, on a public set whose best beams the server knows.
+
+Source: selective knowledge fusion, FedGEMS, arXiv 2110.11027: the teacher keeps its own answer where it is right, and
+asks the clients about the samples that it gets wrong. Theirs has one label a sample and also learns from it; ours has
+one for each horizon, decides horizon by horizon, and uses the labels for that decision alone. N samples, H horizons,
+B beams.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.labels import SoftLabels
+
+
+def is_right(taught: SoftLabels, beams: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N, H) whether the teacher's most likely beam is the best one.
+
+    Args:
+        taught: the teacher's answer.
+        beams: (P, H) best beams of the whole public set.
+    """
+    right: NDArray[np.bool_] = taught.probs.argmax(axis=-1) == beams[taught.sample_ids]
+    return right
+
+
+def doubtful(taught: SoftLabels, beams: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ids of the samples of which the teacher gets a horizon wrong: the others need no answer of clients."""
+    return taught.sample_ids[~is_right(taught, beams).all(axis=-1)]
+
+
+def corrected(labels: SoftLabels, taught: SoftLabels, beams: NDArray[np.int64]) -> SoftLabels:
+    """The teacher's rows where they name the best beam, else those of ``labels``.
+
+    Args:
+        labels: of some of the samples of ``taught``, perhaps of none.
+        taught: the teacher's answer.
+        beams: (P, H) best beams of the whole public set.
+
+    Returns:
+        Soft labels of the samples in ``labels`` and of those that the teacher gets right at every horizon. A sample
+        that the teacher gets wrong and nobody answered has none.
+    """
+    right = is_right(taught, beams)
+    rows = np.searchsorted(taught.sample_ids, labels.sample_ids)
+    probs = np.where(right[rows][..., None], taught.probs[rows], labels.probs)
+    known = taught.take(taught.sample_ids[right.all(axis=-1)])
+    return known.update(SoftLabels(labels.sample_ids, probs, labels.temperature))
+
+
+def known_beams(beams: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """(P, H) best beams of the public set.
+
+    Raises:
+        ValueError: the server does not know them.
+    """
+    if beams is None:
+        raise ValueError(
+            "strategy.publish: corrected needs the best beams of the public set, and the server has none; publish mix"
+        )
+    return beams

@@ -1,0 +1,127 @@
+"""Who lives on which node, and who may: identity is the node's key, not what a node says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from strategies.accounts import Event, Member, RegisteredNode, one_line
+from strategies.facts import introduced_member
+from strategies.wire import Reply, WireError
+
+
+class Roster:
+    """The clients by node, and the nodes that are connected now.
+
+    A client whose node is away stays a member: it is invited as ever, only not asked. It may come back on the same
+    node, or on another one that claims its name while the old node is away. Where there is a registry, a node may
+    hold nobody but the client that was provisioned on it.
+
+    Args:
+        num_beams: B, of which clients say which they have seen.
+        registry: node id -> who was provisioned there; None lets every node in, as in simulation.
+        known: clients of the run before the server was stopped; they keep id and modality.
+
+    Attributes:
+        nodes: node id -> client id -> the client, as introduced.
+        present: ids of the nodes that are connected.
+    """
+
+    def __init__(
+        self,
+        num_beams: int,
+        *,
+        registry: Mapping[int, RegisteredNode] | None = None,
+        known: Mapping[str, Member] | None = None,
+    ) -> None:
+        self.num_beams = num_beams
+        self.registry = registry
+        self.nodes: dict[int, dict[str, Member]] = {}
+        self.present: frozenset[int] = frozenset()
+        self._known = dict(known or {})
+        self._said: dict[str, str] = {}
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """Every client, by id, also those that are away."""
+        met = {client: member for node in self.nodes.values() for client, member in node.items()}
+        return dict(sorted({**self._known, **met}.items()))
+
+    @property
+    def here(self) -> frozenset[str]:
+        """The clients whose node is connected."""
+        return frozenset(client for node in self.present for client in self.nodes.get(node, ()))
+
+    def may_come(self, node_ids: Iterable[int]) -> frozenset[int]:
+        """Those nodes that are registered; all, where there is no registry."""
+        return frozenset(node_ids) if self.registry is None else frozenset(node_ids) & self.registry.keys()
+
+    def strangers(self) -> list[int]:
+        """Connected nodes of which no client is known yet, and that may have one."""
+        return sorted(self.may_come(self.present) - self.nodes.keys())
+
+    def note_present(self, node_ids: Collection[int]) -> list[Event]:
+        """Note which nodes are connected; what has changed about those that have clients or may have none."""
+        before, self.present = self.present, frozenset(node_ids)
+        events = []
+        for node in sorted(self.present - before - self.may_come(self.present)):
+            events += self._refusal(self._title(node), "its key is not in the register of nodes")
+        for kind, which, text in (("left", before - self.present, "left"), ("back", self.present - before, "is back")):
+            for node in sorted(which & self.nodes.keys()):
+                events += [Event(kind, client, f"{self._title(node)} {text}") for client in sorted(self.nodes[node])]
+        return events
+
+    def introduce(self, node: int, found: Mapping[str, Reply | WireError] | WireError) -> list[Event]:
+        """Take in the clients that a node says it has, or say why not; the same reason is said once."""
+        if node in self.nodes:
+            return []  # It was asked more than once, and has answered before.
+        if isinstance(found, WireError):
+            return self._refusal(self._title(node), str(found))
+        events = []
+        for client, hello in sorted(found.items()):
+            try:
+                events.append(self._admit(node, client, hello))
+            except WireError as error:
+                events += self._refusal(f"client {client}", str(error))
+        return events
+
+    def update(self, member: Member) -> None:
+        """Replace what is known of a client."""
+        home = self._home(member.id)
+        (self._known if home is None else self.nodes[home])[member.id] = member
+
+    def _admit(self, node: int, client: str, hello: Reply | WireError) -> Event:
+        member = introduced_member(client, hello, self.num_beams)
+        expected = None if self.registry is None else self.registry[node]
+        if expected is not None and (client, member.modality) != (expected.client, expected.modality):
+            raise WireError(
+                f"says that it is {client} ({member.modality}), but {self._title(node)} has the key of "
+                f"{expected.client} ({expected.modality})"
+            )
+        home = self._home(client)
+        before = self._known.get(client) if home is None else self.nodes[home][client]
+        if before is not None and before.modality != member.modality:
+            raise WireError(f"was a {before.modality} before, and says that it is a {member.modality} now")
+        if home is not None and home in self.present:
+            raise WireError("a client of this name is on another node already; give each its own client-id")
+        if home is not None:
+            del self.nodes[home][client]
+            if not self.nodes[home]:
+                del self.nodes[home]
+        self.nodes.setdefault(node, {})[client] = member
+        if home is not None:
+            return Event("moved", client, f"from {self._title(home)} to {self._title(node)}")
+        return Event("joined", client, f"on {self._title(node)}")
+
+    def _home(self, client: str) -> int | None:
+        return next((node for node, clients in self.nodes.items() if client in clients), None)
+
+    def _title(self, node: int) -> str:
+        entry = None if self.registry is None else self.registry.get(node)
+        return f"node {node}" if entry is None else f"node {entry.name}"
+
+    def _refusal(self, who: str, reason: str) -> list[Event]:
+        reason = one_line(reason)
+        if self._said.get(who) == reason:
+            return []
+        self._said[who] = reason
+        return [Event("refused", one_line(who), reason)]
