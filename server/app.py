@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,16 @@ from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
 from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from server.metrics import Metrics
+from server.nodes import registered_nodes
+from server.plugins import find_plugins
 from server.recorder import Recorder, metrics_of
+from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
-from strategies.accounts import Member, break_even_samples
-from strategies.attacks import ATTACKS
+from strategies.accounts import Event, Member, break_even_samples
 from strategies.choreography import Choreography
-from strategies.distillation import DistillationStrategy
+from strategies.correction import known_beams
 from strategies.parcels import Encoding
-from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, check_options, find_class
-from strategies.secure import SecureDistillationStrategy
 from strategies.wire import BASELINES, Request, WireError
 
 log = logging.getLogger(__name__)
@@ -73,15 +75,24 @@ def check_plugins(placement: Placement) -> None:
     Raises:
         ValueError: an unknown name or a refused option, with its dotted path.
     """
-    _find_plugins(placement)
+    find_plugins(placement)
 
 
 def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
-    """One experiment, from the first or from its last checkpoint to the summary."""
+    """One experiment, from the first or from its last checkpoint to the summary; its status is told throughout."""
     torch.set_num_threads(1)
+    with ExitStack() as stack:
+        status = stack.enter_context(Status(placement.run, num_rounds=placement.experiment.strategy.rounds))
+        metrics = Metrics()
+        stack.callback(metrics.serve())
+        return _run(grid, placement, replace(watch, progress=status.following(watch.progress)), status, metrics)
+
+
+def _run(grid: Grid, placement: Placement, watch: Watch, status: Status, metrics: Metrics) -> dict[str, Any]:
     begin = watch.started or time.monotonic()
     experiment = placement.experiment
-    strategy_class, aggregator = _find_plugins(placement)
+    strategy_class, aggregator = find_plugins(placement)
+    registry = registered_nodes()
     recorder = Recorder(placement.run, experiment)
     checkpoint = load_checkpoint(placement.run)
     common = open_recording(placement.federation / "test")
@@ -94,16 +105,19 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
         run=placement.run.name,
         digests=(experiment_digest(experiment), source_digest()),
         state=None if checkpoint is None else checkpoint.federation,
+        registry=registry,
         **experiment.strategy.options,
     )
+    desk = _Desk(strategy, teacher, recorder, common, findings, watch, status, metrics)
+    if checkpoint is not None:
+        desk.note_resumption(checkpoint)
     timeout = experiment.strategy.round_timeout_s
-    members = strategy.letters.meet(
+    strategy.state.members = strategy.letters.meet(
         grid, num_nodes=sum(nodes.count for nodes in experiment.data.nodes), timeout=timeout
     )
     start_seconds = time.monotonic() - begin
-    desk = _Desk(strategy, teacher, recorder, common, findings, watch)
     if "controls" not in findings:
-        findings["controls"] = desk.train_controls(grid, members) if experiment.controls else {}
+        findings["controls"] = desk.train_controls(grid, strategy.letters.members) if experiment.controls else {}
         desk.checkpoint()
     recorder.keep_rounds(strategy.state.round)
     rounds_begin = time.monotonic()
@@ -119,7 +133,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
             "rounds": time.monotonic() - rounds_begin,
             "total": total,
         },
-        members=list(members.values()),
+        members=list(strategy.letters.members.values()),
         controls={
             client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in ("local", "offline_kd")}
             for client, metrics in findings["controls"].items()
@@ -129,7 +143,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
             "before": findings["teacher_before"],
             "after": teacher.evaluate(common).to_dict(),
         },
-        break_even_samples=_break_even(experiment, members),
+        break_even_samples=_break_even(experiment, strategy.letters.members),
     )
 
 
@@ -143,6 +157,19 @@ class _Desk:
     common: Recording
     findings: dict[str, Any]
     watch: Watch
+    status: Status
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
+        self.strategy.letters.on_event = lambda event: self.recorder.write_event(self.strategy.now, event)
+
+    def note_resumption(self, checkpoint: Checkpoint) -> None:
+        """Record that the server was stopped, where it goes on, and whether a checkpoint was lost."""
+        done = checkpoint.federation.round
+        self.status.complete(done)
+        if checkpoint.mishap:
+            self.recorder.write_event(done, Event("broken", "server", checkpoint.mishap))
+        self.recorder.write_event(done, Event("resumed", "server", f"goes on after round {done}"))
 
     def train_controls(self, grid: Grid, members: dict[str, Member]) -> dict[str, dict[str, Any]]:
         """Let every client train *local only* and *offline KD*; by client, what it reported."""
@@ -177,6 +204,9 @@ class _Desk:
         scores = self.teacher.evaluate(self.common)
         self.recorder.write_round(account, scores, self.teacher.learner.progress.best_score)
         self.checkpoint()
+        self.status.complete(round_number)
+        self.metrics.observe(account, teacher_top5=scores.mean("top5"))
+        self.metrics.write(self.recorder.folder)
         log.info("round %d: teacher Top-5 %.1f %%", round_number, 100 * scores.mean("top5"))
         return MetricRecord({name: list(values) for name, values in scores.to_dict().items()})
 
@@ -204,6 +234,8 @@ def _prepare_teacher(
         round=done,
         public_beams=open_public_beams(placement.federation, experiment.task),
     )
+    if experiment.strategy.publish == "corrected":
+        known_beams(teacher.public_beams())  # before minutes of training
     if checkpoint is not None:
         learner.load_state(checkpoint.teacher)
         return teacher, checkpoint.findings
@@ -214,35 +246,6 @@ def _prepare_teacher(
         "teacher_before": teacher.evaluate(common).to_dict(),
         "teacher_before_validation": learner.progress.best_score,
     }
-
-
-def _find_plugins(placement: Placement) -> tuple[type[Any], Any]:
-    strategy = placement.experiment.strategy
-    folder = placement.plugins
-    strategy_class = find_class(strategy.name, STRATEGIES, key="strategy.name", folder=folder)
-    aggregator_class = find_class(strategy.aggregator.name, AGGREGATORS, key="strategy.aggregator.name", folder=folder)
-    aggregator = build_plugin(aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options")
-    if not callable(getattr(aggregator, "aggregate", None)):
-        raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate")
-    if strategy.secure_sum:
-        if strategy_class is not DistillationStrategy:
-            raise ValueError(f"strategy.secure_sum: {strategy.name} is a choreography of its own; it cannot be masked")
-        strategy_class = SecureDistillationStrategy
-    check_options(strategy_class, strategy.options, key="strategy.options")
-    try:
-        strategy_class.check_options(**strategy.options)
-    except ValueError as error:
-        raise ValueError(f"strategy.options.{error}") from None
-    hostility = placement.experiment.hostility
-    if hostility is not None and hostility.attack not in ATTACKS:
-        raise ValueError(f"hostility.attack: unknown attack {hostility.attack!r}; known are {', '.join(ATTACKS)}")
-    task = placement.experiment.task
-    for key, codec in (("codec", strategy.codec), ("downlink_codec", strategy.codec_down)):
-        try:
-            Encoding(codec, task.num_horizons, task.num_beams)
-        except ValueError as error:
-            raise ValueError(f"strategy.{key}: {error}") from None
-    return strategy_class, aggregator
 
 
 def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:

@@ -1,20 +1,34 @@
-"""The server's memory on disk: teacher, targets, who holds what, and what was found before the first round."""
+"""The server's memory on disk: teacher, targets, who holds what, and what was found before the first round.
+
+The newest checkpoint and the one before it are kept. If the newest cannot be read, the run goes back one round: clients
+keep their states of the last two rounds, so it ends as if nothing had happened.
+"""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
-from dataclasses import dataclass
+import zipfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from clients.sensing.durable import make_folder, remove_leftovers, sync, temporary_beside, write_durably
+from server.files import unwritable
+from strategies.accounts import Member
 from strategies.caching import Holding, TargetCache
 from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
 
+log = logging.getLogger(__name__)
+
 FILE = "checkpoint/state.pt"
+PREVIOUS = "checkpoint/previous.pt"
+BROKEN = ".broken"
 
 
 @dataclass(frozen=True)
@@ -25,19 +39,77 @@ class Checkpoint:
         teacher: state of the teacher's learner.
         federation: of the strategy.
         findings: plain values found before the first round, such as the scores of the controls.
+        mishap: what was wrong with a newer checkpoint, which this one replaces; empty if it is the newest.
     """
 
     teacher: dict[str, Any]
     federation: FederationState
     findings: dict[str, Any]
+    mishap: str = ""
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
-    """Write it atomically: after a crash the old one or the new one is there, whole."""
+    """Write a checkpoint and keep the one before: after a crash at any point, the newest that is there is whole.
+
+    Raises:
+        OSError: the disk takes no more; the checkpoints are as they were.
+    """
     path = run / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Through a buffer, since torch answers a full disk with whatever its archive writer happens to raise.
+    buffer = io.BytesIO()
+    torch.save(_pack_checkpoint(checkpoint), buffer)
+    next_one = temporary_beside(path)
+    try:
+        make_folder(path.parent)
+        write_durably(next_one, buffer.getvalue())
+        if path.exists():
+            os.replace(path, run / PREVIOUS)
+        os.replace(next_one, path)
+        sync(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def load_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run that can be read; None if it has none yet.
+
+    A newer one that cannot be read is set aside under the name ``*.broken``.
+
+    Raises:
+        ValueError: there are some, and none can be read.
+    """
+    path, previous = run / FILE, run / PREVIOUS
+    remove_leftovers(path.parent)
+    problems: list[str] = []
+    # A server that was killed between two renamings leaves the previous one alone, which is no mishap.
+    for candidate in (path, previous):
+        if not candidate.exists():
+            continue
+        try:
+            checkpoint = _unpack_checkpoint(candidate.read_bytes())
+        except MemoryError:
+            raise  # The file is as good as ever.
+        except Exception as error:
+            # torch.load raises whatever the broken byte happened to hit.
+            problems.append(f"{candidate}: not a readable checkpoint ({type(error).__name__}: {error})".splitlines()[0])
+            continue
+        if problems:
+            os.replace(path, path.with_name(path.name + BROKEN))
+            mishap = f"{problems[0]}; set aside as {path.name}{BROKEN}, went back to the one before it"
+            log.warning("%s: round %d", mishap, checkpoint.federation.round)
+            return replace(checkpoint, mishap=mishap)
+        return checkpoint
+    if problems:
+        raise ValueError(
+            f"{'; '.join(problems)}; there is no other to go back to: delete {path.parent} and resume, "
+            "which starts this run anew from its first round"
+        )
+    return None
+
+
+def _pack_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
     federation = checkpoint.federation
-    state = {
+    return {
         "teacher": checkpoint.teacher,
         "round": federation.round,
         "cache": None if federation.cache is None else _pack_cache(federation.cache),
@@ -46,37 +118,34 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         "answers": {client: _pack_holding(answers) for client, answers in federation.answers.items()},
         "ensembles": _pack(federation.ensembles),
         "arrays": {name: torch.from_numpy(np.array(array)) for name, array in federation.arrays.items()},
+        "members": {
+            client: {**asdict(member), "public_key": member.public_key.hex()}
+            for client, member in federation.members.items()
+        },
         "findings": checkpoint.findings,
     }
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
 
 
-def load_checkpoint(run: Path) -> Checkpoint | None:
-    """The checkpoint of a run; None if it has none yet.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    path = run / FILE
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, weights_only=True)
-        federation = FederationState(
-            round=state["round"],
-            cache=None if state["cache"] is None else _unpack_cache(state["cache"]),
-            own_caches={client: _unpack_cache(cache) for client, cache in state["own_caches"].items()},
-            known_rounds=state["known_rounds"],
-            answers={client: _unpack_holding(answers) for client, answers in state["answers"].items()},
-            ensembles=_unpack(state["ensembles"]),
-            arrays={name: array.numpy() for name, array in state["arrays"].items()},
-        )
-        return Checkpoint(state["teacher"], federation, state["findings"])
-    except Exception as error:
-        # torch.load raises whatever the broken byte happened to hit.
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}); start a new run") from error
+def _unpack_checkpoint(content: bytes) -> Checkpoint:
+    # torch.load does not look at the checksums that torch.save wrote.
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} does not fit")
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    federation = FederationState(
+        round=state["round"],
+        cache=None if state["cache"] is None else _unpack_cache(state["cache"]),
+        own_caches={client: _unpack_cache(cache) for client, cache in state["own_caches"].items()},
+        known_rounds=state["known_rounds"],
+        answers={client: _unpack_holding(answers) for client, answers in state["answers"].items()},
+        ensembles=_unpack(state["ensembles"]),
+        arrays={name: array.numpy() for name, array in state["arrays"].items()},
+        members={
+            client: Member(**{**member, "public_key": bytes.fromhex(member["public_key"])})
+            for client, member in state["members"].items()
+        },
+    )
+    return Checkpoint(state["teacher"], federation, state["findings"])
 
 
 def _pack(labels: SoftLabels | None) -> dict[str, Any] | None:

@@ -8,18 +8,22 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from clients.sensing.durable import remove_leftovers
 from clients.sensing.metrics import BeamMetrics
 from configs.loading import experiment_digest, source_digest, to_values
 from configs.schema import Experiment
-from strategies.accounts import ClientRound, Member, RoundAccount
+from server.files import append_line, read_lines, write_whole
+from strategies.accounts import ClientRound, Event, Member, RoundAccount
 
 ARMS = ("local", "offline_kd", "federated")
 VALIDATION_FILE = "validation.json"
+EVENTS_FILE = "events.jsonl"
 
 
 class Recorder:
@@ -34,11 +38,16 @@ class Recorder:
         self.folder = folder
         self.experiment = experiment
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         write_atomically(folder / "experiment.yaml", yaml.safe_dump(to_values(experiment), sort_keys=False))
         write_atomically(folder / "environment.json", json.dumps(_environment(experiment), indent=1) + "\n")
 
     def write_round(self, account: RoundAccount, teacher: BeamMetrics, teacher_validation: float) -> None:
-        """Add the line of a round."""
+        """Add the line of a round, durably: the checkpoint that follows presumes it.
+
+        Raises:
+            OSError: the disk takes no more; the lines before are whole.
+        """
         line = {
             "round": account.round,
             "num_asked": account.num_asked,
@@ -47,8 +56,13 @@ class Recorder:
             "teacher": {"common": teacher.to_dict(), "validation": teacher_validation},
             "clients": {client: _client_line(entry) for client, entry in account.clients.items()},
         }
-        with (self.folder / "rounds.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.folder / "rounds.jsonl", line)
+
+    def write_event(self, round_number: int, event: Event) -> None:
+        """Add what happened beside the answers; 0 is before the first round."""
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"time": time, "round": round_number, "kind": event.kind, "who": event.who, "text": event.text}
+        append_line(self.folder / EVENTS_FILE, line)
 
     def keep_rounds(self, last: int) -> None:
         """Forget lines of rounds after ``last``: a round that was not checkpointed is done again."""
@@ -104,6 +118,8 @@ class Recorder:
             "teacher": dict(teacher),
             "break_even_samples": break_even_samples,
             "rounds": len(rounds),
+            "faults": faults_of(rounds),
+            "events": read_lines(self.folder / EVENTS_FILE),
         }
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
         _write_csv(self.folder / "summary.csv", summary)
@@ -112,21 +128,47 @@ class Recorder:
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
     """The lines of ``rounds.jsonl``; a last line cut short by a crash is left out."""
-    path = folder / "rounds.jsonl"
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return read_lines(folder / "rounds.jsonl")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader or a crash never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    """Write a file so that a reader or a crash never sees half of it.
+
+    Raises:
+        OSError: the disk takes no more; the old file is as it was.
+    """
+    write_whole(path, text.encode())
+
+
+def faults_of(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What went wrong with each client, how often and when, by client and kind.
+
+    Kinds are those of `strategies.accounts.Fault`, and ``late`` (its answer counted in a later round) and ``warning``
+    (its own word). ``reason`` is that of the last time.
+    """
+    faults: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in rounds:
+        for client, entry in line["clients"].items():
+            for kind, reason in _faults_of(entry):
+                number = line["round"]
+                fault = faults.setdefault(
+                    (client, kind), {"client": client, "kind": kind, "times": 0, "first_round": number}
+                )
+                fault |= {"times": fault["times"] + 1, "last_round": number, "reason": reason}
+    return [fault for _, fault in sorted(faults.items())]
+
+
+def _faults_of(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = []
+    if entry["problem"]:
+        found.append((entry.get("fault") or "refused", entry["problem"]))
+    elif entry.get("rounds_late"):
+        late = entry["rounds_late"]
+        plural = "" if late == 1 else "s"
+        found.append(("late", f"{late} round{plural}, {entry['seconds_late']:.1f} s after its own had gone on"))
+    if entry.get("warning"):
+        found.append(("warning", entry["warning"]))
+    return found
 
 
 def metrics_of(values: Mapping[str, Any], prefix: str) -> dict[str, list[float]] | None:
@@ -146,11 +188,17 @@ def _client_line(entry: ClientRound) -> dict[str, Any]:
         "validation": entry.metrics.get("validation"),
         "loss": entry.metrics.get("loss"),
         "epsilon": entry.metrics.get("epsilon"),
+        "window_epsilon": entry.metrics.get("window_epsilon"),
+        "window_delta": entry.metrics.get("window_delta"),
         "uplink_bytes": entry.uplink_bytes,
         "downlink_bytes": entry.downlink_bytes,
         "num_answers": entry.num_answers,
         "seconds": entry.seconds,
         "problem": entry.problem,
+        "fault": entry.fault,
+        "warning": entry.warning,
+        "rounds_late": entry.rounds_late,
+        "seconds_late": None if entry.seconds_late is None else round(entry.seconds_late, 3),
     }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.recorder import ARMS, read_rounds, write_atomically
+from sim.fault_tables import faults_section
 from sim.figures import SETTINGS, Run, draw_all
 from sim.page import PAGE, WORDS, page_svg, table
 from sim.summaries import (
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 # Smaller changes of the mean Top-5 are called no clear difference.
 CLEAR_POINTS = 0.5
-MAX_PROBLEMS_SHOWN = 100
 MAX_CLIENTS_OPEN = 16
 CAPTIONS = {
     "learning-curves": "Top-5 on the common test set after each round, mean over horizons. Solid: federated, mean over "
@@ -89,7 +89,7 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
         *(_figure(figures, stem, summaries) for stem in ("final-accuracy", "learning-curves", "horizons")),
         "<h2>What the exchange cost</h2>" + _costs(summaries),
         _figure(figures, "bytes", summaries),
-        "<h2>Problems</h2>" + _problems(found),
+        "<h2>Problems</h2>" + faults_section(found),
         "<h2>How to run it again</h2>" + _reproduction(runs, summaries),
     ]
     write_atomically(path, PAGE.substitute(title=escape(f"{name} - Softbeam report"), body="\n".join(body)))
@@ -204,29 +204,6 @@ def _costs(summaries: Sequence[Summary]) -> str:
         f"<p>{escape(sentence[0].upper() + sentence[1:])}.</p>{costs}"
         '<p class="note">Counted after encoding; 1 kB = 1,000 bytes.</p>'
     )
-
-
-def _problems(runs: Sequence[Run]) -> str:
-    lines = [
-        (False, [str(run.summary["seed"]), str(line["round"]), escape(client), escape(entry["problem"])])
-        for run in runs
-        for line in run.rounds
-        for client, entry in line["clients"].items()
-        if entry["problem"]
-    ]
-    lines += [
-        (False, [str(run.summary["seed"]), "-", escape(client["id"]), f"no result for {ARM_TITLES[arm]}"])
-        for run in runs
-        for client in run.summary["clients"]
-        for arm in ARMS
-        if not client[arm]
-    ]
-    if not lines:
-        return "<p>None: every client answered in every round, and no answer was refused.</p>"
-    more = f"<p>And {len(lines) - MAX_PROBLEMS_SHOWN:,} more.</p>" if len(lines) > MAX_PROBLEMS_SHOWN else ""
-    header = [(title, "") for title in ("Seed", "Round", "Client", "What was wrong")]
-    intro = "<p>An answer that was refused or missing changes nothing: the round goes on with the others.</p>"
-    return intro + table(header, lines[:MAX_PROBLEMS_SHOWN], numeric=set()) + more
 
 
 def _reproduction(runs: Sequence[Path], summaries: Sequence[Summary]) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from server.checkpoint import FILE, Checkpoint, load_checkpoint, save_checkpoint
+from server.checkpoint import FILE, PREVIOUS, Checkpoint, load_checkpoint, save_checkpoint
+from strategies.accounts import Member
 from strategies.caching import Holding, TargetCache
 from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
@@ -41,6 +47,10 @@ def checkpoint(round_number: int = 3) -> Checkpoint:
         answers={"000-gps": holding(2, 3, 4)},
         ensembles=labels(0, 1, 2, 5),
         arrays={"beams": np.array([1, 5], np.uint16)},
+        members={
+            "000-gps": Member("000-gps", "gps", 100, 3, 40),
+            "001-gps": Member("001-gps", "gps", 100, 3, 41, seen=(0, 1, 1, 0), public_key=bytes(range(32))),
+        },
     )
     weights = {"model": {"w": torch.arange(4.0)}, "progress": {"round": 5, "best_score": 0.5}}
     return Checkpoint(weights, federation, {"controls": {"000-gps": {"local.common.top5": [0.5, 0.25]}}, "none": None})
@@ -59,6 +69,8 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read.findings == sent.findings
     assert read.federation.round == 3
     assert read.federation.known_rounds == {"000-gps": 2, "001-gps": -1}
+    assert read.federation.members == sent.federation.members
+    assert read.mishap == ""
     assert read.federation.cache is not None and sent.federation.cache is not None
     for one, other in (
         (read.federation.cache, sent.federation.cache),
@@ -94,43 +106,173 @@ def test_a_checkpoint_before_the_first_round_holds_no_targets(tmp_path: Path) ->
     assert read.federation == FederationState()
 
 
-def test_a_newer_checkpoint_replaces_the_older_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    for number in (1, 2, 3):
-        save_checkpoint(tmp_path, checkpoint(number))
-    read = load_checkpoint(tmp_path)
+def round_of(folder: Path) -> int:
+    read = load_checkpoint(folder)
     assert read is not None
-    assert read.federation.round == 3
-    assert [path.name for path in (tmp_path / FILE).parent.iterdir()] == [Path(FILE).name]
+    return read.federation.round
 
 
-def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in (folder / FILE).parent.iterdir()}
+
+
+def test_the_newest_checkpoint_and_the_one_before_are_kept_and_nothing_else(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
-
-    def dies(state: dict[str, Any], path: Path) -> None:
-        path.write_bytes(b"half of a che")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", dies)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path, checkpoint(2))
-    read = load_checkpoint(tmp_path)
-    assert read is not None
-    assert read.federation.round == 1
+    assert names_in(tmp_path) == {"state.pt"}
+    for number in (2, 3):
+        save_checkpoint(tmp_path, checkpoint(number))
+    assert round_of(tmp_path) == 3
+    assert names_in(tmp_path) == {"state.pt", "previous.pt"}
+    (tmp_path / FILE).unlink()
+    assert round_of(tmp_path) == 2
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "text", "another"])
-def test_a_corrupt_checkpoint_is_refused_in_one_line_by_its_name(tmp_path: Path, damage: str) -> None:
+class Killed(BaseException):
+    """Ends the process at a point where it cannot tidy up."""
+
+
+def calls_while_saving(folder: Path, monkeypatch: pytest.MonkeyPatch, *, dies_at: int | None) -> int:
+    """Save round 3; how many calls that change the disk were made before it ended, or died instead of one."""
+    calls = 0
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **keywords: object) -> object:
+            nonlocal calls
+            if calls == dies_at:
+                raise Killed
+            calls += 1
+            return real(*arguments, **keywords)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("fsync", "replace"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        try:
+            save_checkpoint(folder, checkpoint(3))
+        except Killed:
+            assert dies_at is not None
+    return calls
+
+
+def test_a_kill_between_any_two_writes_leaves_a_checkpoint_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two(name: str) -> Path:
+        for number in (1, 2):
+            save_checkpoint(tmp_path / name, checkpoint(number))
+        return tmp_path / name
+
+    num_calls = calls_while_saving(two("whole"), monkeypatch, dies_at=None)
+    assert num_calls >= 5  # the file, its folder, three renamings
+    rounds = []
+    for number in range(num_calls):
+        folder = two(str(number))
+        calls_while_saving(folder, monkeypatch, dies_at=number)
+        rounds.append(round_of(folder))
+        assert load_checkpoint(folder).mishap == ""  # type: ignore[union-attr]
+    assert rounds == sorted(rounds)
+    assert set(rounds) == {2, 3}
+
+
+def test_what_a_dead_process_left_half_written_is_removed_and_a_living_ones_stays(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint())
-    path = tmp_path / FILE
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    folder = (tmp_path / FILE).parent
+    left, alive = folder / f".state.pt.{dead.stdout.strip()}.tmp", folder / f".state.pt.{os.getppid()}.tmp"
+    for path in (left, alive):
+        path.write_bytes(b"half of a che")
+    load_checkpoint(tmp_path)
+    assert not left.exists()
+    assert alive.exists()
+
+
+@contextmanager
+def disk_with_room_for(num_bytes: int) -> Iterator[None]:
+    """A disk that is full after so many bytes of a file, as far as this process can tell."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("num_bytes", [0, 100, 2000])
+def test_a_full_disk_is_one_clear_error_and_leaves_both_checkpoints(tmp_path: Path, num_bytes: int) -> None:
+    for number in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(number))
+    with disk_with_room_for(num_bytes), pytest.raises(OSError) as caught:
+        save_checkpoint(tmp_path, checkpoint(3))
+    assert str(caught.value).startswith(f"{tmp_path / FILE}: cannot be written (")
+    assert "make room" in str(caught.value)
+    assert names_in(tmp_path) == {"state.pt", "previous.pt"}
+    assert round_of(tmp_path) == 2
+    (tmp_path / FILE).unlink()
+    assert round_of(tmp_path) == 1
+
+
+def damaged(path: Path, damage: str) -> None:
     whole = path.read_bytes()
+    # Of a weight: between the arrays there is padding, of which no bit matters.
+    weight = whole.index(np.arange(4, dtype=np.float32).tobytes()) + 4
+    contents = {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "a bit": whole[:weight] + bytes([whole[weight] ^ 1]) + whole[weight + 1 :],
+        "text": b"no checkpoint\n",
+    }
     if damage == "another":
         torch.save({"weights": 3}, path)
     else:
-        path.write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "text": b"no checkpoint\n"}[damage])
+        path.write_bytes(contents[damage])
+
+
+DAMAGES = ["empty", "half", "a bit", "text", "another"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_checkpoint_that_is_broken_and_alone_is_refused_in_one_line_that_says_how_to_mend_it(
+    tmp_path: Path, damage: str
+) -> None:
+    save_checkpoint(tmp_path, checkpoint())
+    path = tmp_path / FILE
+    damaged(path, damage)
     with pytest.raises(ValueError) as caught:
         load_checkpoint(tmp_path)
     assert str(caught.value).startswith(f"{path}: not a readable checkpoint")
+    assert f"delete {path.parent} and resume" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_broken_newest_checkpoint_is_set_aside_with_a_warning_for_the_one_before(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(number))
+    damaged(tmp_path / FILE, damage)
+    read = load_checkpoint(tmp_path)
+    assert read is not None
+    assert read.federation.round == 1
+    assert "state.pt: not a readable checkpoint" in read.mishap
+    assert "set aside as state.pt.broken" in caplog.text
+    assert names_in(tmp_path) == {"previous.pt", "state.pt.broken"}
+    save_checkpoint(tmp_path, checkpoint(2))
+    assert names_in(tmp_path) == {"previous.pt", "state.pt", "state.pt.broken"}
+    (tmp_path / FILE).unlink()
+    assert round_of(tmp_path) == 1
+
+
+def test_with_both_broken_nothing_is_moved_and_both_are_named(tmp_path: Path) -> None:
+    for number in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(number))
+    for name in (FILE, PREVIOUS):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"state\.pt: not a readable checkpoint.*previous\.pt: not a readable checkp"):
+        load_checkpoint(tmp_path)
+    assert names_in(tmp_path) == {"state.pt", "previous.pt"}
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from clients.sensing.metrics import BeamMetrics
 from configs.loading import build_experiment, load_experiment
 from configs.schema import Experiment
-from server.recorder import Recorder, metrics_of, read_rounds, write_atomically
-from strategies.accounts import ClientRound, Member, RoundAccount
+from server.recorder import Recorder, faults_of, metrics_of, read_rounds, write_atomically
+from strategies.accounts import ClientRound, Event, Member, RoundAccount
+from tests.server.test_checkpoint import disk_with_room_for
 
 MEMBERS = [
     Member("000-gps", "gps", num_parameters=1000, num_passes=4, num_examples=50),
@@ -62,7 +64,7 @@ def write_rounds(recorder: Recorder, *numbers: int) -> None:
             ),
             "001-lidar": ClientRound(100, 200, flat(0.05, "common."), 24, 0.5)
             if number == 1
-            else ClientRound(100, problem="no answer in time"),
+            else ClientRound(100, problem="no answer in time", fault="missing"),
         }
         account = RoundAccount(number, clients, num_asked=24, num_targets=20, seconds={"clients": 1.0, "teach": 0.5})
         recorder.write_round(account, metrics(0.2 * number), teacher_validation=0.6)
@@ -103,6 +105,8 @@ def test_a_round_is_one_line_with_every_client_and_phase(recorder: Recorder) -> 
         "common": metrics(0.1).to_dict(),
         "own": metrics(0.9).to_dict(),
         "validation": 0.7,
+        "window_epsilon": None,
+        "window_delta": None,
         "loss": 1.5,
         "epsilon": None,
         "uplink_bytes": 200,
@@ -110,6 +114,10 @@ def test_a_round_is_one_line_with_every_client_and_phase(recorder: Recorder) -> 
         "num_answers": 24,
         "seconds": 0.5,
         "problem": "",
+        "fault": "",
+        "warning": "",
+        "rounds_late": 0,
+        "seconds_late": None,
     }
     assert second["clients"]["001-lidar"]["problem"] == "no answer in time"
     assert second["clients"]["001-lidar"]["common"] is None
@@ -156,8 +164,8 @@ def test_the_summary_has_exactly_the_keys_of_the_contract(recorder: Recorder) ->
     written = write_summary(recorder)
     read = json.loads((recorder.folder / "summary.json").read_text())
     assert read == written
-    contract = {"experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds"}
-    assert set(read) == contract
+    contract = "experiment seed engine seconds clients teacher break_even_samples rounds faults events"
+    assert set(read) == set(contract.split())
     assert set(read["seconds"]) == {"data", "start", "rounds", "total"}
     assert set(read["teacher"]) == {"parameters", "before", "after"}
     client_keys = "id modality parameters passes local offline_kd federated uplink_bytes downlink_bytes refused"
@@ -224,14 +232,97 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "a.txt"
     write_atomically(path, "old")
 
-    def dies(self: Path, text: str) -> int:
+    def dies(descriptor: int) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", dies)
+        patch.setattr("os.fsync", dies)
         with pytest.raises(KeyboardInterrupt):
             write_atomically(path, "new")
     assert path.read_text() == "old"
     write_atomically(path, "new")
     assert path.read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_crash_left_half_written_is_removed_when_a_run_goes_on(
+    recorder: Recorder, experiment: Experiment
+) -> None:
+    left = recorder.folder / ".summary.json.4194305.tmp"  # above the largest process id
+    left.write_text("{")
+    Recorder(recorder.folder, experiment)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("room", [0, 1, 200])
+def test_a_disk_that_is_full_in_a_round_is_one_clear_error_and_leaves_the_lines_before(
+    recorder: Recorder, room: int
+) -> None:
+    write_rounds(recorder, 1, 2)
+    path = recorder.folder / "rounds.jsonl"
+    before = path.read_bytes()
+    with disk_with_room_for(len(before) + room), pytest.raises(OSError) as caught:
+        write_rounds(recorder, 3)
+    assert str(caught.value).startswith(f"{path}: cannot be written (")
+    assert "softbeam resume" in str(caught.value)
+    assert path.read_bytes() == before
+    write_rounds(recorder, 3)
+    assert [line["round"] for line in read_rounds(recorder.folder)] == [1, 2, 3]
+
+
+def test_a_disk_that_cannot_keep_a_line_is_a_line_that_was_not_written(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rounds(recorder, 1)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"rounds\.jsonl: cannot be written \(No space left on device\)"):
+            write_rounds(recorder, 2)
+    assert [line["round"] for line in read_rounds(recorder.folder)] == [1]
+
+
+def test_a_server_that_goes_back_a_round_forgets_it_and_records_it_again(
+    recorder: Recorder, experiment: Experiment
+) -> None:
+    write_rounds(recorder, 1, 2, 3)
+    whole = (recorder.folder / "rounds.jsonl").read_bytes()
+    resumed = Recorder(recorder.folder, experiment)
+    resumed.keep_rounds(2)
+    write_rounds(resumed, 3)
+    assert (recorder.folder / "rounds.jsonl").read_bytes() == whole
+
+
+def test_events_are_kept_over_a_stop_and_stand_in_the_summary(recorder: Recorder, experiment: Experiment) -> None:
+    write_rounds(recorder, 1)
+    recorder.write_event(0, Event("refused", "node 7", "its key is not in the register of nodes"))
+    Recorder(recorder.folder, experiment).write_event(1, Event("resumed", "server", "goes on after round 1"))
+    first, second = write_summary(recorder)["events"]
+    assert (first["round"], first["kind"], first["who"]) == (0, "refused", "node 7")
+    assert first["text"] == "its key is not in the register of nodes"
+    assert set(second) == {"time", "round", "kind", "who", "text"}
+    assert (second["round"], second["kind"]) == (1, "resumed")
+
+
+def test_faults_are_counted_by_client_and_kind_with_the_rounds_and_the_last_reason(recorder: Recorder) -> None:
+    entries = [
+        {"a": ClientRound(1, problem="probs hold NaN", fault="refused"), "b": ClientRound(1)},
+        {"a": ClientRound(1, problem="of round 1, expected 2", fault="refused"), "b": ClientRound(1, warning="fog")},
+        {"a": ClientRound(1, problem="no answer in time", fault="missing"), "b": ClientRound(1)},
+        {"a": ClientRound(0, rounds_late=1, seconds_late=2.25), "b": ClientRound(0, problem="away", fault="away")},
+    ]
+    for number, clients in enumerate(entries, start=1):
+        account = RoundAccount(number, clients, num_asked=1, num_targets=1, seconds={})
+        recorder.write_round(account, metrics(0.5), teacher_validation=0.5)
+    found = faults_of(read_rounds(recorder.folder))
+    columns = ("client", "kind", "times", "first_round", "last_round", "reason")
+    assert [tuple(fault[name] for name in columns) for fault in found] == [
+        ("a", "late", 1, 4, 4, "1 round, 2.2 s after its own had gone on"),
+        ("a", "missing", 1, 3, 3, "no answer in time"),
+        ("a", "refused", 2, 1, 2, "of round 1, expected 2"),
+        ("b", "away", 1, 4, 4, "away"),
+        ("b", "warning", 1, 2, 2, "fog"),
+    ]

@@ -45,6 +45,7 @@ def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert set(summary) == {
         "experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds",
+        "faults", "events",
     }  # fmt: skip
     assert set(summary["seconds"]) == {"data", "start", "rounds", "total"}
     assert [client["id"] for client in summary["clients"]] == ["000-gps", "001-gps", "002-lidar"]

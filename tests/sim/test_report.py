@@ -176,6 +176,49 @@ def test_a_run_without_rounds_still_has_a_report(tmp_path: Path) -> None:
     assert not (tmp_path / "figures" / "bytes.png").exists()
 
 
+def amend(run: Path, number: int, client: str, **entry: Any) -> None:
+    """Change what is recorded of a client in a round."""
+    lines = read_rounds(run)
+    lines[number - 1]["clients"][client] |= entry
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_report_says_of_each_client_what_was_wrong_how_often_and_why(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=3)
+    for number in (1, 2, 3):
+        amend(run, number, "000-camera", problem=f"not on the simplex in {number}", fault="refused")
+    amend(run, 2, "001-radar", problem="no answer in time", fault="missing")
+    amend(run, 3, "001-radar", rounds_late=1, seconds_late=2.5)
+    amend(run, 3, "002-gps", problem="its node was not connected", fault="away", warning="disk <full>")
+    write_report([run], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    for words in (
+        "0 000-camera answer refused 3 of 3 1 to 3 not on the simplex in 3",
+        "0 001-radar answer came late, and counted 1 of 3 3 1 round, 2.5 s after its own had gone on",
+        "0 001-radar no answer in time 1 of 3 2 no answer in time",
+        "0 002-gps its node was not connected 1 of 3 3 its node was not connected",
+        "0 002-gps warned 1 of 3 3 disk &lt;full&gt;",
+        "Round by round (5)",
+    ):
+        assert words in visible(text)
+    assert "Beside the answers" not in text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_what_happened_beside_the_answers_is_told_and_never_run_as_markup(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    event = {"time": "2026-01-01T00:00:00+00:00", "round": 1, "kind": "refused", "who": "node <b>7", "text": "its key"}
+    (run / "summary.json").write_text(json.dumps({**summary, "faults": [], "events": [event] * 101}))
+    write_report([run], tmp_path / "report.html")
+    text = visible((tmp_path / "report.html").read_text())
+    assert "None: every client answered" in text
+    assert "Beside the answers" in text
+    assert "0 1 node &lt;b&gt;7 refused its key" in text
+    assert "And 1 more." in text
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_a_federation_that_hurts_is_said_to_hurt(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "run", federated=0.4)], tmp_path / "report.html")

@@ -1,0 +1,90 @@
+"""Where a run stands, in a file that other programs may read at any time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from server.files import show
+from strategies.accounts import one_line
+
+log = logging.getLogger(__name__)
+
+FILE = "status.json"
+# Seconds between two writings while nothing but the progress changes.
+INTERVAL_SECONDS = 0.5
+
+
+class Status:
+    """Keeps ``status.json`` of a run folder up to date, for as long as the run lasts.
+
+    It holds ``state`` (starting, running, finished, failed), ``phase`` with ``done`` of ``total``, ``round`` completed
+    of ``rounds``, ``time`` of writing (UTC), ``pid`` of the server and, where the run failed, ``error`` in one line. A
+    server that was killed leaves the last state as it was: see whether that process is still there.
+
+    Args:
+        folder: of the run; made if missing.
+        num_rounds: of the federation.
+    """
+
+    def __init__(self, folder: Path, *, num_rounds: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / FILE
+        self._values: dict[str, Any] = {
+            "state": "starting",
+            "phase": "",
+            "done": 0,
+            "total": 0,
+            "round": 0,
+            "rounds": num_rounds,
+            "error": "",
+            "pid": os.getpid(),
+        }
+        self._next_time = 0.0
+
+    def __enter__(self) -> Status:
+        self._write()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._values["state"] = "finished"
+        else:
+            self._values |= {"state": "failed", "error": one_line(f"{type(error).__name__}: {error}")}
+        self._write()
+
+    def following(self, progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+        """A progress callback that keeps the file up to date before it calls another one."""
+
+        def follow(phase: str, done: int, total: int) -> None:
+            is_new = self._values["state"] != "running" or self._values["phase"] != phase
+            self._values |= {"state": "running", "phase": phase, "done": done, "total": total}
+            if is_new or time.monotonic() >= self._next_time:
+                self._write()
+            progress(phase, done, total)
+
+        return follow
+
+    def complete(self, round_number: int) -> None:
+        """Note that a round is over."""
+        self._values["round"] = round_number
+        if time.monotonic() >= self._next_time:
+            self._write()
+
+    def _write(self) -> None:
+        self._next_time = time.monotonic() + INTERVAL_SECONDS
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        try:
+            show(self._path, json.dumps({**self._values, "time": now}, indent=1) + "\n")
+        except OSError as error:
+            # A run must not end because nobody can be told how it does.
+            log.warning("%s: not written (%s)", self._path, error)
