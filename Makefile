@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: run test test-slow check format clean
+.PHONY: run test test-deployment test-slow check format clean
 
 run: .venv/installed
 	$(BIN)/softbeam run configs/quickstart.yaml
 
 test: .venv/installed
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not deployment"
+
+# Real processes: SuperLink, SuperNodes, nginx; what is not installed is skipped with a reason.
+test-deployment: .venv/installed
+	$(BIN)/pytest -m "deployment and not slow"
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.loading import data_digest, find_config, load_experiment
+from configs.loading import build_experiment, data_digest, find_config, load_experiment
 from configs.schema import Experiment
 
 # Generated data and the memory of native runs lie here unless the environment says otherwise.
@@ -44,20 +45,35 @@ def federation_folder(experiment: Experiment) -> Path:
 
 
 def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement:
-    """The placement of a run that was started by ``flwr run``, the same on server and simulated clients.
+    """The placement of a run that Flower started, the same on the server and on its clients.
 
     Args:
-        run_config: ``config`` (a name or file) and ``overrides`` (as for ``--set``, separated by spaces).
+        run_config: ``config`` (a name or file) and ``overrides`` (as for ``--set``, separated by spaces), as ``flwr
+            run`` takes them; or ``experiment`` (all of it, as JSON) with the server's folders ``run``, ``federation``
+            and ``plugins``, as ``softbeam run --on`` gives them. Clients on other machines have no use for the folders.
         run_id: of Flower.
 
     Raises:
         ValueError: the experiment is not valid.
     """
+    whole = str(run_config.get("experiment", ""))
     source = str(run_config.get("config", "quickstart"))
-    experiment = load_experiment(source, shlex.split(str(run_config.get("overrides", ""))))
+    if whole:
+        experiment = build_experiment(_parse(whole), origin="the run config's experiment")
+    else:
+        experiment = load_experiment(source, shlex.split(str(run_config.get("overrides", ""))))
+    run, federation, plugins = (str(run_config.get(name, "")) for name in ("run", "federation", "plugins"))
     return Placement(
         experiment=experiment,
-        federation=federation_folder(experiment),
-        run=softbeam_home() / "runs" / f"{experiment.name}-{run_id}",
-        plugins=find_config(source).resolve().parent,
+        federation=Path(federation) if federation else federation_folder(experiment),
+        run=Path(run) if run else softbeam_home() / "runs" / f"{experiment.name}-{run_id}",
+        plugins=Path(plugins) if plugins else Path() if whole else find_config(source).resolve().parent,
     )
+
+
+def _parse(text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the run config's experiment: not valid JSON ({error})") from None
+    return value

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from configs.data import DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData
 from configs.section import Section
-from configs.strategy import Aggregation, Plugin, Strategy
+from configs.strategy import WITHOUT_LABELS, Aggregation, Plugin, Strategy
 from configs.world import World
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "World",
 ]
 
-EngineName = Literal["ray", "inline"]
+EngineName = Literal["ray", "inline", "deployment"]
 SplitName = Literal["train", "validation", "test"]
 
 
@@ -124,7 +124,7 @@ class Teaching(Training):
 
 
 class Hostility(Section):
-    """Virtual clients that lie: for experiments on robust rules, in simulation only.
+    """Virtual clients that lie about their soft labels: for experiments on robust rules, in simulation only.
 
     Attributes:
         attack: a key of `strategies.attacks.ATTACKS`.
@@ -139,7 +139,8 @@ class Engine(Section):
     """What runs the virtual clients.
 
     Attributes:
-        name: ``ray`` (Flower's simulation runtime) or ``inline`` (this process, one after the other).
+        name: ``ray`` (Flower's simulation runtime), ``inline`` (this process, one after the other) or ``deployment``
+            (real machines; `softbeam run --on` sets it).
         workers: Ray actors at a time, one CPU each; 0 takes every core.
     """
 
@@ -190,6 +191,14 @@ class Experiment(Section):
         if unknown:
             raise ValueError(
                 f"students.{sorted(unknown)[0]}: no such modality in data.nodes; there are {', '.join(names)}"
+            )
+        strategy, num_clients = self.strategy, sum(nodes.count for nodes in self.data.nodes)
+        if self.hostility is not None and strategy.name in WITHOUT_LABELS:
+            raise ValueError(f"hostility: {strategy.name} sends no soft labels, so there is nothing to lie about")
+        if strategy.secure_sum and round(strategy.participation * num_clients) < 2:
+            raise ValueError(
+                f"strategy.participation: {strategy.participation:g} of {num_clients} clients are fewer than two in a "
+                "round, and with secure_sum the sum of one would show its answer; invite more"
             )
         return self
 

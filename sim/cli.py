@@ -1,6 +1,6 @@
-"""The command line: ``softbeam run``, ``resume``, ``report``, ``compare``, ``strategies``, ``data`` and ``bench``.
+"""The command line; ``softbeam --help`` lists its commands.
 
-Heavy imports stay inside the commands, so that ``softbeam --help`` answers at once.
+Heavy imports stay inside the commands, so that help answers at once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import typer
 from rich.console import Console
 
 from sim.bench_cli import bench_cli
+from sim.bench_deploy_cli import add_warm_command
 from sim.bench_exchange_cli import add_exchange_commands
 from sim.data_cli import data_cli
-from sim.terminal import ConfigArgument, FollowedRun, JsonOption, RunsArgument, SetOption, wide_console
+from sim.deploy_cli import deploy_cli
+from sim.terminal import ConfigArgument, JsonOption, Progress, RunsArgument, SetOption, title_of, wide_console
 
 # Of more experiments than this only the table of strategies is shown.
 MAX_DETAILED = 3
@@ -31,7 +33,9 @@ cli = typer.Typer(
 )
 cli.add_typer(data_cli, name="data")
 add_exchange_commands(bench_cli)
+add_warm_command(bench_cli)
 cli.add_typer(bench_cli, name="bench")
+cli.add_typer(deploy_cli, name="deploy")
 
 
 def main() -> None:
@@ -59,6 +63,9 @@ def run(
     go_on: Annotated[
         bool, typer.Option("--continue", help="Skip what has finished in the folder for runs, go on with what has not.")
     ] = False,
+    on: Annotated[
+        Path | None, typer.Option(help="Run it on the nodes of this deployment (see softbeam deploy).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment, or several; the last lines printed are the run folders."""
@@ -67,6 +74,12 @@ def run(
 
     plugins = find_config(config).resolve().parent
     overrides = [*(override or []), *([f"engine.name={engine}"] if engine else [])]
+    if on is not None:
+        from sim.deploy.follow import overrides_of, run_on
+
+        if go_on:
+            raise ValueError("--continue: not with --on; softbeam resume RUN goes on with a run that was stopped")
+        overrides += [*overrides_of(on), "engine.name=deployment"]
     experiments = [
         load_experiment(config, [*overrides, *seed, *one])
         for seed in _seed_overrides(seeds)
@@ -74,7 +87,10 @@ def run(
     ]
     folders = []
     for experiment in experiments:
-        with FollowedRun(experiment, quiet=as_json) as progress:
+        with Progress(title_of(experiment), quiet=as_json) as progress:
+            if on is not None:
+                folders.append(run_on(on, experiment, plugins=plugins, out=out, progress=progress))
+                continue
             start = continue_experiment if go_on else run_experiment
             folders.append(start(experiment, plugins=plugins, out=out, progress=progress))
     _show(folders, as_json=as_json)
@@ -90,9 +106,14 @@ def resume(
     """Go on with a run from its last completed round, as if nothing had happened."""
     from sim.experiments import read_run, resume_experiment
 
-    experiment, _ = read_run(folder)
-    with FollowedRun(experiment, quiet=as_json) as progress:
-        resume_experiment(folder.resolve(), progress)
+    experiment, note = read_run(folder)
+    with Progress(title_of(experiment), quiet=as_json) as progress:
+        if "deployment" in note:
+            from sim.deploy.follow import resume_on
+
+            resume_on(Path(note["deployment"]), folder, progress)
+        else:
+            resume_experiment(folder.resolve(), progress)
     _show([folder], as_json=as_json)
     if not as_json:
         typer.echo(folder.resolve())
@@ -186,3 +207,7 @@ def _strategy_overrides(names: str) -> list[list[str]]:
     wanted = list(RECIPES) if names == "all" else [name.strip() for name in names.split(",")]
     with_controls = "local" if "local" in wanted else wanted[0]
     return [[f"strategy.name={name}", f"controls={'true' if name == with_controls else 'false'}"] for name in wanted]
+
+
+if __name__ == "__main__":
+    main()

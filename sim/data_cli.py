@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.data.scenario9 import describe_statistics
-from sim.terminal import ConfigArgument, FollowedRun, JsonOption, SetOption, wide_console
+from sim.terminal import ConfigArgument, JsonOption, Progress, SetOption, title_of, wide_console
 
 if TYPE_CHECKING:
     from configs.schema import World
@@ -42,7 +42,7 @@ def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonO
     from sim.inspection_tables import show_recordings
 
     experiment = load_experiment(config, override or [])
-    with FollowedRun(experiment, quiet=as_json) as progress:
+    with Progress(title_of(experiment), quiet=as_json) as progress:
         folder, seconds = make_data(experiment, progress)
     rows = inspect_folder(folder)
     if as_json:
@@ -172,10 +172,11 @@ def _world_of(config: str) -> World:
 def _passes_done(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time left, on stderr."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
     from rich.progress import TimeRemainingColumn as TimeLeft
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
+    with Bars(*columns, console=Console(stderr=True), disable=quiet) as bars:
         bar = bars.add_task(f"{title}: passes", total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)

@@ -3,9 +3,9 @@
 Both engines give a node the same config (``partition-id``, ``num-partitions``), keep its `Context.state` between
 messages, answer a failing handler with an error reply and leave that client's state as it was before the message.
 
-What Ray asks of a ClientApp: it travels to a worker with every message. Functions and classes that can be imported go
-by name, and the workers import what this process imports, this checkout first. Everything else (closures, lambdas)
-goes by value: keep settings in closures small, and caches that should outlive a message in an importable module.
+What Ray asks of a ClientApp: it travels to a worker with every message. What can be imported goes by name, and workers
+import what this process imports, this checkout first. Everything else (closures, lambdas) goes by value: keep settings
+in closures small, and caches that should outlive a message in an importable module.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ FLOWER_VERSION = "1.41."
 """The Flower whose runtime is repaired here: its private names may move in the next."""
 POLL_S = 0.5
 """How often a waiting thread looks whether the run is over."""
-MAX_WORKERS = 4096
-"""Threads that may wait for clients; Flower starts as many as it has workers."""
+MAX_WORKERS = 4096  # threads that may wait for clients; Flower starts as many as it has workers
 
 
 def offline_environment() -> dict[str, str]:
@@ -66,7 +65,7 @@ def launch(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, engi
     """Run a federation to its end.
 
     Args:
-        server_app: its main gets a grid with ``num_nodes`` nodes and an empty run config.
+        server_app: its main gets a grid with ``num_nodes`` nodes.
         client_app: what every node runs.
         num_nodes: number of virtual nodes; partition ids are 0 to ``num_nodes - 1``, node ids are arbitrary.
         engine: where the nodes run.
@@ -78,6 +77,8 @@ def launch(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, engi
     """
     if num_nodes < 1:
         raise ValueError(f"data.nodes: expected at least one node, got {num_nodes}")
+    if engine.name == "deployment":
+        raise ValueError("engine.name: deployment runs on real machines; use softbeam run CONFIG --on DIR")
     if engine.name == "inline":
         run_inline(server_app, client_app, num_nodes=num_nodes)
     else:

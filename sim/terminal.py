@@ -20,19 +20,25 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.")]
 
 
-class FollowedRun:
-    """Rich progress with the time left, on stderr; nothing when quiet."""
+class Progress:
+    """Rich progress with the time left, on stderr; nothing when quiet.
 
-    def __init__(self, experiment: Experiment, *, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    Args:
+        title: in front of every phase.
+        quiet: whether to show nothing.
+    """
+
+    def __init__(self, title: str, *, quiet: bool = False) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
         from rich.progress import TimeRemainingColumn as TimeLeft
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
-        self._bars = Progress(*columns, console=Console(stderr=True), disable=quiet)
+        self._bars = Bars(*columns, console=Console(stderr=True), disable=quiet)
         self._tasks: dict[str, Any] = {}
-        self._title = f"{experiment.name}, seed {experiment.seed}"
+        self._title = title
 
-    def __enter__(self) -> FollowedRun:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -45,6 +51,11 @@ class FollowedRun:
             self._bars.start()
             self._tasks[phase] = self._bars.add_task(f"{self._title}: {phase}", total=total)
         self._bars.update(self._tasks[phase], completed=done, total=total)
+
+
+def title_of(experiment: Experiment) -> str:
+    """What names a run in its progress."""
+    return f"{experiment.name}, seed {experiment.seed}"
 
 
 def wide_console(*, stderr: bool = False) -> Console:

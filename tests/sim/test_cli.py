@@ -233,7 +233,7 @@ def test_compare_with_json_prints_mean_and_deviation_over_the_seeds(two_seeds: t
 
 def test_every_plugin_that_a_yaml_may_name_is_described() -> None:
     rows = json.loads(softbeam("strategies", "--json").out)
-    assert {row["kind"] for row in rows} == {"strategy", "aggregator", "codec"}
+    assert {row["kind"] for row in rows} == {"strategy", "aggregator", "codec", "codec suffix"}
     assert all(row["name"] and row["description"] for row in rows)
     shown = softbeam("strategies").out
     assert all(row["name"] in shown for row in rows)
@@ -315,7 +315,7 @@ def refused(*words: str | Path) -> str:
         (lambda values: values["data"].update(nodes=[]), "data.nodes: "),
         (lambda values: values["data"].pop("passes"), "data.passes: required, but missing"),
         (lambda values: values.update(name="Has Spaces"), "tiny.yaml: name: "),
-        (lambda values: values["engine"].update(name="warp"), "engine.name: must be 'ray' or 'inline', got 'warp'"),
+        (lambda values: values["engine"].update(name="warp"), "must be 'ray', 'inline' or 'deployment', got 'warp'"),
         (lambda values: values["strategy"].update(name="nope"), "strategy.name: unknown name 'nope'; known are c"),
         (
             lambda values: values["strategy"].update(aggregator={"name": "nope"}),
@@ -330,7 +330,7 @@ def refused(*words: str | Path) -> str:
         (lambda values: values["strategy"].update(downlink_codec="top0"), "strategy.downlink_codec: unknown codec"),
         (
             lambda values: values["strategy"].update(name="personal", options={"pull": -1}),
-            "strategy.options.pull: must be >= 0, got -1",
+            "strategy.options.pull: must be > 0, got -1",
         ),
         (
             lambda values: values["strategy"].update(aggregator={"name": "missing_rules:Mine"}),
@@ -406,7 +406,7 @@ def test_more_passes_than_the_scenario_has_are_refused_by_their_dotted_path(tmp_
         ("run tiny.yaml --seeds x", "--seeds x: expected numbers with commas between them, such as 0,1,2"),
         ("run tiny.yaml --seeds -1", "seed: must be greater than or equal to 0, got -1"),
         ("run tiny.yaml --set seed", "--set seed: expected dotted.path=value"),
-        ("run tiny.yaml --engine warp", "engine.name: must be 'ray' or 'inline', got 'warp'"),
+        ("run tiny.yaml --engine warp", "engine.name: must be 'ray', 'inline' or 'deployment', got 'warp'"),
         ("run tiny.yaml --out tiny.yaml", "Not a directory: 'tiny.yaml/tiny-"),
         ("resume nowhere", "nowhere: not the folder of a run"),
         ("resume half", "placement.json: plugins or data_seconds missing"),

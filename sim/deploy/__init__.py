@@ -1,0 +1,1 @@
+"""Real clients on separate machines: provisioning, checking, starting, following."""

@@ -1,0 +1,172 @@
+"""Submit a run to a deployment, and follow it as if it ran here.
+
+The ServerApp runs on this machine (the SuperLink's control routes are on loopback), so its run folder is the record:
+``status.json`` says how far it is. Flower itself is asked only now and then, for a ServerApp that died without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from configs.loading import to_values
+from configs.placement import Placement
+from configs.schema import Experiment
+from server.app import check_plugins
+from server.recorder import write_atomically
+from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
+from sim.deploy.settings import Deployment, load_deployment, load_server, server_folder
+from sim.experiments import new_run_folder, read_run
+from sim.launch import CHECKOUT
+from sim.report import write_report
+
+Progress = Callable[[str, int, int], None]
+
+LOOK_S, ASK_FLOWER_S = 0.3, 20.0
+STATUS_FILE = "status.json"
+_ENDED = ("finished", "failed")
+
+
+def run_on(deployment: Path, experiment: Experiment, *, plugins: Path, out: Path, progress: Progress) -> Path:
+    """Run an experiment on a deployment, in a new folder.
+
+    Args:
+        deployment: its folder, or the server's.
+        experiment: what to run, about the deployment's nodes.
+        plugins: folder of the YAML, in which a user's own modules may lie.
+        out: folder of all runs.
+        progress: called with the phase, work done and work in all.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ValueError: the deployment is not there or not running, or something in the experiment is wrong.
+        RuntimeError: the run failed; the text says why.
+    """
+    server = _server(deployment)
+    check_plugins(Placement(experiment, Path(), Path(), plugins))
+    folder = new_run_folder(out, experiment.name)
+    note = {"plugins": str(plugins), "data_seconds": 0.0, "deployment": str(deployment.resolve())}
+    write_atomically(folder / "placement.json", json.dumps(note) + "\n")
+    _submit_and_follow(server, experiment, folder, plugins, progress)
+    return folder
+
+
+def resume_on(deployment: Path, folder: Path, progress: Progress) -> None:
+    """Go on with a run of a deployment from its last completed round.
+
+    Raises:
+        ValueError: as of :func:`run_on`.
+        RuntimeError: the run failed again.
+    """
+    experiment, note = read_run(folder)
+    _submit_and_follow(_server(deployment), experiment, folder.resolve(), Path(note["plugins"]), progress)
+
+
+def overrides_of(deployment: Path) -> list[str]:
+    """What makes an experiment one about a deployment's nodes, for ``--set``."""
+    return [load_deployment(deployment).nodes_override] if (deployment / "deployment.yaml").is_file() else []
+
+
+def _server(deployment: Path) -> ServerMachine:
+    folder = server_folder(deployment).resolve()
+    machine = ServerMachine(folder, load_server(folder))
+    if not is_open(machine.settings.superlink_port):
+        raise ValueError(f"{deployment}: its server does not run on this machine; softbeam deploy server {folder}")
+    return machine
+
+
+def _submit_and_follow(
+    server: ServerMachine, experiment: Experiment, folder: Path, plugins: Path, progress: Progress
+) -> None:
+    (folder / STATUS_FILE).unlink(missing_ok=True)
+    progress("waiting for the server", 0, 1)
+    run_id = server.flower.submit(
+        CHECKOUT,
+        {
+            "experiment": json.dumps(to_values(experiment)),
+            "run": str(folder),
+            "federation": str(server.data),
+            "plugins": str(plugins),
+        },
+    )
+    write_atomically(folder / "flower.json", json.dumps({"run_id": str(run_id)}) + "\n")
+    try:
+        status = _follow(server, run_id, folder, progress)
+    except KeyboardInterrupt:
+        raise RuntimeError(
+            f"{folder.name}: no longer followed, but it goes on; softbeam deploy stop {server.folder} ends it"
+        ) from None
+    if status["state"] != "finished":
+        raise RuntimeError(
+            f"{folder.name}: {status.get('error') or 'the ServerApp ended without a word'}; "
+            f"what it has learned is in {folder}, softbeam resume goes on"
+        )
+    write_report([folder], folder / "report.html")
+
+
+def _follow(server: ServerMachine, run_id: int, folder: Path, progress: Progress) -> dict[str, Any]:
+    asked = time.monotonic()
+    seen: tuple[Any, ...] = ()
+    while True:
+        status = read_status(folder)
+        now = (status["state"], status["phase"], status["done"], status["total"])
+        if now != seen:
+            seen, asked = now, time.monotonic()
+            if not status["phase"]:
+                progress("waiting for the server", 0, 1)
+            else:
+                progress("waiting for the server", 1, 1)
+                progress(status["phase"], status["done"], status["total"])
+        if status["state"] in _ENDED:
+            return status
+        if "pid" in status and not _is_alive(int(status["pid"])) and read_status(folder)["state"] not in _ENDED:
+            return {**status, "state": "failed", "error": "the ServerApp was killed"}
+        if time.monotonic() - asked >= ASK_FLOWER_S:
+            asked = time.monotonic()
+            try:
+                answer = server.flower.run_status(run_id)
+            except RuntimeError:
+                continue  # The SuperLink is away for the moment; the ServerApp may well be at work.
+            if answer.startswith("finished") and read_status(folder)["state"] not in _ENDED:
+                return {**read_status(folder), "state": "failed", "error": f"Flower says that the run is {answer}"}
+        time.sleep(LOOK_S)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What the ServerApp of a run last said of itself; ``starting`` before it has said anything."""
+    nothing = {"state": "starting", "phase": "", "done": 0, "total": 0}
+    try:
+        status: dict[str, Any] = {**nothing, **json.loads((folder / STATUS_FILE).read_text())}
+    except (OSError, ValueError):
+        return nothing
+    return status
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # It is another user's.
+    return True
+
+
+def describe_nodes(deployment: Deployment, server: ServerMachine) -> list[dict[str, str]]:
+    """One row per node: name, modality, client, status, since when."""
+    ids = {entry["name"]: int(entry["node_id"]) for entry in read_nodes(server.state / NODE_LIST)}
+    known = {entry.id: entry for entry in server.flower.nodes()}
+    rows = []
+    for node in deployment.nodes:
+        entry = known.get(ids.get(node.name, -1))
+        status, since = ("not registered", "") if entry is None else (entry.status, entry.since)
+        rows.append(
+            {"name": node.name, "modality": node.modality, "client": node.client, "status": status, "since": since}
+        )
+    return rows

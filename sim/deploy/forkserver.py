@@ -1,0 +1,101 @@
+"""Starts the fork server of a node and installs the shim that its SuperExec finds instead of Flower's program.
+
+What it does is in `sim.deploy.fork_loop`, a script that knows nothing of ours; the shim is `sim.deploy.shim`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sim.deploy import fork_loop, shim
+
+PROGRAM = "flwr-clientapp"
+# What a client imports beside what the program does: httpcore for its first request, torch._dynamo to build an
+# optimizer. Nothing of ours: that comes with Flower's bundle.
+PRELOADED = ("torch", "torch._dynamo", "numpy", "pydantic", "yaml", "httpcore", "scipy.cluster.vq", "scipy.fft")
+# Importing takes 3 s on an idle core.
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 5.0
+
+
+def start_forkserver(
+    folder: Path,
+    *,
+    program: str = PROGRAM,
+    preloaded: Sequence[str] = PRELOADED,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start the server and its shim; it ends with the calling process, at SIGTERM, or when its stdin is closed.
+
+    Args:
+        folder: its own, for shim and socket; is made if absent, and closed to other users.
+        program: console script of an installed distribution.
+        preloaded: modules to import first; what is not installed is left out.
+        environment: of the node whose apps are to run; default: ours.
+
+    Raises:
+        RuntimeError: it cannot serve; the reason is in the message.
+    """
+    install_shim(folder, program)
+    process = subprocess.Popen(
+        [sys.executable, "-P", fork_loop.__file__, str(folder.resolve()), program, *preloaded],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**(os.environ if environment is None else environment), **shim_environment(folder)},
+        # A Ctrl-C in the terminal reaches apps through their shims; it must not come twice.
+        start_new_session=True,
+    )
+    word = _first_word(process)
+    if word != shim.READY:
+        stop_forkserver(process)
+        reason = os.fsdecode(word) or f"it ended with code {process.returncode}"
+        raise RuntimeError(f"the fork server of {folder} did not start: {reason}")
+    return process
+
+
+def stop_forkserver(process: subprocess.Popen[bytes]) -> None:
+    """End the server. Apps that run go on: what they have learned is not lost, and Flower ends them with the node."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def shim_environment(folder: Path) -> dict[str, str]:
+    """What the environment of a SuperNode or SuperExec needs so that its apps are forked."""
+    # The stock programs of this very installation come next.
+    places = [str(folder.resolve()), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    # One thread: with more, numpy starts them at import, and who has threads cannot fork.
+    return {"PATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+
+
+def install_shim(folder: Path, program: str = PROGRAM) -> Path:
+    """Write the program that asks the fork server of this folder; 0700, like the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    # By way of sh, because the path of an interpreter may be too long for a first line; Python sees a string.
+    interpreter = f"#!/bin/sh\n'''exec' {shlex.quote(sys.executable)} -I -S \"$0\" \"$@\"\n' '''\n"
+    # A name of its own until it is complete: a node may be running.
+    whole = folder / f".{program}.{os.getpid()}"
+    whole.write_text(interpreter + Path(shim.__file__).read_text())
+    whole.chmod(0o700)
+    return whole.replace(folder / program)
+
+
+def _first_word(process: subprocess.Popen[bytes]) -> bytes:
+    """What the server says when it listens or when it cannot; nothing if it ended before."""
+    if process.stdout is None:
+        return b""
+    with process.stdout as stdout:
+        is_told, _, _ = select.select([stdout], [], [], START_TIMEOUT_S)
+        return stdout.readline().strip() if is_told else b"it said nothing for %d s" % START_TIMEOUT_S

@@ -1,0 +1,284 @@
+"""What runs on the server's machine and on a node's, from the settings in their folders.
+
+The server: a SuperLink on loopback with a database, a SuperExec that starts ServerApps (apart from the SuperLink, so
+that a run survives the SuperLink's death) and nginx, which publishes the routes of the nodes and nothing else: the
+SuperLink's control routes have no authentication. A node: a fork server with what a client imports, a SuperNode and a
+SuperExec that starts ClientApps. Each SuperExec proves itself by a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.deploy.credentials import CA_CERTIFICATE, NODE_KEY, NODE_PUBLIC_KEY, SECRET, SERVER_CERTIFICATE, SERVER_KEY
+from sim.deploy.flower import Flower, flower_environment, program
+from sim.deploy.settings import Node, NodeSettings, ServerSettings
+from sim.deploy.supervisor import Program
+
+PROXY_CONFIG = "nginx.conf"
+KEYS_FOLDER = "keys"
+NODE_LIST = "nodes.json"
+"""In the server's folder: who may take part. In its state: the same with the ids that Flower gave them."""
+STATE_FOLDER = "state"
+NODES_VARIABLE, METRICS_VARIABLE = "SOFTBEAM_NODES", "SOFTBEAM_METRICS_PORT"
+
+# Exit codes of flower-superlink and flower-supernode that starting again does not mend.
+_FATAL = {
+    105: "its database is of another version of Flower; move state/superlink.db away and register the nodes anew",
+    302: f"{NODE_KEY} is not a key that Flower takes; make the node's folder again",
+    600: "an address is not valid; see the settings",
+    603: f"{CA_CERTIFICATE} is not a certificate authority; copy the folder again",
+    605: f"{SERVER_CERTIFICATE} and {SERVER_KEY} do not fit together; make the deployment again",
+}
+
+# Every poll of every node and SuperExec, seconds apart.
+_ACCESS = r"uvicorn\.access.*\" 2\d\d$"
+
+
+@dataclass(frozen=True)
+class ServerMachine:
+    """The server's machine.
+
+    Attributes:
+        folder: made by ``softbeam deploy init``.
+        settings: read from it.
+    """
+
+    folder: Path
+    settings: ServerSettings
+
+    @property
+    def state(self) -> Path:
+        """The folder of what changes."""
+        return self.folder / STATE_FOLDER
+
+    @property
+    def data(self) -> Path:
+        """The folder of the server's recordings."""
+        return (self.folder / self.settings.data).resolve()
+
+    @property
+    def flower(self) -> Flower:
+        """Flower's commands towards this server."""
+        return Flower(self.state / "flower")
+
+    def environment(self) -> dict[str, str]:
+        """Of all its programs."""
+        metrics = self.settings.metrics_port
+        return {
+            **flower_environment(self.flower.home),
+            "SOFTBEAM_HOME": str(self.state),
+            NODES_VARIABLE: str(self.state / NODE_LIST),
+            **({} if metrics is None else {METRICS_VARIABLE: str(metrics)}),
+        }
+
+    def programs(self) -> list[Program]:
+        """SuperLink, SuperExec, proxy, in this order."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.flower.connect(port=self.settings.superlink_port, certificate=self.folder / CA_CERTIFICATE)
+        address = f"127.0.0.1:{self.settings.superlink_port}"
+        superlink = [
+            program("flower-superlink"),
+            *("--host", "127.0.0.1", "--port", str(self.settings.superlink_port)),
+            *("--ssl-ca-certfile", str(self.folder / CA_CERTIFICATE)),
+            *("--ssl-certfile", str(self.folder / SERVER_CERTIFICATE)),
+            *("--ssl-keyfile", str(self.folder / SERVER_KEY)),
+            "--enable-supernode-auth",
+            *("--isolation", "process", "--database", str(self.state / "superlink.db")),
+            *("--superexec-auth-secret-file", str(self.folder / SECRET)),
+            "--disable-runtime-dependency-installation",
+        ]
+        superexec = _superexec(address, ["--root-certificates", str(self.folder / CA_CERTIFICATE)], self.folder)
+        environment = self.environment()
+        return [
+            Program(
+                "superlink", superlink, environment, fatal=_FATAL, ready=self._is_open_and_registered, noise=_ACCESS
+            ),
+            Program("superexec", superexec, environment),
+            Program("proxy", proxy_command(self.folder), environment, ready=self._proxy_is_open),
+        ]
+
+    def register_nodes(self) -> list[dict[str, str]]:
+        """Let in every node of the list that the SuperLink does not know yet, and note Flower's ids.
+
+        Returns:
+            The entries with their ``node_id``.
+        """
+        known = {entry.id for entry in self.flower.nodes() if entry.status != "unregistered"}
+        noted = {entry["name"]: entry for entry in read_nodes(self.state / NODE_LIST)}
+        entries = []
+        for node in read_nodes(self.folder / NODE_LIST):
+            before = noted.get(node["name"])
+            if before is not None and int(before["node_id"]) in known:
+                entries.append(before)
+                continue
+            key = self.folder / KEYS_FOLDER / f"{node['name']}.pub"
+            node_id = self.flower.register(key, name=node["name"])
+            entries.append({**node, "node_id": str(node_id)})
+            write_nodes(self.state / NODE_LIST, entries)
+        write_nodes(self.state / NODE_LIST, entries)
+        return entries
+
+    def revoke(self, name: str) -> None:
+        """Let a node in no more, from now on; its key is of no use any longer.
+
+        Raises:
+            ValueError: there is no such node.
+        """
+        entries = read_nodes(self.state / NODE_LIST)
+        found = [entry for entry in entries if entry["name"] == name]
+        if not found:
+            known = ", ".join(entry["name"] for entry in entries) or "none"
+            raise ValueError(f"{name}: no registered node of this name; known are {known}")
+        self.flower.unregister(int(found[0]["node_id"]))
+        for path in (self.folder / NODE_LIST, self.state / NODE_LIST):
+            write_nodes(path, [entry for entry in read_nodes(path) if entry["name"] != name])
+
+    def _is_open_and_registered(self) -> bool:
+        if not is_open(self.settings.superlink_port):
+            return False
+        self.register_nodes()
+        return True
+
+    def _proxy_is_open(self) -> bool:
+        bind = self.settings.bind
+        return is_open(self.settings.port, "127.0.0.1" if bind == "0.0.0.0" else bind)
+
+
+@dataclass(frozen=True)
+class NodeMachine:
+    """A node's machine.
+
+    Attributes:
+        folder: made by ``softbeam deploy init``.
+        settings: read from it.
+    """
+
+    folder: Path
+    settings: NodeSettings
+
+    @property
+    def state(self) -> Path:
+        """The folder of what changes; the client's memory lies in ``runs`` within."""
+        return self.folder / STATE_FOLDER
+
+    def recordings(self) -> dict[str, Path]:
+        """Its recordings by what they are for: ``recording``, ``public``, ``test``."""
+        named = {"recording": self.settings.recording, "public": self.settings.public, "test": self.settings.test}
+        return {name: (self.folder / path).resolve() for name, path in named.items() if path is not None}
+
+    def node_config(self) -> str:
+        """What the ClientApp learns of the machine, in the form that Flower takes."""
+        values = {
+            "client-id": self.settings.client,
+            "modality": self.settings.modality,
+            **{name: str(path) for name, path in self.recordings().items()},
+            "memory": str((self.state / "runs").resolve()),
+        }
+        return " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+
+    def environment(self) -> dict[str, str]:
+        """Of its programs."""
+        return {**flower_environment(self.state / "flower"), "SOFTBEAM_HOME": str(self.state)}
+
+    def programs(self, superexec_environment: Mapping[str, str]) -> list[Program]:
+        """SuperNode and SuperExec.
+
+        Args:
+            superexec_environment: in which clients are started.
+        """
+        address = f"127.0.0.1:{self.settings.runtime_port}"
+        supernode = [
+            program("flower-supernode"),
+            *("--superlink", f"{self.settings.host}:{self.settings.port}"),
+            *("--root-certificates", str(self.folder / CA_CERTIFICATE)),
+            *("--auth-supernode-private-key", str(self.folder / NODE_KEY)),
+            *("--host", "127.0.0.1", "--port", str(self.settings.runtime_port)),
+            *("--isolation", "process"),
+            *("--superexec-auth-secret-file", str(self.folder / SECRET)),
+            *("--node-config", self.node_config()),
+        ]
+        return [
+            Program("supernode", supernode, self.environment(), fatal=_FATAL, noise=_ACCESS),
+            Program("superexec", _superexec(address, ["--insecure"], self.folder), superexec_environment),
+        ]
+
+    def health(self) -> dict[str, Any]:
+        """For the health file: ``node``, and ``client``: what it wrote after its last message, if there was one."""
+        return {"node": self.settings.name, "client": self._client_health()}
+
+    def _client_health(self) -> dict[str, Any]:
+        paths = sorted(
+            self.state.glob(f"runs/*/{self.settings.client}/health.json"), key=lambda path: path.stat().st_mtime
+        )
+        try:
+            health: dict[str, Any] = json.loads(paths[-1].read_text()) if paths else {}
+        except (OSError, ValueError):
+            return {}
+        return health
+
+
+def proxy_command(folder: Path) -> list[str]:
+    """Nginx in the foreground, with the configuration in a folder.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    path = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
+    if path is None:
+        raise ValueError("nginx: not installed; install it from the distribution (Debian: apt install nginx-light)")
+    return [path, "-p", str(folder.resolve()), "-c", str((folder / PROXY_CONFIG).resolve()), "-e", "stderr"]
+
+
+def is_open(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something listens on a port."""
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def read_nodes(path: Path) -> list[dict[str, str]]:
+    """The entries of a list of nodes; empty where there is none.
+
+    Raises:
+        ValueError: not readable.
+    """
+    try:
+        entries: list[dict[str, str]] = json.loads(path.read_text())["nodes"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a readable list of nodes ({error!r})") from None
+    return entries
+
+
+def write_nodes(path: Path, entries: list[dict[str, str]]) -> None:
+    """Write a list of nodes, at once."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps({"nodes": entries}, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def entry_of(node: Node) -> dict[str, str]:
+    """A node as it stands in the list."""
+    return {"name": node.name, "client": node.client, "modality": node.modality}
+
+
+def install_node_key(node: Path, server: Path, *, name: str) -> None:
+    """Put a node's public key where the server looks for it."""
+    (server / KEYS_FOLDER).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(node / NODE_PUBLIC_KEY, server / KEYS_FOLDER / f"{name}.pub")
+
+
+def _superexec(address: str, tls: list[str], folder: Path) -> list[str]:
+    secret = ["--superexec-auth-secret-file", str(folder / SECRET)]
+    return [program("flower-superexec"), *tls, "--runtime-api-address", address, *secret]

@@ -1,0 +1,92 @@
+"""The ``flwr-clientapp`` that the SuperExec of a warm node finds first on PATH: the app forked, or else the stock one.
+
+A copy of this file lies beside the socket of `sim.deploy.fork_loop` and runs once a message, so it imports next to
+nothing. It stays until the app ends and stands in for it, as whatever started it may expect: signals are passed on,
+the exit code is the app's, and killing it kills the app. Up to the moment where the request is complete, whatever goes
+wrong leads to the stock program, the next of that name on PATH; after it the app may be running, and never runs twice.
+
+The copy's first lines are two of sh's, so no import from the future may stand here.
+"""
+
+import os
+import signal
+import socket
+import sys
+
+SOCKET_NAME = "forkserver.sock"
+# The server's first word, sent as soon as somebody connects; anything else is the reason why it will not serve.
+READY = b"ready"
+# An exit code follows; anything else is the reason why the app was not started.
+EXITED = b"exited "
+# How long a server may take for its first word. One that is alive needs milliseconds, on a crowded machine more.
+PATIENCE_S = 2.0
+STREAMS = (0, 1, 2)
+PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+
+def run_forked(folder: str) -> int | str:
+    """Exit code of the app that the fork server ran; or the reason why it did not."""
+    try:
+        # Where one is closed, the socket would get its number.
+        for stream in STREAMS:
+            os.fstat(stream)
+    except OSError as error:
+        return f"standard streams: {error}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.settimeout(PATIENCE_S)
+        try:
+            server.connect(os.path.join(folder, SOCKET_NAME))
+            greeting = server.recv(4096)
+            if greeting != READY:
+                return os.fsdecode(greeting) or "the fork server hung up"
+            request = encode_request()
+            socket.send_fds(server, [len(request).to_bytes(4, "big")], STREAMS)
+            server.sendall(request)
+        except OSError as error:
+            return f"fork server: {error}"
+        server.settimeout(None)
+        for number in PASSED_ON:
+            signal.signal(number, lambda number, _: server.send(bytes([number])))
+        try:
+            answer = server.recv(4096)
+        except OSError:
+            answer = b""
+    if not answer:
+        print("softbeam: the fork server ended before the app did", file=sys.stderr)
+        return 1
+    if not answer.startswith(EXITED):
+        return os.fsdecode(answer)
+    return int(answer.removeprefix(EXITED))
+
+
+def encode_request() -> bytes:
+    """Folder, number of arguments, arguments and environment, with a NUL between them: none can contain one."""
+    arguments = [os.fsencode(argument) for argument in sys.argv]
+    environment = [name + b"=" + value for name, value in os.environb.items()]
+    return b"\0".join([os.getcwdb(), b"%d" % len(arguments), *arguments, *environment])
+
+
+def run_stock(folder: str, program: str) -> str:
+    """Become the next program of this name on PATH; returns only if there is none, and says so."""
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    own = [index for index, place in enumerate(places) if os.path.realpath(place) == os.path.realpath(folder)]
+    # Only what comes later: two shims on one PATH would otherwise call one another for ever.
+    for place in places[own[-1] + 1 if own else 0 :]:
+        path = os.path.join(place, program)
+        if os.access(path, os.X_OK):
+            os.execv(path, [path, *sys.argv[1:]])
+    return f"softbeam: no {program} on PATH after {folder}"
+
+
+def main() -> None:
+    """Run the app in one of the two ways."""
+    folder, program = os.path.split(os.path.abspath(__file__))
+    outcome = run_forked(folder)
+    if isinstance(outcome, str):
+        print(f"softbeam: {program} starts cold: {outcome}", file=sys.stderr, flush=True)
+        sys.exit(run_stock(folder, program))
+    sys.exit(outcome)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""``softbeam deploy status``: what the server knows of its nodes and runs, and how the programs on this machine are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sim.deploy.follow import describe_nodes
+from sim.deploy.machine import STATE_FOLDER, ServerMachine, is_open
+from sim.deploy.settings import (
+    DEPLOYMENT_FILE,
+    NODES_FOLDER,
+    SERVER_FOLDER,
+    load_deployment,
+    load_server,
+)
+from sim.deploy.supervisor import HEALTH_FILE, running_pid
+
+
+def deployment_status(folder: Path) -> dict[str, Any]:
+    """``nodes`` as the server sees them (None where its server does not run here) and ``machines`` of this machine.
+
+    Args:
+        folder: of a deployment, or of one machine.
+    """
+    if not (folder / DEPLOYMENT_FILE).is_file():
+        return {"nodes": None, "machines": {folder.resolve().name: machine_health(folder)}}
+    deployment = load_deployment(folder)
+    server = ServerMachine((folder / SERVER_FOLDER).resolve(), load_server(folder / SERVER_FOLDER))
+    reachable = is_open(server.settings.superlink_port)
+    machines = {"server": folder / SERVER_FOLDER}
+    machines |= {node.name: folder / NODES_FOLDER / node.name for node in deployment.nodes}
+    return {
+        "nodes": describe_nodes(deployment, server) if reachable else None,
+        "machines": {name: machine_health(machine) for name, machine in machines.items()},
+    }
+
+
+def machine_health(machine: Path) -> dict[str, Any]:
+    """The health file of a machine; ``running`` says whether anyone still writes it."""
+    state = machine / STATE_FOLDER
+    try:
+        health: dict[str, Any] = json.loads((state / HEALTH_FILE).read_text())
+    except (OSError, ValueError):
+        health = {}
+    return {"running": running_pid(state) is not None, **health}
+
+
+def show_status(status: dict[str, Any], console: Console) -> None:
+    """Print a status as tables."""
+    if status["nodes"] is None:
+        console.print("the server does not run on this machine")
+    else:
+        table = Table("node", "modality", "client", "status", "since")
+        for row in status["nodes"]:
+            table.add_row(row["name"], row["modality"], row["client"], row["status"], row["since"])
+        console.print(table)
+    table = Table("machine", "programs", "last message", "trouble")
+    for name, health in status["machines"].items():
+        if not health["running"]:
+            table.add_row(name, "does not run here", "", "")
+            continue
+        programs = ", ".join(
+            f"{program} {'up' if entry['running'] else 'down'}"
+            + (f" ({entry['restarts']} restarts)" if entry["restarts"] else "")
+            for program, entry in health.get("programs", {}).items()
+        )
+        client = health.get("client") or {}
+        last = f"round {client['round']} at {client['time']}" if "round" in client else ""
+        table.add_row(name, programs, last, client.get("error") or client.get("warning") or "")
+    console.print(table)

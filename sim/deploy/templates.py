@@ -1,0 +1,141 @@
+"""The texts that `sim.deploy.provision` writes: proxy, systemd units, containers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sim.deploy.credentials import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY
+from sim.deploy.settings import Deployment, ServerSettings
+
+Role = Literal["server", "node"]
+
+
+def proxy(settings: ServerSettings) -> str:
+    """nginx: TLS towards the nodes, only their routes, never the SuperLink's control routes.
+
+    Paths are relative to the folder, so it can be moved. Nothing is buffered in files: the workers need no folder.
+    """
+    return f"""\
+# The one door of the server: the nodes' routes, over TLS. Made by `softbeam deploy init`.
+daemon off;
+worker_processes 1;
+pid state/nginx.pid;
+error_log stderr warn;
+
+events {{ worker_connections 1024; }}
+
+http {{
+    access_log off;
+    server_tokens off;
+    # Flower sends objects in chunks of 5 MB, and a bundle of the app of at most 10 MB.
+    client_max_body_size 32m;
+    client_body_temp_path state/nginx-body;
+    proxy_temp_path state/nginx-proxy;
+    fastcgi_temp_path state/nginx-unused;
+    uwsgi_temp_path state/nginx-unused;
+    scgi_temp_path state/nginx-unused;
+
+    upstream superlink {{
+        server 127.0.0.1:{settings.superlink_port};
+        keepalive 32;
+    }}
+
+    server {{
+        listen {settings.bind}:{settings.port} ssl;
+        ssl_certificate {SERVER_CERTIFICATE};
+        ssl_certificate_key {SERVER_KEY};
+        ssl_protocols TLSv1.2 TLSv1.3;
+
+        location /v1/fleet/ {{
+            proxy_pass https://superlink;
+            proxy_ssl_trusted_certificate {CA_CERTIFICATE};
+            proxy_ssl_verify on;
+            proxy_ssl_name localhost;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_request_buffering off;
+            proxy_buffering off;
+            proxy_read_timeout 120s;
+        }}
+
+        # Whoever reaches the control routes can run code on every node.
+        location / {{ return 404; }}
+    }}
+}}
+"""
+
+
+def unit(role: Role) -> str:
+    """A systemd unit; the folder is expected at /etc/softbeam/ROLE and the checkout at /opt/softbeam."""
+    return f"""\
+# cp this file to /etc/systemd/system/, this folder to /etc/softbeam/{role}, the checkout with its .venv to
+# /opt/softbeam; then: useradd --system softbeam; chown -R softbeam /etc/softbeam/{role}
+# systemctl enable --now softbeam-{role}
+[Unit]
+Description=Softbeam {role}
+Wants=network-online.target
+After=network-online.target time-sync.target
+
+[Service]
+User=softbeam
+WorkingDirectory=/opt/softbeam
+ExecStart=/opt/softbeam/.venv/bin/softbeam deploy {role} /etc/softbeam/{role}
+Restart=always
+RestartSec=10
+KillMode=mixed
+TimeoutStopSec=30
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=strict
+ProtectHome=yes
+ReadWritePaths=/etc/softbeam/{role}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def containerfile(role: Role) -> str:
+    """An image of the checkout; the machine's folder is mounted at /machine."""
+    proxy_install = (
+        "RUN apt-get update && apt-get install -y --no-install-recommends nginx-light && rm -rf /var/lib/apt/lists/*\n"
+        if role == "server"
+        else ""
+    )
+    return f"""\
+# Build in the checkout: docker build -f THIS_FILE -t softbeam-{role} .
+FROM python:3.11-slim
+{proxy_install}WORKDIR /opt/softbeam
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY configs configs
+COPY strategies strategies
+COPY clients clients
+COPY server server
+COPY sim sim
+RUN pip install --no-cache-dir --constraint constraints.txt --editable .
+VOLUME /machine
+CMD ["softbeam", "deploy", "{role}", "/machine"]
+"""
+
+
+def compose(deployment: Deployment) -> str:
+    """All machines of a deployment as containers on one; the server's name is that of its certificate."""
+    services = [_service("server", "server", f'    ports: ["{deployment.port}:{deployment.port}"]\n', deployment)]
+    services += [
+        _service(node.name, "node", "    depends_on: [server]\n", deployment, folder=f"nodes/{node.name}")
+        for node in deployment.nodes
+    ]
+    return (
+        "# Build the two images first, as their Containerfiles say; then: docker compose up\nservices:\n"
+        + "".join(services)
+        + f"networks:\n  default: {{name: softbeam-{deployment.nodes[0].name}}}\n"
+    )
+
+
+def _service(name: str, role: Role, extra: str, deployment: Deployment, folder: str = "server") -> str:
+    aliases = f"    networks: {{default: {{aliases: [{deployment.host!r}]}}}}\n" if role == "server" else ""
+    return (
+        f"  {name}:\n    image: softbeam-{role}\n    restart: always\n"
+        f'    volumes: ["./{folder}:/machine"]\n{extra}{aliases}'
+    )

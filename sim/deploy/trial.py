@@ -1,0 +1,93 @@
+"""A whole deployment on one machine, in the background: for a trial, a demonstration, a test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sim.deploy.follow import describe_nodes
+from sim.deploy.machine import STATE_FOLDER, ServerMachine
+from sim.deploy.settings import NODES_FOLDER, SERVER_FOLDER, load_deployment, load_server
+from sim.deploy.supervisor import HEALTH_FILE, running_pid
+
+LOOK_S, ASK_S, STOP_S = 0.3, 2.0, 30.0
+
+
+def machine_folders(folder: Path) -> list[Path]:
+    """The folders of a deployment's machines, the server's first."""
+    deployment = load_deployment(folder)
+    return [folder / SERVER_FOLDER, *(folder / NODES_FOLDER / node.name for node in deployment.nodes)]
+
+
+def bring_up(folder: Path, *, timeout_s: float, progress: Callable[[str, int, int], None]) -> None:
+    """Start the server and every node, and wait until all nodes are online.
+
+    Raises:
+        RuntimeError: a machine ended, or not all were online in time; whatever was started goes on.
+    """
+    folders = machine_folders(folder)
+    end = time.monotonic() + timeout_s
+    progress("server", 0, 1)
+    started = {folders[0]: start_machine(folders[0], "server")}
+    _wait(started, lambda: (folders[0] / STATE_FOLDER / HEALTH_FILE).is_file(), end)
+    progress("server", 1, 1)
+    started |= {node: start_machine(node, "node") for node in folders[1:]}
+    server = ServerMachine(folders[0].resolve(), load_server(folders[0]))
+    deployment = load_deployment(folder)
+    online = 0
+    progress("nodes online", 0, len(folders) - 1)
+
+    def all_online() -> bool:
+        nonlocal online
+        time.sleep(ASK_S)
+        online = sum(row["status"] == "online" for row in describe_nodes(deployment, server))
+        progress("nodes online", online, len(folders) - 1)
+        return online == len(folders) - 1
+
+    _wait(started, all_online, end)
+
+
+def take_down(folder: Path) -> int:
+    """Stop every machine of a deployment that runs here; how many did."""
+    states = [machine / STATE_FOLDER for machine in machine_folders(folder)]
+    running = {state: pid for state in states if (pid := running_pid(state)) is not None}
+    for pid in reversed(running.values()):
+        os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + STOP_S
+    while any(running_pid(state) is not None for state in running) and time.monotonic() < end:
+        time.sleep(LOOK_S)
+    return len(running)
+
+
+def start_machine(machine: Path, role: str) -> subprocess.Popen[bytes] | None:
+    """Start ``softbeam deploy ROLE`` in the background, unless it runs already; its output goes to the state folder."""
+    state = machine / STATE_FOLDER
+    if running_pid(state) is not None:
+        return None
+    state.mkdir(parents=True, exist_ok=True)
+    (state / HEALTH_FILE).unlink(missing_ok=True)
+    with (state / "output.txt").open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sim.cli", "deploy", role, str(machine.resolve())],
+            cwd=Path(__file__).resolve().parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def _wait(started: Mapping[Path, subprocess.Popen[bytes] | None], is_there: Callable[[], bool], end: float) -> None:
+    while not is_there():
+        if time.monotonic() > end:
+            raise RuntimeError("not everything came up in time; softbeam deploy status says what is missing")
+        for machine, process in started.items():
+            if process is not None and process.poll() is not None:
+                text = (machine / STATE_FOLDER / "output.txt").read_text().strip().splitlines()
+                raise RuntimeError(f"{machine}: {text[-1] if text else 'ended without a word'}")
+        time.sleep(LOOK_S)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from clients.sensing.recording import open_recording
+from sim.deploy.credentials import load_certificate, names_of
+from sim.deploy.machine import NodeMachine, ServerMachine, proxy_command, read_nodes
+from sim.deploy.provision import hand_out, provision
+from sim.deploy.settings import load_deployment, load_node, load_server
+from tests.labs import free_ports, give_data, make_lab
+
+PRIVATE = ["ca/ca.key", "server/server.key", "server/superexec.secret"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("provision") / "lab"
+    make_lab(folder, host="bs-1.example.org")
+    return folder
+
+
+def test_private_files_are_their_owners_alone(lab: Path) -> None:
+    names = [
+        *PRIVATE,
+        *(
+            f"nodes/{node.name}/{name}"
+            for node in load_deployment(lab).nodes
+            for name in ("node.key", "superexec.secret")
+        ),
+    ]
+    assert {stat.S_IMODE((lab / name).stat().st_mode) for name in names} == {0o600}
+
+
+def test_the_certificate_names_the_host_and_the_loopback_and_is_signed_by_the_authority(lab: Path) -> None:
+    certificate = load_certificate(lab / "server" / "server.crt")
+    assert names_of(certificate) == {"bs-1.example.org", "localhost", "127.0.0.1"}
+    certificate.verify_directly_issued_by(load_certificate(lab / "ca" / "ca.crt"))
+    usage = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    assert not usage.ca
+
+
+def test_an_address_becomes_an_address_in_the_certificate(tmp_path: Path) -> None:
+    make_lab(tmp_path / "lab", nodes=["gps:a"], host="10.0.0.7")
+    names = load_certificate(tmp_path / "lab/server/server.crt").extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    assert "10.0.0.7" in [str(name) for name in names.value.get_values_for_type(x509.IPAddress)]
+
+
+def test_a_node_key_is_ecdsa_on_p384_and_the_server_has_its_public_half(lab: Path) -> None:
+    key = serialization.load_ssh_private_key((lab / "nodes/roof-1/node.key").read_bytes(), password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert key.curve.name == "secp384r1"
+    public = serialization.load_ssh_public_key((lab / "server/keys/roof-1.pub").read_bytes())
+    assert public == key.public_key()
+
+
+def test_every_node_has_a_key_and_a_secret_of_its_own(lab: Path) -> None:
+    for name in ("node.key", "superexec.secret"):
+        contents = [path.read_bytes() for path in lab.glob(f"nodes/*/{name}")]
+        assert len(set(contents)) == 4
+
+
+def test_no_private_key_of_the_authority_or_of_another_machine_goes_to_a_machine(lab: Path) -> None:
+    authority = (lab / "ca/ca.key").read_bytes()
+    private = {path: path.read_bytes() for path in lab.rglob("*.key")}
+    for machine in (lab / "server", *(lab / "nodes").iterdir()):
+        foreign = [content for path, content in private.items() if not path.is_relative_to(machine)]
+        for path in (path for path in machine.rglob("*") if path.is_file()):
+            assert path.read_bytes() not in foreign, path
+            assert authority not in path.read_bytes(), path
+
+
+def test_the_server_lists_the_nodes_with_the_client_that_each_may_be(lab: Path) -> None:
+    assert read_nodes(lab / "server/nodes.json")[0] == {
+        "name": "roof-1",
+        "client": "000-camera",
+        "modality": "camera",
+    }
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(lab: Path) -> None:
+    before = (lab / "ca/ca.key").read_bytes()
+    with pytest.raises(ValueError, match="not empty"):
+        provision(lab, load_deployment(lab), bind="127.0.0.1", metrics_port=None)
+    assert (lab / "ca/ca.key").read_bytes() == before
+
+
+def test_nginx_accepts_the_configuration_wherever_the_folder_lies(lab: Path, tmp_path: Path) -> None:
+    if shutil.which("nginx") is None and not Path("/usr/sbin/nginx").is_file():
+        pytest.skip("nginx is not installed")
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(lab / "server", moved)
+    (moved / "state").mkdir()
+    done = subprocess.run([*proxy_command(moved), "-t"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_programs_listen_on_the_loopback_and_install_nothing(lab: Path) -> None:
+    server = ServerMachine(lab / "server", load_server(lab / "server"))
+    superlink = list(server.programs()[0].command)
+    assert superlink[superlink.index("--host") + 1] == "127.0.0.1"
+    assert "--enable-supernode-auth" in superlink
+    assert "--disable-runtime-dependency-installation" in superlink
+    assert superlink[superlink.index("--isolation") + 1] == "process"
+    node = NodeMachine(lab / "nodes/roof-1", load_node(lab / "nodes/roof-1"))
+    for program in (*server.programs(), *node.programs(node.environment())):
+        assert "--allow-runtime-dependency-installation" not in program.command
+        assert program.environment["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+        if "superexec" in program.name or program.name in ("superlink", "supernode"):
+            assert "--superexec-auth-secret-file" in program.command
+
+
+def test_units_and_containers_start_the_machine(lab: Path) -> None:
+    assert (
+        "ExecStart=/opt/softbeam/.venv/bin/softbeam deploy server"
+        in (lab / "server/softbeam-server.service").read_text()
+    )
+    assert 'CMD ["softbeam", "deploy", "node", "/machine"]' in (lab / "nodes/roof-1/Containerfile").read_text()
+    services = yaml.safe_load((lab / "compose.yaml").read_text())["services"]
+    assert set(services) == {"server", "roof-1", "gate-2", "pole-3", "van-4"}
+    assert services["roof-1"]["volumes"] == ["./nodes/roof-1:/machine"]
+
+
+def test_a_node_gets_its_own_modality_and_the_frames_of_all(tmp_path: Path) -> None:
+    deployment = make_lab(tmp_path / "lab")
+    federation = give_data(tmp_path / "lab", deployment)
+    for part, source in (("recording", "clients/001-radar"), ("public", "public"), ("test", "test")):
+        mine = open_recording(tmp_path / "lab/nodes/gate-2/data" / part)
+        whole = open_recording(federation / source)
+        assert set(mine.sensors) == {"radar"}
+        np.testing.assert_array_equal(mine.sensors["radar"], whole.sensors["radar"])
+        np.testing.assert_array_equal(mine.pass_ids, whole.pass_ids)
+        assert mine.splits == whole.splits
+    assert open_recording(tmp_path / "lab/nodes/gate-2/data/public").power is None
+    assert not list((tmp_path / "lab/nodes").rglob("public-power.npy"))
+    assert (tmp_path / "lab/server/data/server/public-power.npy").is_file()
+
+
+def test_data_of_other_clients_is_not_handed_out(tmp_path: Path) -> None:
+    give_data(tmp_path / "lab", make_lab(tmp_path / "lab", nodes=["gps:a", "gps:b"]))
+    other = make_lab(tmp_path / "other", nodes=["gps:a"])
+    federation = tmp_path / "lab/server/data"
+    shutil.copytree(tmp_path / "lab/nodes/a/data/recording", federation / "clients/000-gps")
+    shutil.copytree(tmp_path / "lab/nodes/b/data/recording", federation / "clients/001-gps")
+    with pytest.raises(ValueError, match="has clients 000-gps, 001-gps, needed are 000-gps"):
+        hand_out(federation, tmp_path / "other", other)
+
+
+def test_ports_of_a_lab_differ(lab: Path) -> None:
+    ports = free_ports(6)
+    assert len(set(ports)) == 6
+    assert json.loads((lab / "server/nodes.json").read_text())["nodes"]
