@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRONT = "#0072b2"
+# Points nearer than this, in the ratio of their bytes and in Top-5, share a label.
+SAME_BYTES, SAME_SHARE = 1.15, 0.002
 
 
 def draw_strategies(rows: Sequence[StrategyRow]) -> Figure:
@@ -39,7 +41,10 @@ def draw_strategies(rows: Sequence[StrategyRow]) -> Figure:
             colour = FRONT if row.is_front else MUTED
             x, y = row.bytes_per_client / 1e6, 100 * row.mean.mean
             axes.errorbar(x, y, yerr=100 * (row.mean.sd or 0.0), fmt="o", color=colour, capsize=2, markersize=5)
-            axes.annotate(row.label, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=INK)
+        for together in _at_one_place(exchanging):
+            x, y = together[0].bytes_per_client / 1e6, 100 * together[0].mean.mean
+            text = ",\n".join(row.label for row in together)
+            axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=INK)
         front = sorted((row for row in exchanging if row.is_front), key=lambda row: row.bytes_per_client)
         axes.plot(
             [row.bytes_per_client / 1e6 for row in front], [100 * row.mean.mean for row in front], color=FRONT, zorder=0
@@ -48,6 +53,20 @@ def draw_strategies(rows: Sequence[StrategyRow]) -> Figure:
         axes.set_xlabel("bytes per client, up and down, whole run / MB")
         axes.set_ylabel("Top-5 of the students / %")
     return figure
+
+
+def _at_one_place(rows: Sequence[StrategyRow]) -> list[list[StrategyRow]]:
+    """Rows whose labels would cover each other, together."""
+    places: list[list[StrategyRow]] = []
+    for row in rows:
+        for place in places:
+            ratio = row.bytes_per_client / place[0].bytes_per_client
+            if 1 / SAME_BYTES < ratio < SAME_BYTES and abs(row.mean.mean - place[0].mean.mean) < SAME_SHARE:
+                place.append(row)
+                break
+        else:
+            places.append([row])
+    return places
 
 
 def save_strategies(rows: Sequence[StrategyRow], path: Path) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from configs.loading import build_experiment, to_values
 from server.recorder import ARMS
 
 Summary = Mapping[str, Any]
@@ -217,6 +219,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not readable as YAML ({reason}); run the experiment again") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not an experiment; run the experiment again")
+    with suppress(ValueError):
+        # A run of an older version lacks what has been added since, which it did as it is done by default.
+        values = to_values(build_experiment(values, origin=str(path)))
     return flatten({key: value for key, value in values.items() if key not in _NOT_SETTINGS})
 
 

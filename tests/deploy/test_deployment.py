@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,21 +156,22 @@ def test_a_node_without_a_key_is_not_let_in(lab: Lab) -> None:
     assert ask(lab, "POST", "/v1/fleet/pull-messages") in (401, 403, 422)
 
 
-def refused_node(lab: Lab, folder: Path, settings_of: str) -> str:
-    """Start a SuperNode with a folder's key for a while; what it said. It must end by itself, or be refused on."""
-    machine = lab.node(settings_of)
+def said_by_node(lab: Lab, folder: Path, settings_of: str, *prefix: str) -> str:
+    """What a SuperNode with the keys of a folder said before it gave up."""
     (port,) = free_ports(1)
-    stranger = NodeMachine(folder, machine.settings.model_copy(update={"runtime_port": port}))
-    program = stranger.programs({})[0]
-    command = [*program.command, "--max-retries", "2"]
-    try:
-        done = subprocess.run(
-            command, env={**program.environment}, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        return str(error.stdout) + str(error.stderr)
-    assert done.returncode != 0
-    return done.stdout + done.stderr
+    settings = lab.node(settings_of).settings.model_copy(update={"runtime_port": port})
+    program = NodeMachine(folder, settings).programs({})[0]
+    done = subprocess.run(
+        [*prefix, *program.command, "--max-retries", "2"],
+        env={**os.environ, **program.environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert "Exit Code: 305" in said, said  # no connection to the SuperLink
+    return said
 
 
 def test_an_unknown_key_is_refused(lab: Lab, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_an_unknown_key_is_refused(lab: Lab, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((lab.folder / "nodes/roof-1" / name).read_bytes())
     credentials.make_node_key(tmp_path)
     before = {row["name"]: row["status"] for row in describe_nodes(lab.deployment, lab.server)}
-    said = refused_node(lab, tmp_path, "roof-1")
+    said = said_by_node(lab, tmp_path, "roof-1")
     assert "SuperNode ID" not in said
     assert {row["name"]: row["status"] for row in describe_nodes(lab.deployment, lab.server)} == before
 
@@ -253,7 +253,7 @@ def test_a_server_app_killed_in_a_round_is_told_and_resumed_to_the_bit(lab: Lab,
     assert_same_outcome(folder, lab.simulate(tmp_path / "simulated", "strategy.rounds=4"))
 
 
-def test_a_clock_that_is_ten_minutes_off_is_found_by_the_check(lab: Lab) -> None:
+def test_a_clock_that_is_ten_minutes_off_is_found_by_the_check_and_refused_by_the_server(lab: Lab) -> None:
     if shutil.which("faketime") is None:
         pytest.skip("faketime is not installed")
     node = lab.folder / "nodes/van-4"
@@ -261,6 +261,8 @@ def test_a_clock_that_is_ten_minutes_off_is_found_by_the_check(lab: Lab) -> None
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 1
     assert re.search(r"error +localhost:\d+: this machine's clock is (599|60\d) s ahead", done.stdout)
+    said = said_by_node(lab, node, "van-4", "faketime", "-f", "+600s")
+    assert "SuperNode ID" not in said
 
 
 def test_a_revoked_node_is_refused_and_the_others_go_on(lab: Lab, tmp_path: Path) -> None:
@@ -270,5 +272,5 @@ def test_a_revoked_node_is_refused_and_the_others_go_on(lab: Lab, tmp_path: Path
         client for round in read_rounds(run) for client, entry in round["clients"].items() if not entry["problem"]
     }
     assert answered == {"000-camera", "001-radar", "002-lidar"}
-    said = refused_node(lab, replace(lab.node("van-4")).folder, "van-4")
+    said = said_by_node(lab, lab.node("van-4").folder, "van-4")
     assert "SuperNode ID" not in said

@@ -118,3 +118,10 @@ def test_the_figure_shows_every_strategy_and_joins_the_front(tmp_path: Path) -> 
         save_strategies(rows, tmp_path / "pareto.doc")
     with pytest.raises(ValueError, match="no run has a client"):
         save_strategies([], tmp_path / "pareto.svg")
+
+
+def test_strategies_at_one_place_share_a_label(tmp_path: Path) -> None:
+    near = [summary("dsfl", {"a": 0.7, "b": 0.7}), summary("scarlet", {"a": 0.7, "b": 0.701}, total_bytes=1140)]
+    apart = [summary("cfd", {"a": 0.7, "b": 0.7}, total_bytes=1320), summary("fedgems", {"a": 0.8, "b": 0.8})]
+    (axes,) = draw_strategies(strategy_rows([*near, *apart])).axes
+    assert {text.get_text() for text in axes.texts} == {"scarlet,\ndsfl", "cfd", "fedgems"}

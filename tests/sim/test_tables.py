@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sim.summaries import Spread, format_bytes, group_by_settings, load_summary, show, spread
 from sim.tables import bytes_lines, compare, results_table, teacher_lines
+from tests.conftest import tiny_values
 
 
 def metrics(level: float) -> dict[str, list[float]]:
@@ -59,7 +60,7 @@ def printed(*summaries: dict[str, Any], width: int = 100) -> str:
 def write(run: Path, text: str, **settings: Any) -> Path:
     run.mkdir(parents=True)
     (run / "summary.json").write_text(text)
-    (run / "experiment.yaml").write_text(yaml.safe_dump({"name": "street", "seed": 0, **settings}))
+    (run / "experiment.yaml").write_text(yaml.safe_dump({"name": "street", "seed": 0} | settings))
     return run
 
 
@@ -119,6 +120,16 @@ def test_seed_and_engine_are_no_settings(tmp_path: Path) -> None:
     loaded = [load_summary(run) for run in runs]
     assert loaded[0]["settings"] == {"name": "street", "strategy.rounds": 2}
     assert list(group_by_settings(loaded)) == ["street"]
+
+
+def test_a_run_of_before_a_setting_was_added_did_as_is_done_by_default(tmp_path: Path) -> None:
+    values = tiny_values()
+    new = write(
+        tmp_path / "new", json.dumps(summary()), **{**values, "strategy": {**values["strategy"], "quorum": 0.5}}
+    )
+    old = write(tmp_path / "old", json.dumps(summary()), **values)
+    assert load_summary(old)["settings"] == load_summary(new)["settings"]
+    assert load_summary(old)["settings"]["strategy.quorum"] == 0.5
 
 
 def test_the_table_of_three_seeds_is_whole_at_100_columns() -> None:
