@@ -39,17 +39,25 @@ def leaks_table(leaks: Sequence[Leak]) -> Table:
 
 
 def attacks_table(cells: Sequence[Cell], metric: str) -> Table:
-    """One row a rule, one column an attack with its number of attackers; percent, mean over the seeds."""
-    columns = list(dict.fromkeys((cell.attack, cell.num_attackers) for cell in cells))
-    title = f"{metric.replace('top', 'Top-')} of the ensemble on the public set, %"
-    table = Table("rule", title=title)
-    for attack, count in columns:
-        table.add_column(f"{attack or 'clean'}\n{count or ''}", justify="right")
+    """One row a rule, one column an attack; a line for each number of attackers; percent, mean over the seeds."""
+    counts = [count for count in dict.fromkeys(cell.num_attackers for cell in cells) if count]
+    lines = ", ".join(map(str, counts))
+    title = f"{metric.replace('top', 'Top-')} of the ensemble on the public set, %; one line each for {lines} attackers"
+    table = Table(title=title)
+    table.add_column("rule", overflow="fold", min_width=16)
+    attacks = list(dict.fromkeys(cell.attack for cell in cells))
+    for attack in attacks:
+        # Spaces let a narrow terminal break the name.
+        table.add_column(attack.replace("_", " ") or "clean", justify="right")
     for rule in dict.fromkeys(cell.rule for cell in cells):
         row = []
-        for column in columns:
-            mine = [cell for cell in cells if cell.rule == rule and (cell.attack, cell.num_attackers) == column]
-            found = [getattr(cell, metric) for cell in mine]
-            row.append(f"{100 * statistics.fmean(found):.1f}" if found else "-")
+        for attack in attacks:
+            here = [cell for cell in cells if (cell.rule, cell.attack) == (rule, attack)]
+            by_count = [[cell for cell in here if cell.num_attackers == count] for count in (counts if attack else [0])]
+            row.append("\n".join(_percent(found, metric) for found in by_count))
         table.add_row(rule, *row)
     return table
+
+
+def _percent(cells: Sequence[Cell], metric: str) -> str:
+    return f"{100 * statistics.fmean(getattr(cell, metric) for cell in cells):.1f}" if cells else "-"

@@ -169,9 +169,7 @@ def said_by_node(lab: Lab, folder: Path, settings_of: str, *prefix: str) -> str:
         timeout=PATIENCE_S,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert "Exit Code: 305" in said, said  # no connection to the SuperLink
-    return said
+    return done.stdout + done.stderr
 
 
 def test_an_unknown_key_is_refused(lab: Lab, tmp_path: Path) -> None:
@@ -261,8 +259,10 @@ def test_a_clock_that_is_ten_minutes_off_is_found_by_the_check_and_refused_by_th
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 1
     assert re.search(r"error +localhost:\d+: this machine's clock is (599|60\d) s ahead", done.stdout)
-    said = said_by_node(lab, node, "van-4", "faketime", "-f", "+600s")
-    assert "SuperNode ID" not in said
+    refusals = lab.server.state / "log/superlink.jsonl"
+    before = refusals.read_text().count(" 401")
+    assert "SuperNode ID" not in said_by_node(lab, node, "van-4", "faketime", "-f", "+600s")
+    assert refusals.read_text().count(" 401") > before
 
 
 def test_a_revoked_node_is_refused_and_the_others_go_on(lab: Lab, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sim.bench.attack_table import RULES, Cell, Electorate, attack_cells, attacked
+from sim.bench.exchange_tables import attacks_table
 from strategies.attacks import EXAGGERATION
 from strategies.labels import Contribution, SoftLabels
 from strategies.registry import AGGREGATORS
@@ -103,3 +104,15 @@ def test_a_named_rule_is_built_with_its_options() -> None:
 def test_an_unknown_rule_or_attack_is_refused_by_its_option(rules: list[str], attacks: list[str], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         list(attack_cells(electorate(), seed=0, rules=rules, attacks=attacks, counts=[1]))
+
+
+def test_the_table_has_a_line_for_each_number_of_attackers_and_the_mean_over_seeds() -> None:
+    cells = [
+        Cell("mean", "", 0, 0, 0.4, 0.5, 0.6),
+        Cell("mean", "", 0, 1, 0.2, 0.5, 0.6),
+        Cell("mean", "nan", 4, 0, 0.1, 0.5, 0.6),
+        Cell("mean", "nan", 6, 0, 0.05, 0.5, 0.6),
+    ]
+    table = attacks_table(cells, "top1")
+    assert [column.header for column in table.columns] == ["rule", "clean", "nan"]
+    assert [list(column.cells) for column in table.columns] == [["mean"], ["30.0"], ["10.0\n5.0"]]
