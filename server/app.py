@@ -23,6 +23,7 @@ from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
 from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from server.files import held_alone
 from server.metrics import Metrics
 from server.nodes import registered_nodes
 from server.plugins import find_plugins
@@ -82,6 +83,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
     """One experiment, from the first or from its last checkpoint to the summary; its status is told throughout."""
     torch.set_num_threads(1)
     with ExitStack() as stack:
+        stack.enter_context(held_alone(placement.run))
         status = stack.enter_context(Status(placement.run, num_rounds=placement.experiment.strategy.rounds))
         metrics = Metrics()
         stack.callback(metrics.serve())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from clients.sensing.durable import temporary_beside, write_durably
+
+LOCK = ".lock"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -72,3 +77,21 @@ def unwritable(path: Path, error: OSError) -> OSError:
         f"{path}: cannot be written ({error.strerror or error}); what was there before is whole: "
         "make room on the disk, then go on with softbeam resume"
     )
+
+
+@contextmanager
+def held_alone(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this server: two that write one would spoil what both have learned.
+
+    The kernel lets go of the lock however the process ends.
+
+    Raises:
+        ValueError: another server works on it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another server works on this run; wait for its end, or stop it") from None
+        yield

@@ -46,7 +46,7 @@ def main() -> None:
         cli()
     except (ValueError, RuntimeError, OSError) as error:
         line = " ".join(f"error: {error}".splitlines())
-        Console(stderr=True, soft_wrap=True).print(line, style="bold red", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True, emoji=False).print(line, style="bold red", markup=False, highlight=False)
         sys.exit(1)
 
 
@@ -59,7 +59,9 @@ def run(
     strategy: Annotated[
         str, typer.Option("--strategies", help="Run once per strategy: names with commas between them, or all.")
     ] = "",
-    out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run folders; default: runs, with --on that of the server.")
+    ] = None,
     go_on: Annotated[
         bool, typer.Option("--continue", help="Skip what has finished in the folder for runs, go on with what has not.")
     ] = False,
@@ -92,7 +94,7 @@ def run(
                 folders.append(run_on(on, experiment, plugins=plugins, out=out, progress=progress))
                 continue
             start = continue_experiment if go_on else run_experiment
-            folders.append(start(experiment, plugins=plugins, out=out, progress=progress))
+            folders.append(start(experiment, plugins=plugins, out=out or Path("runs"), progress=progress))
     _show(folders, as_json=as_json)
     if not as_json:
         for folder in folders:
@@ -101,17 +103,19 @@ def run(
 
 @cli.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run that was stopped.")], as_json: JsonOption = False
+    folder: Annotated[Path, typer.Argument(help="The folder of a run that was stopped.")],
+    on: Annotated[Path | None, typer.Option(help="The deployment, where it has moved since.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Go on with a run from its last completed round, as if nothing had happened."""
     from sim.experiments import read_run, resume_experiment
 
     experiment, note = read_run(folder)
     with Progress(title_of(experiment), quiet=as_json) as progress:
-        if "deployment" in note:
+        if on is not None or "deployment" in note:
             from sim.deploy.follow import resume_on
 
-            resume_on(Path(note["deployment"]), folder, progress)
+            resume_on(on or Path(note["deployment"]), folder, progress)
         else:
             resume_experiment(folder.resolve(), progress)
     _show([folder], as_json=as_json)

@@ -12,10 +12,18 @@ from rich.console import Console
 
 from sim.terminal import JsonOption, Progress, SetOption, wide_console
 
-deploy_cli = typer.Typer(help="Real clients on separate machines.", no_args_is_help=True)
+deploy_cli = typer.Typer(no_args_is_help=True)
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the deployment, or of the machine.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing; the logs are in the state folder.")]
+
+
+@deploy_cli.callback()
+def begin() -> None:
+    """Real clients on separate machines."""
+    from sim.deploy.supervisor import keep_private
+
+    keep_private()
 
 
 @deploy_cli.command()
@@ -37,6 +45,7 @@ def init(
     ] = False,
 ) -> None:
     """Make keys, certificates, settings and a folder to copy for every machine."""
+    from configs.loading import find_config, load_experiment
     from sim.deploy.provision import provision
     from sim.deploy.settings import build_deployment, parse_nodes
 
@@ -44,9 +53,11 @@ def init(
         host=host,
         port=port,
         superlink_port=superlink_port,
-        config=config,
+        config=str(Path(config).resolve()) if Path(config).is_file() else config,
         nodes=[node.model_dump() for node in parse_nodes([*nodes, *(more or [])])],
     )
+    # Before anything is written: a mistake must not leave half a deployment.
+    load_experiment(find_config(config), [*(override or []), deployment.nodes_override])
     local = host in ("localhost", "127.0.0.1")
     provision(folder, deployment, bind=bind or ("127.0.0.1" if local else "0.0.0.0"), metrics_port=metrics_port)
     if street:
@@ -187,7 +198,7 @@ def _hand_out_data(folder: Path, overrides: list[str]) -> None:
 
 
 def _echo(quiet: bool) -> Callable[[str, str], None]:
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def echo(name: str, line: str) -> None:
         if not quiet:

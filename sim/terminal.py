@@ -34,7 +34,7 @@ class Progress:
         from rich.progress import TimeRemainingColumn as TimeLeft
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
-        self._bars = Bars(*columns, console=Console(stderr=True), disable=quiet)
+        self._bars = Bars(*columns, console=Console(stderr=True, emoji=False), disable=quiet)
         self._tasks: dict[str, Any] = {}
         self._title = title
 
@@ -61,4 +61,4 @@ def title_of(experiment: Experiment) -> str:
 def wide_console(*, stderr: bool = False) -> Console:
     """The terminal as wide as it is; a file or a pipe as wide as the tables need."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(width=None if stream.isatty() else 140, stderr=stderr)
+    return Console(width=None if stream.isatty() else 140, stderr=stderr, emoji=False)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
-from http.client import HTTPSConnection
+from http.client import HTTPException, HTTPSConnection
 from importlib.metadata import version
 from pathlib import Path
 
@@ -145,8 +145,10 @@ def _run(checks: Sequence[Check], *, where: str) -> list[Finding]:
     for check in checks:
         try:
             findings += check()
-        except (ValueError, OSError) as error:
-            findings.append(Finding("error", where, " ".join(str(error).split())))
+        # Whatever it is: what is checked may be broken in any way, and the next check has to have its turn.
+        except Exception as error:
+            text = str(error) if isinstance(error, ValueError | OSError) else repr(error)
+            findings.append(Finding("error", where, " ".join(text.split())))
     return findings
 
 
@@ -237,7 +239,7 @@ def _check_server_from_here(folder: Path, settings: NodeSettings) -> Iterator[Fi
         )
     except socket.gaierror as error:
         yield Finding("error", where, f"{error.strerror}; mend the name in {NODE_FILE} or in DNS")
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         yield Finding("warning", where, f"not reached ({error}); is the server up, and does a firewall let it through?")
     finally:
         connection.close()

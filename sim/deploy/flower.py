@@ -117,12 +117,14 @@ class Flower:
 
     def run_status(self, run_id: int) -> str:
         """``pending``, ``starting``, ``running``, ``finished:completed``, ``finished:failed``, ``finished:stopped``."""
-        answer = self._ask("ls", CONNECTION, "--run-id", str(run_id))
-        return str(answer["runs"][0]["status"])
+        runs = self._ask("ls", CONNECTION, "--run-id", str(run_id)).get("runs", [])
+        if not runs:
+            raise RuntimeError(f"flwr ls: the SuperLink knows no run {run_id}")
+        return str(runs[0]["status"])
 
     def unfinished_runs(self) -> list[int]:
         """Ids of the runs that have not finished."""
-        runs = self._ask("ls", CONNECTION)["runs"]
+        runs = self._ask("ls", CONNECTION).get("runs", [])
         return [int(run["run-id"]) for run in runs if not str(run["status"]).startswith("finished")]
 
     def stop(self, run_id: int) -> None:

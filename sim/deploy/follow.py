@@ -19,7 +19,8 @@ from configs.schema import Experiment
 from server.app import check_plugins
 from server.recorder import write_atomically
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
-from sim.deploy.settings import Deployment, load_deployment, load_server, server_folder
+from sim.deploy.settings import load_deployment, load_server, server_folder
+from sim.deploy.supervisor import running_pid
 from sim.experiments import new_run_folder, read_run
 from sim.launch import CHECKOUT
 from sim.report import write_report
@@ -31,14 +32,14 @@ STATUS_FILE = "status.json"
 _ENDED = ("finished", "failed")
 
 
-def run_on(deployment: Path, experiment: Experiment, *, plugins: Path, out: Path, progress: Progress) -> Path:
+def run_on(deployment: Path, experiment: Experiment, *, plugins: Path, out: Path | None, progress: Progress) -> Path:
     """Run an experiment on a deployment, in a new folder.
 
     Args:
         deployment: its folder, or the server's.
         experiment: what to run, about the deployment's nodes.
         plugins: folder of the YAML, in which a user's own modules may lie.
-        out: folder of all runs.
+        out: folder of all runs, in which the server's user may write; None takes ``runs`` in the server's state.
         progress: called with the phase, work done and work in all.
 
     Returns:
@@ -50,7 +51,7 @@ def run_on(deployment: Path, experiment: Experiment, *, plugins: Path, out: Path
     """
     server = _server(deployment)
     check_plugins(Placement(experiment, Path(), Path(), plugins))
-    folder = new_run_folder(out, experiment.name)
+    folder = new_run_folder(server.state / "runs" if out is None else out, experiment.name)
     note = {"plugins": str(plugins), "data_seconds": 0.0, "deployment": str(deployment.resolve())}
     write_atomically(folder / "placement.json", json.dumps(note) + "\n")
     _submit_and_follow(server, experiment, folder, plugins, progress)
@@ -61,10 +62,13 @@ def resume_on(deployment: Path, folder: Path, progress: Progress) -> None:
     """Go on with a run of a deployment from its last completed round.
 
     Raises:
-        ValueError: as of :func:`run_on`.
+        ValueError: as of :func:`run_on`, or the run still goes on.
         RuntimeError: the run failed again.
     """
     experiment, note = read_run(folder)
+    status = read_status(folder)
+    if status["state"] not in _ENDED and "pid" in status and _is_alive(int(status["pid"])):
+        raise ValueError(f"{folder}: process {status['pid']} works on it; softbeam deploy stop ends that first")
     _submit_and_follow(_server(deployment), experiment, folder.resolve(), Path(note["plugins"]), progress)
 
 
@@ -104,8 +108,8 @@ def _submit_and_follow(
         ) from None
     if status["state"] != "finished":
         raise RuntimeError(
-            f"{folder.name}: {status.get('error') or 'the ServerApp ended without a word'}; "
-            f"what it has learned is in {folder}, softbeam resume goes on"
+            f"{folder}: {status.get('error') or 'the ServerApp ended without a word'}; softbeam resume goes on with "
+            f"what it had learned (its words are in {server.state / 'log'})"
         )
     write_report([folder], folder / "report.html")
 
@@ -132,7 +136,10 @@ def _follow(server: ServerMachine, run_id: int, folder: Path, progress: Progress
             try:
                 answer = server.flower.run_status(run_id)
             except RuntimeError:
-                continue  # The SuperLink is away for the moment; the ServerApp may well be at work.
+                # The SuperLink is away for the moment, and the ServerApp may well be at work; unless all is over.
+                if running_pid(server.state) is None:
+                    return {**read_status(folder), "state": "failed", "error": "the server was stopped"}
+                continue
             if answer.startswith("finished") and read_status(folder)["state"] not in _ENDED:
                 return {**read_status(folder), "state": "failed", "error": f"Flower says that the run is {answer}"}
         time.sleep(LOOK_S)
@@ -158,15 +165,13 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def describe_nodes(deployment: Deployment, server: ServerMachine) -> list[dict[str, str]]:
-    """One row per node: name, modality, client, status, since when."""
+def describe_nodes(server: ServerMachine) -> list[dict[str, str]]:
+    """One row per node that may take part: name, modality, client, status, since when."""
     ids = {entry["name"]: int(entry["node_id"]) for entry in read_nodes(server.state / NODE_LIST)}
     known = {entry.id: entry for entry in server.flower.nodes()}
     rows = []
-    for node in deployment.nodes:
-        entry = known.get(ids.get(node.name, -1))
+    for node in read_nodes(server.folder / NODE_LIST):
+        entry = known.get(ids.get(node["name"], -1))
         status, since = ("not registered", "") if entry is None else (entry.status, entry.since)
-        rows.append(
-            {"name": node.name, "modality": node.modality, "client": node.client, "status": status, "since": since}
-        )
+        rows.append({**{key: node[key] for key in ("name", "modality", "client")}, "status": status, "since": since})
     return rows

@@ -14,18 +14,23 @@ import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sim.deploy.credentials import CA_CERTIFICATE, NODE_KEY, NODE_PUBLIC_KEY, SECRET, SERVER_CERTIFICATE, SERVER_KEY
 from sim.deploy.flower import Flower, flower_environment, program
+from sim.deploy.programs import Program
+from sim.deploy.registration import register_nodes
 from sim.deploy.settings import Node, NodeSettings, ServerSettings
-from sim.deploy.supervisor import Program
+from sim.deploy.supervisor import make_private
+from sim.deploy.templates import proxy
 
 PROXY_CONFIG = "nginx.conf"
+"""In the server's state: made of its settings at every start."""
 KEYS_FOLDER = "keys"
 NODE_LIST = "nodes.json"
-"""In the server's folder: who may take part. In its state: the same with the ids that Flower gave them."""
+"""In the server's folder: who may take part. In its state: the same with keys and Flower's ids."""
 STATE_FOLDER = "state"
 NODES_VARIABLE, METRICS_VARIABLE = "SOFTBEAM_NODES", "SOFTBEAM_METRICS_PORT"
 
@@ -80,8 +85,9 @@ class ServerMachine:
         }
 
     def programs(self) -> list[Program]:
-        """SuperLink, SuperExec, proxy, in this order."""
-        self.state.mkdir(parents=True, exist_ok=True)
+        """SuperLink, SuperExec, proxy, in this order; what they read of their settings is written anew."""
+        make_private(self.state)
+        (self.state / PROXY_CONFIG).write_text(proxy(self.settings))
         self.flower.connect(port=self.settings.superlink_port, certificate=self.folder / CA_CERTIFICATE)
         address = f"127.0.0.1:{self.settings.superlink_port}"
         superlink = [
@@ -106,25 +112,22 @@ class ServerMachine:
         ]
 
     def register_nodes(self) -> list[dict[str, str]]:
-        """Let in every node of the list that the SuperLink does not know yet, and note Flower's ids.
+        """Let in the nodes of the list and nobody else, and note their keys and Flower's ids.
 
         Returns:
-            The entries with their ``node_id``.
+            The entries with their ``public_key`` and ``node_id``.
+
+        Raises:
+            ValueError: a key is missing, or Flower does not take it.
+            RuntimeError: Flower does not answer as it should, for the moment.
         """
-        known = {entry.id for entry in self.flower.nodes() if entry.status != "unregistered"}
-        noted = {entry["name"]: entry for entry in read_nodes(self.state / NODE_LIST)}
-        entries = []
-        for node in read_nodes(self.folder / NODE_LIST):
-            before = noted.get(node["name"])
-            if before is not None and int(before["node_id"]) in known:
-                entries.append(before)
-                continue
-            key = self.folder / KEYS_FOLDER / f"{node['name']}.pub"
-            node_id = self.flower.register(key, name=node["name"])
-            entries.append({**node, "node_id": str(node_id)})
-            write_nodes(self.state / NODE_LIST, entries)
-        write_nodes(self.state / NODE_LIST, entries)
-        return entries
+        return register_nodes(
+            self.flower,
+            read_nodes(self.folder / NODE_LIST),
+            noted=read_nodes(self.state / NODE_LIST),
+            keys=self.folder / KEYS_FOLDER,
+            note=partial(write_nodes, self.state / NODE_LIST),
+        )
 
     def revoke(self, name: str) -> None:
         """Let a node in no more, from now on; its key is of no use any longer.
@@ -215,18 +218,18 @@ class NodeMachine:
         return {"node": self.settings.name, "client": self._client_health()}
 
     def _client_health(self) -> dict[str, Any]:
-        paths = sorted(
-            self.state.glob(f"runs/*/{self.settings.client}/health.json"), key=lambda path: path.stat().st_mtime
-        )
+        files = self.state.glob(f"runs/*/{self.settings.client}/health.json")
         try:
-            health: dict[str, Any] = json.loads(paths[-1].read_text()) if paths else {}
+            # A file may go between being found and being looked at.
+            newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
+            health: dict[str, Any] = {} if newest is None else json.loads(newest.read_text())
         except (OSError, ValueError):
             return {}
         return health
 
 
 def proxy_command(folder: Path) -> list[str]:
-    """Nginx in the foreground, with the configuration in a folder.
+    """Nginx in the foreground, with the configuration in the state of a server's folder.
 
     Raises:
         ValueError: it is not installed.
@@ -234,7 +237,15 @@ def proxy_command(folder: Path) -> list[str]:
     path = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
     if path is None:
         raise ValueError("nginx: not installed; install it from the distribution (Debian: apt install nginx-light)")
-    return [path, "-p", str(folder.resolve()), "-c", str((folder / PROXY_CONFIG).resolve()), "-e", "stderr"]
+    return [
+        path,
+        "-p",
+        str(folder.resolve()),
+        "-c",
+        str(folder.resolve() / STATE_FOLDER / PROXY_CONFIG),
+        "-e",
+        "stderr",
+    ]
 
 
 def is_open(port: int, host: str = "127.0.0.1") -> bool:
@@ -250,10 +261,14 @@ def read_nodes(path: Path) -> list[dict[str, str]]:
     """The entries of a list of nodes; empty where there is none.
 
     Raises:
-        ValueError: not readable.
+        ValueError: not readable, or an entry lacks its name, client or modality.
     """
     try:
         entries: list[dict[str, str]] = json.loads(path.read_text())["nodes"]
+        for index, entry in enumerate(entries):
+            lacking = [key for key in ("name", "client", "modality") if not isinstance(entry[key], str)]
+            if lacking:
+                raise ValueError(f"nodes.{index}.{lacking[0]}: must be a text, got {entry[lacking[0]]!r}")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,7 +2,7 @@
 
 DIR/deployment.yaml      what was asked for
 DIR/ca/                  the certificate authority; its key stays here
-DIR/server/              for the server's machine: settings, certificate, list and keys of the nodes, proxy, units
+DIR/server/              for the server's machine: settings, certificate, list and keys of the nodes, units
 DIR/nodes/NAME/          for a node's machine: settings, its key, the authority's certificate, units
 DIR/compose.yaml         all of them in containers on one machine
 """
@@ -28,7 +28,7 @@ from sim.deploy.credentials import (
     make_secret,
     make_server_certificate,
 )
-from sim.deploy.machine import NODE_LIST, PROXY_CONFIG, entry_of, install_node_key, write_nodes
+from sim.deploy.machine import NODE_LIST, entry_of, install_node_key, write_nodes
 from sim.deploy.settings import (
     DEPLOYMENT_FILE,
     NODE_FILE,
@@ -65,7 +65,8 @@ def provision(folder: Path, deployment: Deployment, *, bind: str, metrics_port: 
     _write_server(folder, deployment, bind=bind, metrics_port=metrics_port)
     for number, node in enumerate(deployment.nodes):
         _write_node(folder, deployment, node, runtime_port=FIRST_RUNTIME_PORT + number)
-    (folder / "compose.yaml").write_text(templates.compose(deployment))
+    if templates.can_compose(deployment):
+        (folder / "compose.yaml").write_text(templates.compose(deployment))
     save_settings(deployment, folder / DEPLOYMENT_FILE)
 
 
@@ -138,7 +139,6 @@ def _write_server(folder: Path, deployment: Deployment, *, bind: str, metrics_po
         flower=version("flwr"),
     )
     save_settings(settings, server / SERVER_FILE)
-    (server / PROXY_CONFIG).write_text(templates.proxy(settings))
     (server / "softbeam-server.service").write_text(templates.unit("server"))
     (server / "Containerfile").write_text(templates.containerfile("server"))
 
@@ -157,6 +157,8 @@ def _write_node(folder: Path, deployment: Deployment, node: Node, *, runtime_por
         host=deployment.host,
         port=deployment.port,
         runtime_port=runtime_port,
+        recording="data/recording",
+        test="data/test",
         source=source_digest(),
         flower=version("flwr"),
     )

@@ -125,9 +125,9 @@ class NodeSettings(Section):
         host: of the server.
         port: of the server's proxy.
         runtime_port: on the node's loopback; distinct for each node where several share a machine.
-        recording: folder of its own recording; None for a node that has no labels.
+        recording: folder of its own recording; left out on a node that has no labels.
         public: folder of the public set.
-        test: folder of the common test set; None where there is none.
+        test: folder of the common test set; left out where there is none.
         source: digest of the source that made these settings.
         flower: version of Flower that made these settings.
     """
@@ -138,9 +138,9 @@ class NodeSettings(Section):
     host: str
     port: int
     runtime_port: int
-    recording: str | None = "data/recording"
+    recording: str | None = None
     public: str = "data/public"
-    test: str | None = "data/test"
+    test: str | None = None
     source: str
     flower: str
 

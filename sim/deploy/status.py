@@ -14,30 +14,37 @@ from sim.deploy.machine import STATE_FOLDER, ServerMachine, is_open
 from sim.deploy.settings import (
     DEPLOYMENT_FILE,
     NODES_FOLDER,
+    SERVER_FILE,
     SERVER_FOLDER,
     load_deployment,
     load_server,
+    server_folder,
 )
 from sim.deploy.supervisor import HEALTH_FILE, running_pid
 
 
 def deployment_status(folder: Path) -> dict[str, Any]:
-    """``nodes`` as the server sees them (None where its server does not run here) and ``machines`` of this machine.
+    """What is known of a deployment on this machine.
 
     Args:
-        folder: of a deployment, or of one machine.
+        folder: of a deployment, of its server or of a node.
+
+    Returns:
+        ``nodes`` and the ids of the ``runs`` under way as the server has them, None where it does not run here; and
+        ``machines``: name -> health, of those in the folder.
     """
-    if not (folder / DEPLOYMENT_FILE).is_file():
-        return {"nodes": None, "machines": {folder.resolve().name: machine_health(folder)}}
-    deployment = load_deployment(folder)
-    server = ServerMachine((folder / SERVER_FOLDER).resolve(), load_server(folder / SERVER_FOLDER))
-    reachable = is_open(server.settings.superlink_port)
-    machines = {"server": folder / SERVER_FOLDER}
-    machines |= {node.name: folder / NODES_FOLDER / node.name for node in deployment.nodes}
-    return {
-        "nodes": describe_nodes(deployment, server) if reachable else None,
-        "machines": {name: machine_health(machine) for name, machine in machines.items()},
-    }
+    if (folder / DEPLOYMENT_FILE).is_file():
+        machines = {"server": folder / SERVER_FOLDER}
+        machines |= {node.name: folder / NODES_FOLDER / node.name for node in load_deployment(folder).nodes}
+    else:
+        machines = {folder.resolve().name: folder}
+    found: dict[str, Any] = {"nodes": None, "runs": None}
+    where = server_folder(folder)
+    if (where / SERVER_FILE).is_file():
+        server = ServerMachine(where.resolve(), load_server(where))
+        if is_open(server.settings.superlink_port):
+            found = {"nodes": describe_nodes(server), "runs": server.flower.unfinished_runs()}
+    return {**found, "machines": {name: machine_health(machine) for name, machine in machines.items()}}
 
 
 def machine_health(machine: Path) -> dict[str, Any]:
@@ -59,6 +66,7 @@ def show_status(status: dict[str, Any], console: Console) -> None:
         for row in status["nodes"]:
             table.add_row(row["name"], row["modality"], row["client"], row["status"], row["since"])
         console.print(table)
+        console.print(f"runs under way: {', '.join(map(str, status['runs'])) or 'none'}")
     table = Table("machine", "programs", "last message", "trouble")
     for name, health in status["machines"].items():
         if not health["running"]:
@@ -69,6 +77,7 @@ def show_status(status: dict[str, Any], console: Console) -> None:
             + (f" ({entry['restarts']} restarts)" if entry["restarts"] else "")
             for program, entry in health.get("programs", {}).items()
         )
+        programs = programs if health.get("ready") else f"starting: {programs}"
         client = health.get("client") or {}
         last = f"round {client['round']} at {client['time']}" if "round" in client else ""
         table.add_row(name, programs, last, client.get("error") or client.get("warning") or "")

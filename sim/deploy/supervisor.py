@@ -1,4 +1,4 @@
-"""Keeps the programs of one machine running, writes their output as lines of JSON, and says how they are.
+"""Keeps the programs of one machine running, and says how they are.
 
 On a machine with systemd the unit starts ``softbeam deploy server`` or ``node``, and systemd looks after that; this
 looks after what it starts. Not chosen: one unit for each program, which would have made starting by hand, in
@@ -8,61 +8,27 @@ containers and in tests three other things.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
-import logging
 import os
-import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
 
-# A program that ends is started again after 1, 2, 4, 8, 10 seconds; one that ran for a minute starts over.
-FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 10.0, 60.0
-LOOK_S, HEALTH_S, STOP_S = 0.1, 2.0, 10.0
-LOG_BYTES, LOG_FILES = 5_000_000, 3
+from sim.deploy.programs import Echo, GivenUpError, KeptProgram, Program
+
+LOOK_S, HEALTH_S = 0.1, 2.0
+READY_S = 120.0
+"""How long a program may take until it is ready: a small machine needs half a minute to import what it runs."""
 HEALTH_FILE, PID_FILE, LOG_FOLDER = "health.json", "supervisor.pid", "log"
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_LEVEL = re.compile(r"^\s*(DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL)\b\s*:?\s*")
-_PR_SET_PDEATHSIG = 1
-
-
-class GivenUpError(RuntimeError):
-    """A program ended in a way that starting it again would not mend."""
-
-
-@dataclass(frozen=True)
-class Program:
-    """What to keep running.
-
-    Attributes:
-        name: of its log and of its entry in the health file.
-        command: program and arguments.
-        environment: added to this process's own.
-        fatal: exit code -> what to do about it; on these it is not started again.
-        ready: whether it does its work; asked until it says yes, before the next program is started.
-        noise: a regular expression; lines of its output in which it is found are dropped.
-    """
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    fatal: Mapping[int, str] = field(default_factory=dict)
-    ready: Callable[[], bool] = lambda: True
-    noise: str | None = None
 
 
 class Supervisor:
-    """Runs programs until it is told to stop.
+    """Runs programs until it is told to stop. A full disk costs it health and logs, never the programs.
 
     Args:
         folder: for logs, health and process id; made if absent.
@@ -77,13 +43,18 @@ class Supervisor:
         programs: Sequence[Program],
         *,
         details: Callable[[], Mapping[str, object]] = dict,
-        echo: Callable[[str, str], None] = lambda name, line: None,
+        echo: Echo = lambda name, line: None,
     ) -> None:
         self.folder = folder
-        (folder / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
+        make_private(folder)
+        make_private(folder / LOG_FOLDER)
         self._details = details
-        self._kept = [_Kept(program, folder / LOG_FOLDER, echo) for program in programs]
+        self._echo = _patient(echo)
+        self._kept = [KeptProgram(program, folder / LOG_FOLDER, self._echo) for program in programs]
         self._stop = threading.Event()
+        self._is_ready = False
+        self._health_at = -HEALTH_S
+        self._is_unwell = False
 
     def run(self, *, started: Callable[[], None] = lambda: None) -> None:
         """Start everything and return when told to stop by SIGTERM, SIGINT or :meth:`stop`.
@@ -93,7 +64,7 @@ class Supervisor:
 
         Raises:
             ValueError: another supervisor works in the folder.
-            GivenUpError: a program cannot go on, and why.
+            GivenUpError: a program cannot go on, or was not ready in time, and why.
         """
         with claimed(self.folder):
             self._run(started)
@@ -107,18 +78,15 @@ class Supervisor:
         try:
             for kept in self._kept:
                 kept.start()
-                while not self._stop.is_set() and not kept.program.ready():
-                    self._look()
+                self._wait_for(kept.program)
             if not self._stop.is_set():
+                self._is_ready = True
                 self._write_health()
                 started()
-            last_health = time.monotonic()
-            while not self._stop.wait(LOOK_S):
+            while not self._stop.is_set():
                 self._look()
-                if time.monotonic() - last_health >= HEALTH_S:
-                    self._write_health()
-                    last_health = time.monotonic()
         finally:
+            self._is_ready = False
             for kept in reversed(self._kept):
                 kept.stop()
             for number, handler in before.items():
@@ -128,21 +96,62 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop()
 
+    def _wait_for(self, program: Program) -> None:
+        end = time.monotonic() + READY_S
+        reason = f"see {self.folder / LOG_FOLDER / program.name}.jsonl"
+        while not self._stop.is_set():
+            try:
+                if program.ready():
+                    return
+            except RuntimeError as error:
+                reason = str(error)
+            if time.monotonic() >= end:
+                raise GivenUpError(f"{program.name}: not ready within {READY_S:g} s; {reason}")
+            self._look()
+
     def _look(self) -> None:
         for kept in self._kept:
             kept.keep()
+        if time.monotonic() - self._health_at >= HEALTH_S:
+            self._write_health()
         self._stop.wait(LOOK_S)
 
     def _write_health(self) -> None:
+        self._health_at = time.monotonic()
         health = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "pid": os.getpid(),
+            "ready": self._is_ready,
             "programs": {kept.program.name: kept.health() for kept in self._kept},
             **self._details(),
         }
         temporary = self.folder / f".{HEALTH_FILE}.tmp"
-        temporary.write_text(json.dumps(health, indent=1) + "\n")
-        os.replace(temporary, self.folder / HEALTH_FILE)
+        try:
+            temporary.write_text(json.dumps(health, indent=1) + "\n")
+            os.replace(temporary, self.folder / HEALTH_FILE)
+        except OSError as error:
+            # Once, not every two seconds.
+            if not self._is_unwell:
+                self._echo("health", f"{'WARNING':8}not written ({error}); the programs go on")
+            self._is_unwell = True
+        else:
+            self._is_unwell = False
+
+
+def keep_private() -> None:
+    """Let what this process and its programs write be their user's alone.
+
+    Their state holds what a site sensed, who takes part and what was learned; other users of the machine, and the
+    programs of other services, have no business with it.
+    """
+    os.umask(0o077)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that is its owner's alone, and those above it likewise; what is there is left as it is."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -176,115 +185,11 @@ def running_pid(folder: Path) -> int | None:
     return None
 
 
-class _Kept:
-    """One program: its process, its log, and when to start it again."""
+def _patient(echo: Echo) -> Echo:
+    """The same, but what cannot be said is left out: our own output may lie on the disk that is full."""
 
-    def __init__(self, program: Program, logs: Path, echo: Callable[[str, str], None]) -> None:
-        self.program = program
-        self.restarts = 0
-        self._echo = echo
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
-        self._since = 0.0
-        self._pause_s = FIRST_PAUSE_S
-        self._start_at = 0.0
-        self._last_exit: int | None = None
-        self._noise = None if program.noise is None else re.compile(program.noise)
-        self._log = logging.Logger(program.name)
-        handler = RotatingFileHandler(logs / f"{program.name}.jsonl", maxBytes=LOG_BYTES, backupCount=LOG_FILES)
-        self._log.addHandler(handler)
-        self._handler = handler
+    def say(name: str, line: str) -> None:
+        with contextlib.suppress(OSError):
+            echo(name, line)
 
-    def start(self) -> None:
-        # A session of its own: Ctrl-C reaches the supervisor alone, and all its children can be ended together.
-        self._process = subprocess.Popen(
-            list(self.program.command),
-            env={**os.environ, **self.program.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        self._since = time.monotonic()
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        self._reader.start()
-        self._note("INFO", f"started as process {self._process.pid}")
-
-    def keep(self) -> None:
-        """Start it again if it has ended and its pause is over."""
-        now = time.monotonic()
-        if self._reader is None:
-            return  # Its turn has not come.
-        if self._process is not None:
-            code = self._process.poll()
-            if code is None:
-                return
-            self._ended(code, now)
-        if now >= self._start_at:
-            self.restarts += 1
-            self.start()
-
-    def _ended(self, code: int, now: float) -> None:
-        self._process, self._last_exit = None, code
-        self._note("ERROR", f"ended with code {code}")
-        if code in self.program.fatal:
-            raise GivenUpError(f"{self.program.name}: {self.program.fatal[code]}")
-        if now - self._since >= STEADY_S:
-            self._pause_s = FIRST_PAUSE_S
-        self._start_at = now + self._pause_s
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-
-    def stop(self) -> None:
-        process = self._process
-        if process is not None:
-            _signal_group(process, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=STOP_S)
-            # Also what it has left behind in its group.
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
-        if self._reader is not None:
-            self._reader.join(timeout=1.0)
-        self._handler.close()
-
-    def health(self) -> dict[str, object]:
-        process = self._process
-        return {
-            "running": process is not None and process.poll() is None,
-            "pid": None if process is None else process.pid,
-            "restarts": self.restarts,
-            "seconds": round(time.monotonic() - self._since, 1) if process is not None else 0.0,
-            "last_exit": self._last_exit,
-        }
-
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
-        if process.stdout is None:
-            return
-        with process.stdout as stream:
-            for raw in stream:
-                line = _ANSI.sub("", raw.decode(errors="replace")).rstrip()
-                if line and not (self._noise and self._noise.search(line)):
-                    level = _LEVEL.match(line)
-                    self._note(level.group(1) if level else "INFO", line[level.end() :] if level else line)
-
-    def _note(self, level: str, message: str) -> None:
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "program": self.program.name,
-            "level": "WARNING" if level == "WARN" else level,
-            "message": message,
-        }
-        self._log.info(json.dumps(entry))
-        self._echo(self.program.name, f"{entry['level']:8}{message}")
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
-
-
-def _die_with_parent() -> None:
-    """Before the program begins: have the kernel end it when the supervisor is killed (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return say

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from sim.deploy.credentials import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY
@@ -13,10 +14,12 @@ Role = Literal["server", "node"]
 def proxy(settings: ServerSettings) -> str:
     """nginx: TLS towards the nodes, only their routes, never the SuperLink's control routes.
 
-    Paths are relative to the folder, so it can be moved. Nothing is buffered in files: the workers need no folder.
+    It lies in the server's state. Paths are relative, so that the folder can be moved: nginx looks for certificates
+    from the configuration's own folder, for all else from the server's. Nothing is buffered in files: the workers need
+    no folder.
     """
     return f"""\
-# The one door of the server: the nodes' routes, over TLS. Made by `softbeam deploy init`.
+# The one door of the server: the nodes' routes, over TLS. Made of server.yaml at every start.
 daemon off;
 worker_processes 1;
 pid state/nginx.pid;
@@ -42,13 +45,14 @@ http {{
 
     server {{
         listen {settings.bind}:{settings.port} ssl;
-        ssl_certificate {SERVER_CERTIFICATE};
-        ssl_certificate_key {SERVER_KEY};
+        ssl_certificate ../{SERVER_CERTIFICATE};
+        ssl_certificate_key ../{SERVER_KEY};
         ssl_protocols TLSv1.2 TLSv1.3;
 
         location /v1/fleet/ {{
-            proxy_pass https://superlink;
-            proxy_ssl_trusted_certificate {CA_CERTIFICATE};
+            # With its path: what is passed on is then what was matched, `..` and escapes resolved.
+            proxy_pass https://superlink/v1/fleet/;
+            proxy_ssl_trusted_certificate ../{CA_CERTIFICATE};
             proxy_ssl_verify on;
             proxy_ssl_name localhost;
             proxy_http_version 1.1;
@@ -69,9 +73,9 @@ http {{
 def unit(role: Role) -> str:
     """A systemd unit; the folder is expected at /etc/softbeam/ROLE and the checkout at /opt/softbeam."""
     return f"""\
-# cp this file to /etc/systemd/system/, this folder to /etc/softbeam/{role}, the checkout with its .venv to
-# /opt/softbeam; then: useradd --system softbeam; chown -R softbeam /etc/softbeam/{role}
-# systemctl enable --now softbeam-{role}
+# Clone the checkout to /opt/softbeam and run `make .venv/installed` there: a .venv works only where it was made.
+# cp this file to /etc/systemd/system/, this folder to /etc/softbeam/{role}; then:
+# useradd --system softbeam; chown -R softbeam /etc/softbeam/{role}; systemctl enable --now softbeam-{role}
 [Unit]
 Description=Softbeam {role}
 Wants=network-online.target
@@ -84,11 +88,13 @@ ExecStart=/opt/softbeam/.venv/bin/softbeam deploy {role} /etc/softbeam/{role}
 Restart=always
 RestartSec=10
 KillMode=mixed
-TimeoutStopSec=30
+TimeoutStopSec=45
+UMask=0077
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=strict
 ProtectHome=yes
+ProtectProc=invisible
 ReadWritePaths=/etc/softbeam/{role}
 
 [Install]
@@ -119,17 +125,30 @@ CMD ["softbeam", "deploy", "{role}", "/machine"]
 """
 
 
+def can_compose(deployment: Deployment) -> bool:
+    """Whether containers find the server under its host: a name, which Docker can give it, and not the loopback's.
+
+    Docker gives no address as a name, and ``localhost`` is to every container the container itself.
+    """
+    host = deployment.host.lower()
+    return not (re.fullmatch(r"[\d.]+", host) or host == "localhost" or host.endswith(".localhost"))
+
+
 def compose(deployment: Deployment) -> str:
-    """All machines of a deployment as containers on one; the server's name is that of its certificate."""
+    """All machines of a deployment for which :func:`can_compose`, as containers on one.
+
+    The server's name there is that of its certificate.
+    """
     services = [_service("server", "server", f'    ports: ["{deployment.port}:{deployment.port}"]\n', deployment)]
     services += [
         _service(node.name, "node", "    depends_on: [server]\n", deployment, folder=f"nodes/{node.name}")
         for node in deployment.nodes
     ]
     return (
-        "# Build the two images first, as their Containerfiles say; then: docker compose up\nservices:\n"
-        + "".join(services)
-        + f"networks:\n  default: {{name: softbeam-{deployment.nodes[0].name}}}\n"
+        "# Build the two images first, as their Containerfiles say; the proxy has to listen on every address of its\n"
+        "# container: bind: 0.0.0.0 in server/server.yaml. Then: docker compose up --detach\n"
+        "# A run: docker compose exec server softbeam run CONFIG --on /machine --out /machine/state/runs\n"
+        "services:\n" + "".join(services) + f"networks:\n  default: {{name: softbeam-{deployment.nodes[0].name}}}\n"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,9 +15,11 @@ from pathlib import Path
 from sim.deploy.follow import describe_nodes
 from sim.deploy.machine import STATE_FOLDER, ServerMachine
 from sim.deploy.settings import NODES_FOLDER, SERVER_FOLDER, load_deployment, load_server
-from sim.deploy.supervisor import HEALTH_FILE, running_pid
+from sim.deploy.supervisor import HEALTH_FILE, make_private, running_pid
 
-LOOK_S, ASK_S, STOP_S = 0.3, 2.0, 30.0
+LOOK_S, ASK_S = 0.3, 2.0
+# A machine gives each of its programs ten seconds, one after the other.
+STOP_S = 45.0
 
 
 def machine_folders(folder: Path) -> list[Path]:
@@ -34,18 +38,17 @@ def bring_up(folder: Path, *, timeout_s: float, progress: Callable[[str, int, in
     end = time.monotonic() + timeout_s
     progress("server", 0, 1)
     started = {folders[0]: start_machine(folders[0], "server")}
-    _wait(started, lambda: (folders[0] / STATE_FOLDER / HEALTH_FILE).is_file(), end)
+    _wait(started, lambda: _is_ready(folders[0]), end)
     progress("server", 1, 1)
     started |= {node: start_machine(node, "node") for node in folders[1:]}
     server = ServerMachine(folders[0].resolve(), load_server(folders[0]))
-    deployment = load_deployment(folder)
     online = 0
     progress("nodes online", 0, len(folders) - 1)
 
     def all_online() -> bool:
         nonlocal online
         time.sleep(ASK_S)
-        online = sum(row["status"] == "online" for row in describe_nodes(deployment, server))
+        online = sum(row["status"] == "online" for row in describe_nodes(server))
         progress("nodes online", online, len(folders) - 1)
         return online == len(folders) - 1
 
@@ -53,13 +56,23 @@ def bring_up(folder: Path, *, timeout_s: float, progress: Callable[[str, int, in
 
 
 def take_down(folder: Path) -> int:
-    """Stop every machine of a deployment that runs here; how many did."""
+    """Stop every machine of a deployment that runs here; how many did.
+
+    Raises:
+        RuntimeError: some still run; they are not killed, since they may be writing what they have learned.
+    """
     states = [machine / STATE_FOLDER for machine in machine_folders(folder)]
     running = {state: pid for state in states if (pid := running_pid(state)) is not None}
     for pid in reversed(running.values()):
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + STOP_S
-    while any(running_pid(state) is not None for state in running) and time.monotonic() < end:
+    while left := [
+        f"{state.parent.name} (process {pid})" for state, pid in running.items() if running_pid(state) == pid
+    ]:
+        if time.monotonic() > end:
+            text = f"still running after {STOP_S:g} s, and not killed: {', '.join(left)}"
+            raise RuntimeError(f"{folder}: {text}; wait, or kill them yourself")
         time.sleep(LOOK_S)
     return len(running)
 
@@ -69,7 +82,7 @@ def start_machine(machine: Path, role: str) -> subprocess.Popen[bytes] | None:
     state = machine / STATE_FOLDER
     if running_pid(state) is not None:
         return None
-    state.mkdir(parents=True, exist_ok=True)
+    make_private(state)
     (state / HEALTH_FILE).unlink(missing_ok=True)
     with (state / "output.txt").open("wb") as output:
         return subprocess.Popen(
@@ -80,6 +93,13 @@ def start_machine(machine: Path, role: str) -> subprocess.Popen[bytes] | None:
             stderr=output,
             start_new_session=True,
         )
+
+
+def _is_ready(machine: Path) -> bool:
+    try:
+        return bool(json.loads((machine / STATE_FOLDER / HEALTH_FILE).read_text())["ready"])
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _wait(started: Mapping[Path, subprocess.Popen[bytes] | None], is_there: Callable[[], bool], end: float) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sim.deploy.forkserver import shim_environment, start_forkserver, stop_forkserver
+from sim.deploy.supervisor import claimed, make_private
 
 
 @contextmanager
@@ -21,17 +22,23 @@ def warm_clients(
         environment: of the node's programs, added to this process's own.
         stock: whether to do without.
         echo: called with what there is to say.
+
+    Raises:
+        ValueError: another process has a fork server there.
     """
     if stock:
         yield environment
         return
-    try:
-        process = start_forkserver(folder, environment={**os.environ, **environment})
-    except RuntimeError as error:
-        echo("warm", f"WARNING no fork server ({error}); every client starts anew, Flower's own way")
-        yield environment
-        return
-    try:
-        yield {**environment, **shim_environment(folder)}
-    finally:
-        stop_forkserver(process)
+    make_private(folder)
+    # Before anything is started: a second fork server would take the socket away from the first.
+    with claimed(folder):
+        try:
+            process = start_forkserver(folder, environment={**os.environ, **environment})
+        except RuntimeError as error:
+            echo("warm", f"WARNING no fork server ({error}); every client starts anew, Flower's own way")
+            yield environment
+            return
+        try:
+            yield {**environment, **shim_environment(folder)}
+        finally:
+            stop_forkserver(process)

@@ -4,7 +4,7 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -102,6 +102,21 @@ def _broken_nodes(lab: Path) -> None:
     (lab / "server/nodes.json").write_text("{")
 
 
+def _nameless_node(lab: Path) -> None:
+    (lab / "server/nodes.json").write_text('{"nodes": [{"client": "000-gps", "modality": "gps"}]}')
+
+
+def _empty_pass_ids(lab: Path) -> None:
+    (lab / "nodes/van-4/data/public/pass_ids.npy").write_bytes(b"")
+
+
+def _locked_server_key(lab: Path) -> None:
+    path = lab / "server/server.key"
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    locked = serialization.BestAvailableEncryption(b"secret")
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
+
+
 def _no_such_host(lab: Path) -> None:
     change(lab / "nodes/van-4/node.yaml", host="no-such-host.invalid")
 
@@ -122,6 +137,9 @@ def _no_such_host(lab: Path) -> None:
         (_other_public, "an id means another sample; copy them again"),
         (_no_nodes, "names no node"),
         (_broken_nodes, "not a readable list of nodes"),
+        (_nameless_node, "not a readable list of nodes (KeyError('name'))"),
+        (_empty_pass_ids, "deployment.yaml: EOFError("),
+        (_locked_server_key, "server: TypeError("),
         (_no_such_host, "no-such-host.invalid:"),
     ],
 )
@@ -221,3 +239,33 @@ def test_a_server_with_a_certificate_of_another_authority_is_not_trusted(lab: Pa
         found = problems(check_node(lab / "nodes/van-4"))
         server.shutdown()
     assert any("its certificate is not trusted" in text for text in found)
+
+
+@pytest.mark.parametrize("answer", [b"220 mail.example.org\r\n", b"HTTP/1.1 200 OK\r\nDate: soon\r\n\r\n"])
+def test_a_server_that_answers_nonsense_is_a_finding(lab: Path, answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(connection: check.HTTPSConnection) -> None:
+        connection.sock, theirs = socket.socketpair()
+        theirs.sendall(answer)
+        theirs.shutdown(socket.SHUT_WR)
+        opened.append(theirs)
+
+    opened: list[socket.socket] = []
+    monkeypatch.setattr(check.HTTPSConnection, "connect", connect)
+    findings = check_node(lab / "nodes/van-4")
+    assert opened
+    for theirs in opened:
+        theirs.close()
+    assert [finding for finding in findings if finding.level != "ok"], findings
+
+
+def test_a_check_that_fails_in_an_unforeseen_way_is_a_finding_and_the_next_has_its_turn() -> None:
+    def broken() -> Iterator[Finding]:
+        yield Finding("ok", "a", "fine")
+        raise ZeroDivisionError("by zero")
+
+    def fine() -> Iterator[Finding]:
+        yield Finding("ok", "b", "fine")
+
+    found = check._run([broken, fine], where="folder")
+    assert [(finding.level, finding.where) for finding in found] == [("ok", "a"), ("error", "folder"), ("ok", "b")]
+    assert found[1].text == "ZeroDivisionError('by zero')"

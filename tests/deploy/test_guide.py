@@ -50,7 +50,7 @@ def test_the_commands_of_the_guide_run_a_federation_of_four_nodes(tmp_path: Path
     finally:
         subprocess.run([checkout / ".venv/bin/softbeam", "deploy", "down", "lab"], cwd=checkout, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = (checkout / "runs").glob("four-nodes-*")
+    (run,) = (checkout / "lab/server/state/runs").glob("four-nodes-*")
     assert (run / "report.html").is_file()
     assert str(run) in done.stdout
     assert "4 machines stopped" not in done.stdout

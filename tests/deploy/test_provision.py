@@ -18,6 +18,7 @@ from sim.deploy.credentials import load_certificate, names_of
 from sim.deploy.machine import NodeMachine, ServerMachine, proxy_command, read_nodes
 from sim.deploy.provision import hand_out, provision
 from sim.deploy.settings import load_deployment, load_node, load_server
+from sim.deploy.templates import can_compose, compose
 from tests.labs import free_ports, give_data, make_lab
 
 PRIVATE = ["ca/ca.key", "server/server.key", "server/superexec.secret"]
@@ -102,7 +103,7 @@ def test_nginx_accepts_the_configuration_wherever_the_folder_lies(lab: Path, tmp
         pytest.skip("nginx is not installed")
     moved = tmp_path / "elsewhere"
     shutil.copytree(lab / "server", moved)
-    (moved / "state").mkdir()
+    ServerMachine(moved, load_server(moved)).programs()
     done = subprocess.run([*proxy_command(moved), "-t"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -131,6 +132,38 @@ def test_units_and_containers_start_the_machine(lab: Path) -> None:
     services = yaml.safe_load((lab / "compose.yaml").read_text())["services"]
     assert set(services) == {"server", "roof-1", "gate-2", "pole-3", "van-4"}
     assert services["roof-1"]["volumes"] == ["./nodes/roof-1:/machine"]
+
+
+def test_a_unit_keeps_what_it_writes_private_and_says_how_to_install_it(lab: Path) -> None:
+    for path in (lab / "server/softbeam-server.service", lab / "nodes/roof-1/softbeam-node.service"):
+        lines = path.read_text().splitlines()
+        assert {"UMask=0077", "ProtectProc=invisible"} <= set(lines)
+        assert "Clone the checkout to /opt/softbeam and run `make .venv/installed` there" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "fits"),
+    [
+        ("bs-1.example.org", True),
+        ("server", True),
+        ("localhost", False),
+        ("Lab.localhost", False),
+        ("127.0.0.1", False),
+        ("127.1", False),
+        ("10.0.0.7", False),
+    ],
+)
+def test_containers_find_a_server_by_a_name_of_its_own_only(lab: Path, host: str, fits: bool) -> None:
+    deployment = load_deployment(lab).model_copy(update={"host": host})
+    assert can_compose(deployment) is fits
+
+
+def test_the_compose_file_says_how_to_start_a_run_and_gives_the_server_its_name(lab: Path) -> None:
+    text = compose(load_deployment(lab))
+    assert "# A run: docker compose exec server softbeam run CONFIG --on /machine --out /machine/state/runs\n" in text
+    assert "bind: 0.0.0.0" in text
+    server = yaml.safe_load(text)["services"]["server"]
+    assert server["networks"]["default"]["aliases"] == ["bs-1.example.org"]
 
 
 def test_a_node_gets_its_own_modality_and_the_frames_of_all(tmp_path: Path) -> None:

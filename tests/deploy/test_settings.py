@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.deploy.machine import NodeMachine
 from sim.deploy.settings import build_deployment, load_node, node_folder, parse_nodes
 
 
@@ -62,6 +63,15 @@ def test_a_node_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -
         node_folder(tmp_path, "roof-2")
     assert node_folder(tmp_path, "roof-1") == tmp_path / "nodes" / "roof-1"
     assert node_folder(tmp_path / "nodes" / "roof-1", None) == tmp_path / "nodes" / "roof-1"
+
+
+def test_a_node_without_labels_leaves_the_key_of_its_recording_out(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text(
+        "name: a\nmodality: gps\nclient: 000-gps\nhost: h\nport: 1\nruntime_port: 2\nsource: s\nflower: f\n"
+    )
+    machine = NodeMachine(tmp_path, load_node(tmp_path))
+    assert set(machine.recordings()) == {"public"}
+    assert "recording=" not in machine.node_config()
 
 
 def test_settings_that_are_broken_say_which_file_and_which_key(tmp_path: Path) -> None:

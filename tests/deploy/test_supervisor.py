@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from sim.deploy import supervisor as module
-from sim.deploy.supervisor import GivenUpError, Program, Supervisor, claimed, running_pid
+from sim.deploy import programs, supervisor
+from sim.deploy.programs import GivenUpError, Program
+from sim.deploy.supervisor import Supervisor, claimed, keep_private, running_pid
 from tests.conftest import CHECKOUT
 
 PATIENCE_S = 20.0
@@ -23,8 +24,9 @@ PATIENCE_S = 20.0
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("FIRST_PAUSE_S", 0.05), ("LOOK_S", 0.02), ("HEALTH_S", 0.05)):
-        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(programs, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(supervisor, "LOOK_S", 0.02)
+    monkeypatch.setattr(supervisor, "HEALTH_S", 0.05)
 
 
 def python(name: str, code: str, **options: object) -> Program:
@@ -39,7 +41,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 @contextmanager
-def stopped_after(supervisor: Supervisor, condition: Callable[[], object]) -> Iterator[None]:
+def stopped_after(keeper: Supervisor, condition: Callable[[], object]) -> Iterator[None]:
     """Stop a supervisor, which has to run in this thread, once a condition holds."""
     failures: list[BaseException] = []
 
@@ -48,7 +50,7 @@ def stopped_after(supervisor: Supervisor, condition: Callable[[], object]) -> It
             until(condition)
         except BaseException as error:
             failures.append(error)
-        supervisor.stop()
+        keeper.stop()
 
     waiting = threading.Thread(target=wait)
     waiting.start()
@@ -68,7 +70,7 @@ def health(folder: Path) -> dict[str, Any]:
 def test_a_program_that_is_killed_is_started_again_and_counted(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = f"import os, time; open({str(pids)!r}, 'a').write(str(os.getpid()) + '\\n'); time.sleep(60)"
-    supervisor = Supervisor(tmp_path / "state", [python("sleeper", code)])
+    keeper = Supervisor(tmp_path / "state", [python("sleeper", code)])
 
     def killed_and_back() -> bool:
         lines = pids.read_text().split() if pids.is_file() else []
@@ -78,8 +80,8 @@ def test_a_program_that_is_killed_is_started_again_and_counted(tmp_path: Path) -
         programs = health(tmp_path / "state").get("programs")
         return bool(programs) and programs["sleeper"]["restarts"] == 1 and programs["sleeper"]["running"]
 
-    with stopped_after(supervisor, killed_and_back):
-        supervisor.run()
+    with stopped_after(keeper, killed_and_back):
+        keeper.run()
     for pid in map(int, pids.read_text().split()):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -92,9 +94,9 @@ def test_what_a_program_leaves_behind_in_its_group_ends_with_it(tmp_path: Path) 
         "p = subprocess.Popen([sys.executable, '-c', 'import signal, time; signal.signal(15, 1); time.sleep(60)'])\n"
         f"open({str(child)!r}, 'w').write(str(p.pid)); time.sleep(60)"
     )
-    supervisor = Supervisor(tmp_path / "state", [python("parent", code)])
-    with stopped_after(supervisor, lambda: child.is_file() and child.read_text()):
-        supervisor.run()
+    keeper = Supervisor(tmp_path / "state", [python("parent", code)])
+    with stopped_after(keeper, lambda: child.is_file() and child.read_text()):
+        keeper.run()
     until(lambda: not Path(f"/proc/{child.read_text()}").exists() or "Z" in _state(int(child.read_text())))
 
 
@@ -119,9 +121,9 @@ def test_programs_start_in_order_each_when_the_one_before_is_ready(tmp_path: Pat
     flag, seen = tmp_path / "flag", tmp_path / "seen"
     slow = python("slow", f"import time; time.sleep(0.4); open({str(flag)!r}, 'w'); time.sleep(60)", ready=flag.exists)
     look = f"import os, time; open({str(seen)!r}, 'w').write(str(os.path.exists({str(flag)!r}))); time.sleep(60)"
-    supervisor = Supervisor(tmp_path / "state", [slow, python("next", look)])
-    with stopped_after(supervisor, lambda: seen.is_file() and seen.read_text()):
-        supervisor.run()
+    keeper = Supervisor(tmp_path / "state", [slow, python("next", look)])
+    with stopped_after(keeper, lambda: seen.is_file() and seen.read_text()):
+        keeper.run()
     assert seen.read_text() == "True"
 
 
@@ -129,9 +131,9 @@ def test_output_becomes_lines_of_json_without_colours_and_noise(tmp_path: Path) 
     said = ["\x1b[92mINFO \x1b[0m:      hello", "poll 200", "WARNING :   careful"]
     code = f"import time; print(*{said!r}, sep='\\n'); time.sleep(60)"
     log = tmp_path / "state/log/talker.jsonl"
-    supervisor = Supervisor(tmp_path / "state", [python("talker", code, noise=r"poll \d+$")])
-    with stopped_after(supervisor, lambda: log.is_file() and "careful" in log.read_text()):
-        supervisor.run()
+    keeper = Supervisor(tmp_path / "state", [python("talker", code, noise=r"poll \d+$")])
+    with stopped_after(keeper, lambda: log.is_file() and "careful" in log.read_text()):
+        keeper.run()
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     noted = [(entry["level"], entry["message"]) for entry in entries if "process" not in entry["message"]]
     assert noted[:2] == [("INFO", "hello"), ("WARNING", "careful")]
@@ -158,3 +160,93 @@ def test_a_killed_supervisor_holds_nothing_any_more(tmp_path: Path) -> None:
         assert running_pid(tmp_path) == other.pid
         other.kill()
     assert running_pid(tmp_path) is None
+
+
+def test_a_disk_that_takes_no_health_costs_the_programs_nothing_and_is_told_once(tmp_path: Path) -> None:
+    ticks = tmp_path / "ticks"
+    code = f"import time\nwhile True: open({str(ticks)!r}, 'a').write('x'); time.sleep(0.02)"
+    said: list[tuple[str, str]] = []
+    keeper = Supervisor(tmp_path / "state", [python("ticker", code)], echo=lambda name, line: said.append((name, line)))
+    # A folder where the draft of the health file should be: it cannot be written.
+    (tmp_path / "state/.health.json.tmp").mkdir()
+    with stopped_after(keeper, lambda: ticks.is_file() and len(ticks.read_text()) > 20):
+        keeper.run()
+    assert [line for name, line in said if name == "ticker" and "ended" in line] == []
+    assert len([line for name, line in said if name == "health" and "the programs go on" in line]) == 1
+
+
+def test_a_log_that_cannot_be_written_does_not_hold_its_program_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = tmp_path / "done"
+    # More than a pipe holds: it halts unless someone goes on reading.
+    code = f"import time; [print('y' * 99) for _ in range(3000)]; open({str(done)!r}, 'w'); time.sleep(60)"
+
+    def echo(name: str, line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    keeper = Supervisor(tmp_path / "state", [python("talker", code)], echo=echo)
+    (tmp_path / "state/log/talker.jsonl").symlink_to("/dev/full")
+    with stopped_after(keeper, done.exists):
+        keeper.run()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_program_that_is_not_ready_in_time_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "READY_S", 0.2)
+
+    def is_ready() -> bool:
+        raise RuntimeError("flwr supernode: no answer")
+
+    for ready, reason in ((is_ready, "flwr supernode: no answer"), (lambda: False, "see .*log/slow.jsonl")):
+        slow = python("slow", "import time; time.sleep(60)", ready=ready)
+        with pytest.raises(GivenUpError, match=f"slow: not ready within 0.2 s; {reason}"):
+            Supervisor(tmp_path / "state", [slow]).run()
+        assert not health(tmp_path / "state")["programs"]["slow"]["running"]
+
+
+def test_a_stumble_on_the_way_to_readiness_is_asked_again(tmp_path: Path) -> None:
+    answers = iter([RuntimeError("not now"), False, RuntimeError("nor now"), True])
+
+    def is_ready() -> bool:
+        answer = next(answers)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return bool(answer)
+
+    started = threading.Event()
+    keeper = Supervisor(tmp_path / "state", [python("slow", "import time; time.sleep(60)", ready=is_ready)])
+    with stopped_after(keeper, started.is_set):
+        keeper.run(started=started.set)
+    assert next(answers, None) is None
+
+
+def test_health_is_written_from_the_start_and_says_when_all_are_ready(tmp_path: Path) -> None:
+    flag, seen = tmp_path / "flag", []
+
+    def both_seen() -> bool:
+        if "ready" in (found := health(tmp_path / "state")):
+            seen.append(found["ready"])
+            flag.touch()
+        return True in seen
+
+    keeper = Supervisor(tmp_path / "state", [python("slow", "import time; time.sleep(60)", ready=flag.exists)])
+    with stopped_after(keeper, both_seen):
+        keeper.run()
+    assert seen[0] is False
+    assert health(tmp_path / "state")["ready"] is False
+
+
+def test_what_is_written_is_its_users_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Supervisor(tmp_path / "site/state", [])
+        keep_private()
+        (tmp_path / "written").touch()
+    finally:
+        os.umask(before)
+    assert {
+        (tmp_path / name).stat().st_mode & 0o077 for name in ("site", "site/state", "site/state/log", "written")
+    } == {0}

@@ -17,6 +17,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from clients.app import build_app as build_client_app
 from configs.placement import Placement
 from server.app import build_app as build_server_app
+from server.files import held_alone
 from server.recorder import read_rounds
 from sim.inline import FIRST_NODE_ID, InlineGrid
 from sim.report import write_report
@@ -188,3 +189,12 @@ def test_who_was_away_when_the_server_came_back_is_still_a_member(tmp_path: Path
     summary = read(placement.run / "summary.json")
     assert [client["id"] for client in summary["clients"]] == CLIENTS
     assert [event["kind"] for event in summary["events"]] == ["resumed"]
+
+
+def test_a_second_server_is_kept_off_a_run_that_goes_on(tmp_path: Path) -> None:
+    placement = place(tiny_experiment(rounds=1), tmp_path / "run")
+    with held_alone(placement.run), pytest.raises(ValueError, match="another server works on this run"):
+        run_apps(placement)
+    assert not (placement.run / "rounds.jsonl").exists()
+    run_apps(placement)
+    assert (placement.run / "summary.json").is_file()

@@ -1,0 +1,198 @@
+"""One program that a supervisor keeps running: its process, its log as lines of JSON, and when to start it again."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+# A program that ends is started again after 1, 2, 4, 8, 10 seconds; one that ran for a minute starts over.
+FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 10.0, 60.0
+STOP_S = 10.0
+LOG_BYTES, LOG_FILES = 5_000_000, 3
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_LEVEL = re.compile(r"^\s*(DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL)\b\s*:?\s*")
+_PR_SET_PDEATHSIG = 1
+
+Echo = Callable[[str, str], None]
+
+
+class GivenUpError(RuntimeError):
+    """A program ended in a way that starting it again would not mend, or was not ready in time."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to keep running.
+
+    Attributes:
+        name: of its log and of its entry in the health file.
+        command: program and arguments.
+        environment: added to this process's own.
+        fatal: exit code -> what to do about it; on these it is not started again.
+        ready: whether it does its work; asked until it says yes, before the next program is started. A
+            ``RuntimeError`` is a no with its reason.
+        noise: a regular expression; lines of its output in which it is found are dropped.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    fatal: Mapping[int, str] = field(default_factory=dict)
+    ready: Callable[[], bool] = lambda: True
+    noise: str | None = None
+
+
+class KeptProgram:
+    """A program with its process, its log, and when to start it again.
+
+    Args:
+        program: to keep running.
+        logs: folder of the log.
+        echo: called with the program's name and each line that it prints.
+    """
+
+    def __init__(self, program: Program, logs: Path, echo: Echo) -> None:
+        self.program = program
+        self.restarts = 0
+        self._echo = echo
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._since = 0.0
+        self._pause_s = FIRST_PAUSE_S
+        self._start_at = 0.0
+        self._last_exit: int | None = None
+        self._noise = None if program.noise is None else re.compile(program.noise)
+        self._log = logging.Logger(program.name)
+        self._handler = _Log(logs / f"{program.name}.jsonl", maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True)
+        self._log.addHandler(self._handler)
+
+    def start(self) -> None:
+        """Start it, and a thread that reads what it prints."""
+        # A session of its own: Ctrl-C reaches the supervisor alone, and all its children can be ended together.
+        self._process = subprocess.Popen(
+            list(self.program.command),
+            env={**os.environ, **self.program.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        self._since = time.monotonic()
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+        self._note("INFO", f"started as process {self._process.pid}")
+
+    def keep(self) -> None:
+        """Start it again if it has ended and its pause is over.
+
+        Raises:
+            GivenUpError: it ended with a fatal code.
+        """
+        now = time.monotonic()
+        if self._reader is None:
+            return  # Its turn has not come.
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            self._ended(code, now)
+        if now >= self._start_at:
+            self.restarts += 1
+            self.start()
+
+    def stop(self) -> None:
+        """End it and whatever it started."""
+        process = self._process
+        if process is not None:
+            _signal_group(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=STOP_S)
+            # Also what it has left behind in its group.
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+        if self._reader is not None:
+            self._reader.join(timeout=1.0)
+        self._handler.close()
+
+    def health(self) -> dict[str, object]:
+        """How it is, for the health file."""
+        process = self._process
+        return {
+            "running": process is not None and process.poll() is None,
+            "pid": None if process is None else process.pid,
+            "restarts": self.restarts,
+            "seconds": round(time.monotonic() - self._since, 1) if process is not None else 0.0,
+            "last_exit": self._last_exit,
+        }
+
+    def _ended(self, code: int, now: float) -> None:
+        self._process, self._last_exit = None, code
+        self._note("ERROR", f"ended with code {code}")
+        if code in self.program.fatal:
+            raise GivenUpError(f"{self.program.name}: {self.program.fatal[code]}")
+        if now - self._since >= STEADY_S:
+            self._pause_s = FIRST_PAUSE_S
+        self._start_at = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdout is None:
+            return
+        with process.stdout as stream:
+            for raw in stream:
+                line = _ANSI.sub("", raw.decode(errors="replace")).rstrip()
+                if line and not (self._noise and self._noise.search(line)):
+                    level = _LEVEL.match(line)
+                    self._note(level.group(1) if level else "INFO", line[level.end() :] if level else line)
+
+    def _note(self, level: str, message: str) -> None:
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "program": self.program.name,
+            "level": "WARNING" if level == "WARN" else level,
+            "message": message,
+        }
+        self._log.info(json.dumps(entry))
+        self._echo(self.program.name, f"{entry['level']:8}{message}")
+
+
+class _Log(RotatingFileHandler):
+    """A log on a disk that may be full: what cannot be written is left out.
+
+    Nothing is raised, since a program whose output nobody reads any more comes to a halt; and nothing is printed,
+    since there would be a traceback for every line.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the line out."""
+
+    def close(self) -> None:
+        """Close the file; the lines that the disk did not take are left out."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _die_with_parent() -> None:
+    """Before the program begins: have the kernel end it when the supervisor is killed (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
