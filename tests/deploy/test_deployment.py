@@ -262,6 +262,42 @@ def test_a_server_app_killed_in_a_round_is_told_and_resumed_to_the_bit(lab: Lab,
     assert_same_outcome(folder, lab.simulate(tmp_path / "simulated", "strategy.rounds=4"))
 
 
+def test_a_straggler_holds_nobody_up_and_its_late_answer_counts(lab: Lab, tmp_path: Path) -> None:
+    overrides = [
+        "strategy.rounds=40",
+        "strategy.patience=1.3",
+        "strategy.quorum=0.75",
+        "strategy.late_rounds=30",
+        "strategy.public_samples=0",
+        "strategy.aggregator.name=weighted",
+        "strategy.round_timeout_s=300",
+    ]
+    run = Running(lambda: lab.run(tmp_path, *overrides))
+    until(works_on_round(tmp_path, 2))
+    (folder,) = tmp_path.glob("*")
+    # Its clients cannot start, as on a machine that is busy with something else.
+    straggler = lab.pid_of("pole-3", "superexec")
+    os.kill(straggler, signal.SIGSTOP)
+    try:
+        behind = len(read_rounds(folder)) + 4
+        until(lambda: len(read_rounds(folder)) >= behind, patience_s=120.0)
+    finally:
+        os.kill(straggler, signal.SIGCONT)
+
+    def late() -> list[int]:
+        return [line["clients"]["002-lidar"].get("rounds_late", 0) for line in read_rounds(folder) if counts(line)]
+
+    def counts(line: dict[str, Any]) -> bool:
+        return "002-lidar" in line["clients"] and not line["clients"]["002-lidar"]["problem"]
+
+    until(lambda: any(late()), patience_s=120.0)
+    for run_id in lab.server.flower.unfinished_runs():
+        lab.server.flower.stop(run_id)
+    with pytest.raises(RuntimeError, match="softbeam resume goes on"):
+        run.result()
+    assert max(late()) >= 2
+
+
 def test_a_clock_that_is_ten_minutes_off_is_found_by_the_check_and_refused_by_the_server(lab: Lab) -> None:
     if shutil.which("faketime") is None:
         pytest.skip("faketime is not installed")

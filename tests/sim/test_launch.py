@@ -228,8 +228,13 @@ def test_an_interrupt_stops_ray_and_the_serverapp() -> None:
         finally:
             ended.set()
 
-    with pytest.raises(KeyboardInterrupt):
-        launch(server_app_of(interrupted), build_client_app(Settings(gain=1)), num_nodes=NUM_NODES, engine=RAY)
+    # Whoever is started in the background ignores interrupts, and then this test would wait for ever.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launch(server_app_of(interrupted), build_client_app(Settings(gain=1)), num_nodes=NUM_NODES, engine=RAY)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.wait(5)
     gc.collect()
 
