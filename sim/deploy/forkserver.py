@@ -6,7 +6,7 @@ What it does is in `sim.deploy.fork_loop`, a script that knows nothing of ours; 
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import shlex
 import subprocess
 import sys
@@ -97,5 +97,8 @@ def _first_word(process: subprocess.Popen[bytes]) -> bytes:
     if process.stdout is None:
         return b""
     with process.stdout as stdout:
-        is_told, _, _ = select.select([stdout], [], [], START_TIMEOUT_S)
+        # Not select.select, which takes no descriptor above 1023: a process may hold more memory-mapped recordings.
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            is_told = selector.select(START_TIMEOUT_S)
         return stdout.readline().strip() if is_told else b"it said nothing for %d s" % START_TIMEOUT_S

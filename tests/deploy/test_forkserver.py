@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -474,3 +475,18 @@ def test_the_real_program_ends_with_the_process_that_it_watches(tmp_path: Path) 
             assert app.wait(30) == 0, "Flower calls this end a graceful one"
     assert children_of(process.pid) == []
     stop_forkserver(process)
+
+
+def test_a_process_with_a_thousand_open_files_starts_a_server_too(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2048)), hard))
+    held = []
+    try:
+        while not held or held[-1] < 1100:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        process = start_forkserver(tmp_path / "server", preloaded=())
+        stop_forkserver(process)
+    finally:
+        for one in held:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
