@@ -67,7 +67,7 @@ def resume_on(deployment: Path, folder: Path, progress: Progress) -> None:
     """
     experiment, note = read_run(folder)
     status = read_status(folder)
-    if status["state"] not in _ENDED and "pid" in status and _is_alive(int(status["pid"])):
+    if status["state"] not in _ENDED and "pid" in status and is_alive(int(status["pid"])):
         raise ValueError(f"{folder}: process {status['pid']} works on it; softbeam deploy stop ends that first")
     _submit_and_follow(_server(deployment), experiment, folder.resolve(), Path(note["plugins"]), progress)
 
@@ -129,7 +129,7 @@ def _follow(server: ServerMachine, run_id: int, folder: Path, progress: Progress
                 progress(status["phase"], status["done"], status["total"])
         if status["state"] in _ENDED:
             return status
-        if "pid" in status and not _is_alive(int(status["pid"])) and read_status(folder)["state"] not in _ENDED:
+        if "pid" in status and not is_alive(int(status["pid"])) and read_status(folder)["state"] not in _ENDED:
             return {**status, "state": "failed", "error": "the ServerApp was killed"}
         if time.monotonic() - asked >= ASK_FLOWER_S:
             asked = time.monotonic()
@@ -155,14 +155,16 @@ def read_status(folder: Path) -> dict[str, Any]:
     return status
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine still works; one that has ended and is not buried yet does not."""
     try:
         os.kill(pid, 0)
+        # The name of the program stands in brackets, and may itself hold any.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass  # It is another user's.
-    return True
+    except OSError:
+        return True  # It is another user's, or there is no /proc here.
 
 
 def describe_nodes(server: ServerMachine) -> list[dict[str, str]]:
