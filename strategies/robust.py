@@ -9,6 +9,7 @@ against liars.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class _PerSample:
+class _PerSample(ABC):
     """What the rules have in common: chunks of samples, who may vote, and rows that end on the simplex.
 
     Attributes:
@@ -52,9 +53,9 @@ class _PerSample:
             parts.append(normalise_rows(rows))
         return SoftLabels(votes.sample_ids, np.concatenate(parts), votes.temperature)
 
+    @abstractmethod
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
         """(N, H, B) values >= 0 from probabilities (C, N, H, B) and who votes on what (C, N, H, B)."""
-        raise NotImplementedError
 
 
 def _chunks(votes: Votes, *, coverage: bool) -> Iterator[tuple[Probs, Mask]]:

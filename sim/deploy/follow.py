@@ -18,6 +18,7 @@ from configs.placement import Placement
 from configs.schema import Experiment
 from server.app import check_plugins
 from server.recorder import write_atomically
+from server.status import FILE
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
 from sim.deploy.settings import load_deployment, load_server, server_folder
 from sim.deploy.supervisor import running_pid
@@ -28,7 +29,6 @@ from sim.report import write_report
 Progress = Callable[[str, int, int], None]
 
 LOOK_S, ASK_FLOWER_S = 0.3, 20.0
-STATUS_FILE = "status.json"
 _ENDED = ("finished", "failed")
 
 
@@ -88,7 +88,7 @@ def _server(deployment: Path) -> ServerMachine:
 def _submit_and_follow(
     server: ServerMachine, experiment: Experiment, folder: Path, plugins: Path, progress: Progress
 ) -> None:
-    (folder / STATUS_FILE).unlink(missing_ok=True)
+    (folder / FILE).unlink(missing_ok=True)
     progress("waiting for the server", 0, 1)
     run_id = server.flower.submit(
         CHECKOUT,
@@ -149,7 +149,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     """What the ServerApp of a run last said of itself; ``starting`` before it has said anything."""
     nothing = {"state": "starting", "phase": "", "done": 0, "total": 0}
     try:
-        status: dict[str, Any] = {**nothing, **json.loads((folder / STATUS_FILE).read_text())}
+        status: dict[str, Any] = {**nothing, **json.loads((folder / FILE).read_text())}
     except (OSError, ValueError):
         return nothing
     return status

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from server.metrics import PORT_VARIABLE
+from server.nodes import VARIABLE
 from sim.deploy.credentials import CA_CERTIFICATE, NODE_KEY, NODE_PUBLIC_KEY, SECRET, SERVER_CERTIFICATE, SERVER_KEY
 from sim.deploy.flower import Flower, flower_environment, program
 from sim.deploy.programs import Program
@@ -32,7 +34,6 @@ KEYS_FOLDER = "keys"
 NODE_LIST = "nodes.json"
 """In the server's folder: who may take part. In its state: the same with keys and Flower's ids."""
 STATE_FOLDER = "state"
-NODES_VARIABLE, METRICS_VARIABLE = "SOFTBEAM_NODES", "SOFTBEAM_METRICS_PORT"
 
 # Exit codes of flower-superlink and flower-supernode that starting again does not mend.
 _FATAL = {
@@ -80,8 +81,8 @@ class ServerMachine:
         return {
             **flower_environment(self.flower.home),
             "SOFTBEAM_HOME": str(self.state),
-            NODES_VARIABLE: str(self.state / NODE_LIST),
-            **({} if metrics is None else {METRICS_VARIABLE: str(metrics)}),
+            VARIABLE: str(self.state / NODE_LIST),
+            **({} if metrics is None else {PORT_VARIABLE: str(metrics)}),
         }
 
     def programs(self) -> list[Program]:
