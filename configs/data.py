@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from configs.section import Section
 from configs.world import World
 
-ModalityName = Literal["camera", "radar", "doppler", "lidar", "gps", "box"]
+ModalityName = Literal["camera", "radar", "doppler", "motion", "maps", "lidar", "gps", "box"]
 
 
 class Faults(Section):

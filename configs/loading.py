@@ -8,16 +8,18 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from configs.schema import Experiment
+from configs.section import Section
 
+Checked = TypeVar("Checked", bound=Section)
 CONFIG_FOLDER = Path(__file__).parent
 # Changing one of these changes the data, so older data is made again.
-_DATA_SOURCES = (
+DATA_SOURCES = (
     "sim/world/*.py",
     "sim/data/conversion.py",
     "sim/data/drafts.py",
@@ -28,6 +30,7 @@ _DATA_SOURCES = (
     "clients/sensing/geodesy.py",
     "clients/sensing/matlab.py",
     "clients/sensing/modalities.py",
+    "clients/sensing/motion.py",
     "clients/sensing/radar_maps.py",
     "clients/sensing/recording.py",
     "clients/sensing/scans.py",
@@ -46,7 +49,9 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
         ValueError: not found, not YAML, an unknown key, a wrong type or range; one line per mistake.
     """
     path = find_config(source)
-    values = _read_yaml(path)
+    values = read_yaml(path)
+    if "parts" in values:
+        raise ValueError(f"{path}: is a study, not an experiment; use softbeam study")
     for override in overrides:
         set_value(values, override)
     return build_experiment(values, origin=str(path))
@@ -62,9 +67,18 @@ def build_experiment(values: Any, *, origin: str) -> Experiment:
     Raises:
         ValueError: an unknown key, a wrong type or range; one line per mistake.
     """
+    return checked(Experiment, values, origin=origin)
+
+
+def checked(kind: type[Checked], values: Any, *, origin: str) -> Checked:
+    """Plain values as a section of that kind.
+
+    Raises:
+        ValueError: as for :func:`build_experiment`.
+    """
     try:
         # JSON mode: lists are accepted for tuples, while "3" is still no integer.
-        return Experiment.model_validate_json(json.dumps(values))
+        return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
         lines = [_line(item) for item in error.errors()]
         raise ValueError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from None
@@ -99,13 +113,18 @@ def experiment_digest(experiment: Experiment) -> str:
 def data_digest(experiment: Experiment) -> str:
     """What the data of a federation depends on: the data section, the seed, and the code that makes it."""
     values = to_values(experiment)
-    return _digest({"data": values["data"], "seed": values["seed"], "code": _source_digest(_DATA_SOURCES)})
+    return digest_with_sources({"data": values["data"], "seed": values["seed"]}, DATA_SOURCES)
 
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
     """Of the Python files that server and clients must share, as they were when first asked for."""
     return _source_digest(("configs/*.py", "strategies/*.py", "clients/**/*.py"))
+
+
+def digest_with_sources(values: dict[str, Any], patterns: Sequence[str]) -> str:
+    """Of plain values and of Python files, as patterns below the checkout."""
+    return _digest({**values, "code": _source_digest(patterns)})
 
 
 def _source_digest(patterns: Sequence[str]) -> str:
@@ -120,7 +139,12 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The values of a file.
+
+    Raises:
+        ValueError: it is not YAML, or something else than ``key: value`` lines.
+    """
     try:
         values = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -184,7 +184,9 @@ class Experiment(Section):
     def _parts_fit(self) -> Experiment:
         names = [nodes.modality for nodes in self.data.nodes]
         if self.data.source == "street" and "box" in names:
-            raise ValueError("data.nodes: the street has no camera boxes; use camera, radar, doppler, lidar, gps")
+            raise ValueError(
+                "data.nodes: the street has no camera boxes; use camera, motion, radar, doppler, maps, lidar, gps"
+            )
         if self.task.num_beams != 64:
             raise ValueError(f"task.num_beams: the street and DeepSense 6G have 64 beams, got {self.task.num_beams}")
         unknown = set(self.students) - set(names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from clients.sensing.modalities import MODALITIES
 
@@ -74,6 +75,12 @@ class Encoder(nn.Module):
         return features
 
 
+def unpack_masks(packed: Tensor) -> Tensor:
+    """(..., R, C / 8) uint8, eight pixels a byte, to (..., R, C) float32 of zeros and ones, left to right."""
+    bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    return ((packed.unsqueeze(-1) >> bits) & 1).flatten(-2).float()
+
+
 class PatchStem(nn.Module):
     """A 4 x 4 convolution with stride 4, as one matrix product: every pixel is read once.
 
@@ -98,6 +105,24 @@ class ImageEncoder(Encoder):
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 64, 64, C) float32."""
         return frames.float().unsqueeze(-1) if frames.dim() == 3 else frames.float()
+
+
+class MotionEncoder(ImageEncoder):
+    """Motion masks (U, 224, 28) of packed bits, as the share of pixels on in each of 64 x 64 cells."""
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """(U, 64, 64, 1) in [0, 1]."""
+        return (
+            functional.adaptive_avg_pool2d(unpack_masks(frames).unsqueeze(1), (64, 64)).permute(0, 2, 3, 1).contiguous()
+        )
+
+
+class MapsEncoder(ImageEncoder):
+    """Unscaled radar maps (U, 2, 128, 64), two rows averaged."""
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """(U, 64, 64, 2) float32."""
+        return functional.avg_pool2d(frames.float(), (2, 1)).permute(0, 2, 3, 1).contiguous()
 
 
 class LidarEncoder(Encoder):
@@ -154,6 +179,10 @@ def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
     if modality in ("camera", "radar", "doppler"):
         num_channels = shape[2] if len(shape) == 3 else 1
         return ImageEncoder(Standardise(1), _image_network(num_channels, width, num_features))
+    if modality == "motion":
+        return MotionEncoder(Standardise(1), _image_network(1, width, num_features))
+    if modality == "maps":
+        return MapsEncoder(Standardise(1), _image_network(2, width, num_features))
     if modality == "lidar":
         return LidarEncoder(Standardise(1), _lidar_network(width, num_features))
     encoder = GpsEncoder if modality == "gps" else BoxEncoder

@@ -40,7 +40,7 @@ def window_batches(
             yield shuffled[first : first + batch_size]
 
 
-def cosine(step: int, num_steps: int) -> float:
+def cosine(step: float, num_steps: float) -> float:
     """Factor on the learning rate: 1 at the first step, near 0 at the last."""
     return 0.5 * (1.0 + math.cos(math.pi * min(step / num_steps, 1.0)))
 

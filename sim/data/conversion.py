@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from clients.sensing.deepsense import Scenario, read_scenario
 from clients.sensing.modalities import MODALITIES
 from clients.sensing.recording import MANIFEST, open_recording, write_recording
-from clients.sensing.sensor_files import FILE_KINDS, read_frames
+from clients.sensing.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
 from configs.placement import softbeam_home
 from sim.data.drafts import fresh_folder
 
@@ -55,10 +55,11 @@ def load_scenario(folder: Path, modalities: Sequence[str], *, progress: Progress
     if (folder / MANIFEST).exists():
         return open_conversion(folder)
     scenario = read_scenario(folder)
-    in_files = {name for kind in scenario.files for name in FILE_KINDS[kind]}
+    in_files = {name for kind in scenario.files for name in (*FILE_KINDS[kind], *EXTRA_KINDS[kind])}
     if not in_files & set(modalities):
         return scenario
-    return open_conversion(convert_scenario(folder, progress=progress, scenario=scenario))
+    extras = tuple(sorted(set(modalities) & {name for names in EXTRA_KINDS.values() for name in names}))
+    return open_conversion(convert_scenario(folder, progress=progress, scenario=scenario, extras=extras))
 
 
 def open_conversion(folder: Path) -> Scenario:
@@ -83,7 +84,12 @@ def open_conversion(folder: Path) -> Scenario:
 
 
 def convert_scenario(
-    folder: Path, out: Path | None = None, *, progress: Progress | None = None, scenario: Scenario | None = None
+    folder: Path,
+    out: Path | None = None,
+    *,
+    progress: Progress | None = None,
+    scenario: Scenario | None = None,
+    extras: Sequence[str] = (),
 ) -> Path:
     """Convert a release; a conversion that was stopped goes on, one that is there is kept.
 
@@ -92,6 +98,7 @@ def convert_scenario(
         out: folder of the recording; None takes one in ``converted/`` that is named by scenario and digest.
         progress: called with passes done and passes in all.
         scenario: what :func:`read_scenario` says of ``folder``, if that is known already.
+        extras: modalities of `EXTRA_KINDS` that are wanted beside the usual ones.
 
     Returns:
         The folder of the recording.
@@ -100,14 +107,14 @@ def convert_scenario(
         ValueError: the release cannot be read, ``out`` is something else, or another process is converting it.
     """
     scenario = scenario or read_scenario(folder)
-    digest = scenario_digest(scenario, folder)
+    digest = scenario_digest(scenario, folder, extras)
     out = out or softbeam_home() / "converted" / f"{scenario.name}-{digest[:12]}"
     if out.exists():
         _check_same(out, digest)
         return out
     draft = out.with_name(f".{out.name}.draft")
     with _own_draft(draft, digest):
-        frames, problems = _convert_passes(scenario, draft, progress)
+        frames, problems = _convert_passes(scenario, draft, extras, progress)
         provenance = {
             "format": FORMAT,
             "scenario": scenario.name,
@@ -124,9 +131,10 @@ def convert_scenario(
     return out
 
 
-def scenario_digest(scenario: Scenario, folder: Path) -> str:
+def scenario_digest(scenario: Scenario, folder: Path, extras: Sequence[str] = ()) -> str:
     """SHA-256 of what was read, and of the names and sizes of the files that are yet to be."""
-    digest = hashlib.sha256(f"{FORMAT} {scenario.name} {scenario.has_passes} {scenario.problems}".encode())
+    wanted = "".join(f" {name}" for name in sorted(extras))
+    digest = hashlib.sha256(f"{FORMAT} {scenario.name} {scenario.has_passes} {scenario.problems}{wanted}".encode())
     arrays: dict[str, NDArray[np.generic]] = {"pass_ids": scenario.pass_ids, **scenario.sensors}
     if scenario.power is not None:
         arrays["power"] = scenario.power
@@ -166,7 +174,7 @@ def _own_draft(draft: Path, digest: str) -> Iterator[None]:
 
 
 def _convert_passes(
-    scenario: Scenario, draft: Path, progress: Progress | None
+    scenario: Scenario, draft: Path, extras: Sequence[str], progress: Progress | None
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
     """Every frame that lies in a file, mapped from the draft, and what was broken."""
     done: dict[int, list[str]] = {}
@@ -175,7 +183,10 @@ def _convert_passes(
         lines = (draft / _DONE).read_text().split("\n")[:-1]
         done = {entry["pass"]: entry["problems"] for entry in map(json.loads, lines)}
         (draft / _DONE).write_text("".join(f"{line}\n" for line in lines))
-    names = [name for kind in scenario.files for name in FILE_KINDS[kind]]
+    wanted = {
+        kind: (*FILE_KINDS[kind], *(name for name in EXTRA_KINDS[kind] if name in extras)) for kind in scenario.files
+    }
+    names = [name for names in wanted.values() for name in names]
     num_frames = len(scenario.pass_ids)
     frames = {name: _map_frames(draft / f"{name}.npy", name, num_frames, is_begun=bool(done)) for name in names}
     passes, starts = np.unique(scenario.pass_ids, return_index=True)
@@ -183,7 +194,7 @@ def _convert_passes(
     for number, pass_id in enumerate(passes.tolist()):
         if pass_id not in done:
             rows = slice(bounds[number], bounds[number + 1])
-            done[pass_id] = _convert_pass(scenario, rows, frames)
+            done[pass_id] = _convert_pass(scenario, rows, wanted, frames)
             with (draft / _DONE).open("a") as file:
                 file.write(json.dumps({"pass": pass_id, "problems": done[pass_id]}) + "\n")
         if progress is not None:
@@ -192,10 +203,12 @@ def _convert_passes(
     return dict(frames), problems
 
 
-def _convert_pass(scenario: Scenario, rows: slice, frames: dict[str, np.memmap[Any, Any]]) -> list[str]:
+def _convert_pass(
+    scenario: Scenario, rows: slice, wanted: Mapping[str, Sequence[str]], frames: dict[str, np.memmap[Any, Any]]
+) -> list[str]:
     problems: list[str] = []
     for kind, files in scenario.files.items():
-        made, broken = read_frames(kind, files[rows], FILE_KINDS[kind])
+        made, broken = read_frames(kind, files[rows], wanted[kind])
         problems += broken
         for name, values in made.items():
             frames[name][rows] = values

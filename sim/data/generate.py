@@ -111,6 +111,24 @@ def write_street(
         (draft / "federation.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def write_passes(part: Part, folder: Path, *, seed: int, workers: int, progress: Progress | None = None) -> None:
+    """Write one recording alone; the result does not depend on ``workers``.
+
+    Args:
+        part: what is recorded; its own folder is not looked at.
+        folder: of the recording; must not exist.
+        seed: of everything drawn.
+        workers: processes; 1 stays in this one.
+        progress: called with passes done and passes in all.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    jobs = [_Job(seed, part, index) for index in part.passes]
+    with fresh_folder(folder) as draft, _results(jobs, workers) as results:
+        _write_part(part, draft, list(_counted(results, len(jobs), progress)))
+
+
 def _client_entry(part: Part) -> dict[str, object]:
     return {
         "id": part.folder.removeprefix("clients/"),

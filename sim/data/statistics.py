@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.sensing.motion import motion_masks
 from sim.data.predictability import Passes, predictor_floors, share_of
 from sim.data.scenario9 import PROFILE_OFFSETS, SCENARIO_9, STATISTICS
 
@@ -86,11 +87,9 @@ def jensen_shannon_bits(counts: NDArray[np.integer], others: NDArray[np.integer]
 def mask_density(images: NDArray[np.uint8]) -> float:
     """Mean share of pixels on in the motion masks of one pass, in [0, 1].
 
-    A mask is where the difference of two successive frames, grey in [0, 1] and blurred by a Gaussian of one pixel,
-    exceeds a tenth of that difference's own maximum. Two equal frames have none on. It depends on the resolution:
-    the measured 2.1-2.2 % are at 224x224.
+    It depends on the resolution: the measured 2.1-2.2 % are at 224x224.
 
-    Source: arXiv:2603.16116, input processing; grey by ITU-R BT.601.
+    Source: arXiv:2603.16116, input processing; see `clients.sensing.motion`.
 
     Args:
         images: (F, rows, columns, 3) RGB frames of one pass, F >= 2.
@@ -98,12 +97,7 @@ def mask_density(images: NDArray[np.uint8]) -> float:
     Raises:
         ValueError: of another shape.
     """
-    if images.ndim != 4 or images.shape[-1] != 3 or len(images) < 2:
-        raise ValueError(f"images {images.shape}: expected (F, rows, columns, 3) with at least two frames")
-    grey = images.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255.0)
-    change = np.abs(np.diff(_blurred(_blurred(grey, axis=1), axis=2), axis=0))
-    strongest = change.max(axis=(1, 2), keepdims=True)
-    return float(np.mean(change > 0.1 * strongest))
+    return float(np.mean(motion_masks(images)))
 
 
 def _percentiles(
@@ -166,15 +160,3 @@ def _profile(level_db: NDArray[np.float64], best: NDArray[np.int64]) -> dict[str
             mean = np.mean(10.0 ** (relative_db / 10.0)) if inside.size else np.nan
             found[f"{name}_{offset}"] = float(10.0 * np.log10(mean))
     return found
-
-
-def _blurred(images: NDArray[np.float32], *, axis: int) -> NDArray[np.float32]:
-    """Gaussian of one pixel along an axis, cut at four; the border is continued."""
-    offsets = np.arange(-4, 5)
-    weights = np.exp(-0.5 * offsets.astype(np.float32) ** 2)
-    weights /= weights.sum()
-    places = np.arange(images.shape[axis])
-    blurred = np.zeros_like(images)
-    for offset, weight in zip(offsets, weights, strict=True):
-        blurred += weight * images.take(np.clip(places + offset, 0, places[-1]), axis=axis)
-    return blurred

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.sensing.motion import PIXELS, packed_masks
 from configs.schema import World
 from configs.seeding import rng_for
 from sim.world.raycast import cast
@@ -67,6 +68,11 @@ def camera(
         image += noise * np.sqrt(0.0004 * np.maximum(image, 0.0) + 0.00008)
         out[part] = 255.0 * np.clip(image, 0.0, 1.0) + 0.5
     return out
+
+
+def motion(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """(F, 224, 28) packed masks of what moves in pictures of 224 x 224 pixels; ten times the work of :func:`camera`."""
+    return packed_masks(camera(world, scene, rng, pixels=(PIXELS, PIXELS)))
 
 
 def _draw_vehicles(

@@ -28,6 +28,9 @@ SNR_DB, AREA_M2, HIDDEN_DB = 22.0, 40.0, -15.0
 NEAR_BINS = 128
 CHIRPS = np.array([6, 13, 20, 26, 34, 40, 48, 56, 65, 78, 85, 95, 100, 108, 119, 125])
 NUM_CLUTTER = 30
+# Raw cubes come in units of a converter. With this one the unscaled range-angle maps of preset s9 have the mean level
+# that the batch norms of published students (arXiv:2603.16116) have stored, 0.141.
+CONVERTER_GAIN = np.float32(2.27e-5)
 # Noise per raw sample that gives unit noise after a Hann-windowed range FFT scaled to a tone's amplitude.
 SAMPLE_NOISE = float(np.hanning(NUM_SAMPLES).sum() / np.sqrt((np.hanning(NUM_SAMPLES) ** 2).sum()))
 
@@ -83,6 +86,13 @@ def radar_cube(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[
         spatial = antennas[frame].T.astype(np.complex64)[:, None, :] * ranges[frame].T[None]
         cube[frame] = spatial @ doppler[frame] + static[..., None] + np.float32(SAMPLE_NOISE / np.sqrt(2.0)) * noise
     return cube
+
+
+def maps(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float16]:
+    """(F, 2, 128, 64) unscaled maps of :func:`radar_cube`, at the level that the ones of scenario 9 have."""
+    from clients.sensing.radar_maps import unscaled_maps
+
+    return np.stack([unscaled_maps(CONVERTER_GAIN * cube) for cube in radar_cube(world, scene, rng)])
 
 
 def doppler(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float16]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from configs.schema import World
 from configs.seeding import rng_for
-from sim.world.camera import camera
-from sim.world.radar import doppler, radar
+from sim.world.camera import camera, motion
+from sim.world.radar import doppler, maps, radar
 from sim.world.raycast import cast
 from sim.world.scene import Scene
 from sim.world.site import Site
@@ -92,4 +92,12 @@ def _flat(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return corners.reshape(len(corners), -1, 3)
 
 
-SENSORS: dict[str, Sensor] = {"camera": camera, "radar": radar, "doppler": doppler, "lidar": lidar, "gps": gps}
+SENSORS: dict[str, Sensor] = {
+    "camera": camera,
+    "motion": motion,
+    "radar": radar,
+    "doppler": doppler,
+    "maps": maps,
+    "lidar": lidar,
+    "gps": gps,
+}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.sensing.radar_maps import doppler_angle_map, range_angle_map
+from clients.sensing.radar_maps import doppler_angle_map, range_angle_map, unscaled_maps
 
 STANDING = 0.0
 
@@ -100,3 +100,50 @@ def test_what_is_no_radar_cube_is_refused(cube: NDArray[np.generic], message: st
     for image_of in (range_angle_map, doppler_angle_map):
         with pytest.raises(ValueError, match=message):
             image_of(cube)
+
+
+# The maps of arXiv 2603.16116
+
+
+@pytest.mark.parametrize("num_chirps", [128, 250])
+@pytest.mark.parametrize(
+    ("range_bin", "sine", "turns", "expected"),
+    [(40.0, 0.25, 0.125, (40, 80, 40)), (8.0, 0.0, -0.25, (8, 32, 32)), (120.0, -0.5, 0.5, (120, 0, 16))],
+)
+def test_a_point_appears_at_its_range_its_speed_and_its_angle_in_the_unscaled_maps(
+    num_chirps: int, range_bin: float, sine: float, turns: float, expected: tuple[int, int, int]
+) -> None:
+    cube = 1e-3 * tone(range_bin=range_bin, sine=sine, turns=turns, num_chirps=num_chirps)
+    by_range, by_speed = unscaled_maps(cube)
+    assert peak(by_range) == (expected[0], expected[2])
+    assert peak(by_speed) == (expected[1], expected[2])
+
+
+def test_a_single_tone_has_the_level_that_three_transforms_give_it() -> None:
+    # On its bins a tone of amplitude a is 4 * 256 * 128 a, and a mean over 128 speeds or 256 ranges divides by them.
+    amplitude = 1e-4
+    by_range, by_speed = unscaled_maps(amplitude * tone(range_bin=40.0, sine=0.25, turns=0.125))
+    assert by_range[40, 40] == pytest.approx(np.log2(1.0 + 4 * 256 * amplitude), rel=2e-3)
+    assert by_speed[80, 40] == pytest.approx(np.log2(1.0 + 4 * 128 * amplitude), rel=2e-3)
+
+
+def test_bins_of_scenario_9_are_a_fifth_of_a_metre_and_a_quarter_of_a_metre_per_second() -> None:
+    light, carrier, slope, rate, interval = 299_792_458.0, 77e9, 15e12, 5e6, 65e-6
+    range_bin_m = light * rate / (2.0 * 256 * slope)
+    speed_bin_mps = light / carrier / (2.0 * 128 * interval)
+    assert range_bin_m == pytest.approx(0.1953, abs=1e-3)
+    assert 256 * range_bin_m == pytest.approx(50.0, abs=0.1)
+    assert 3.6 * speed_bin_mps == pytest.approx(0.84, abs=0.01)
+    assert 3.6 * 64 * speed_bin_mps == pytest.approx(53.9, abs=0.3)
+
+
+def test_what_stands_still_is_not_in_the_unscaled_maps_and_what_is_beyond_25_m_only_in_the_second() -> None:
+    assert not unscaled_maps(tone(range_bin=40.0, sine=0.25, turns=STANDING)).astype(float).max() > 1e-2
+    by_range, by_speed = unscaled_maps(tone(range_bin=200.0, sine=0.25, turns=0.125)).astype(float)
+    assert by_range.max() < 0.01 * by_speed.max()
+
+
+@pytest.mark.parametrize("cube", [np.full((4, 256, 128), np.nan + 0j), np.zeros((4, 256, 64), complex)])
+def test_unscaled_maps_refuse_what_is_no_cube(cube: NDArray[np.generic]) -> None:
+    with pytest.raises(ValueError, match="a radar cube"):
+        unscaled_maps(cube)

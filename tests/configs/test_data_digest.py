@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.loading import _DATA_SOURCES
+from configs.loading import DATA_SOURCES
 from tests.test_architecture import imports_of
 
 CHECKOUT = Path(__file__).parents[2]
@@ -32,10 +32,10 @@ def reached_from(*names: str) -> set[Path]:
 
 def test_every_module_that_makes_data_counts_in_the_datas_digest() -> None:
     makers = reached_from("sim.data.generate", "sim.data.partition")
-    counted = {path for pattern in _DATA_SOURCES for path in CHECKOUT.glob(pattern)}
+    counted = {path for pattern in DATA_SOURCES for path in CHECKOUT.glob(pattern)}
     assert {path.name for path in makers} >= {"camera.py", "radar_maps.py", "deepsense.py"}
     assert sorted(path.relative_to(CHECKOUT).as_posix() for path in makers - counted) == []
 
 
 def test_every_entry_of_the_datas_digest_is_a_file() -> None:
-    assert [pattern for pattern in _DATA_SOURCES if not any(CHECKOUT.glob(pattern))] == []
+    assert [pattern for pattern in DATA_SOURCES if not any(CHECKOUT.glob(pattern))] == []

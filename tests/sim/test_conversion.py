@@ -234,3 +234,23 @@ def test_the_commands_export_and_convert_print_their_folders(tmp_path: Path) -> 
 def test_an_impossible_export_is_one_clear_error(options: list[str], message: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["data", "export", str(tmp_path / "out"), *options])
     assert message in str(result.exception)
+
+
+def test_motion_is_converted_only_where_it_is_asked_for_and_knows_what_came_before(made: Path, home: Path) -> None:
+    usual = load_scenario(made, ("camera",))
+    assert set(usual.sensors) == {"camera", "lidar", "gps"}
+    wanted = load_scenario(made, ("motion",))
+    assert set(wanted.sensors) == {"camera", "motion", "lidar", "gps"}
+    np.testing.assert_array_equal(wanted.sensors["camera"], usual.sensors["camera"])
+    is_on = np.asarray(wanted.sensors["motion"]).any(axis=(1, 2))
+    begins = np.flatnonzero(np.diff(wanted.pass_ids, prepend=-1))
+    assert not is_on[begins].any(), "the first frame of a pass knows nothing of the pass before"
+    assert is_on[np.setdiff1d(np.arange(len(is_on)), begins)].all()
+
+
+def test_after_a_lost_picture_nothing_is_known_of_what_moved(release: Path, tmp_path: Path) -> None:
+    sorted((release / "unit1" / "camera_data").iterdir())[3].unlink()
+    sensors = open_recording(convert_scenario(release, tmp_path / "out", extras=("motion",))).sensors
+    (lost,) = np.flatnonzero(~np.asarray(sensors["camera"]).any(axis=(1, 2, 3)))
+    around = [bool(np.any(sensors["motion"][lost + offset])) for offset in (-1, 0, 1, 2)]
+    assert around == [True, False, False, True]

@@ -117,7 +117,7 @@ def test_another_seed_stream_or_site_is_another_pass(other: dict[str, Any]) -> N
 
 
 def test_an_unknown_sensor_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"data\.nodes: the street has no sensor 'box'; use camera, radar"):
+    with pytest.raises(ValueError, match=r"data\.nodes: the street has no sensor 'box'; use camera, motion, radar"):
         make(0, ("box",))
 
 
