@@ -19,6 +19,7 @@ from sim.bench_deploy_cli import add_warm_command
 from sim.bench_exchange_cli import add_exchange_commands
 from sim.data_cli import data_cli
 from sim.deploy_cli import deploy_cli
+from sim.study_cli import add_study_commands
 from sim.terminal import ConfigArgument, JsonOption, Progress, RunsArgument, SetOption, title_of, wide_console
 
 # Of more experiments than this only the table of strategies is shown.
@@ -36,6 +37,7 @@ add_exchange_commands(bench_cli)
 add_warm_command(bench_cli)
 cli.add_typer(bench_cli, name="bench")
 cli.add_typer(deploy_cli, name="deploy")
+add_study_commands(cli, bench_cli)
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Losses. N samples, H horizons, B beams; every loss is the mean over N and H."""
+"""Losses. N samples, H horizons, B beams, D features; a loss of logits is the mean over N and H.
+
+The loss of relations between samples is in `strategies.relations`.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,36 @@ def response_kd(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     log_student = functional.log_softmax(logits / temperature, dim=-1)
     divergence = functional.kl_div(log_student, targets, reduction="none").sum(dim=-1)
     return temperature**2 * divergence.mean()
+
+
+def feature_kd(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error of features that are each centred and scaled over D; zero at equality.
+
+    Neither an offset nor a positive scale of a whole feature matters. Value is compared with value, so both sides need
+    one D, and the same samples (and frames) in the same order.
+
+    Source: layer normalisation (arXiv 1607.06450) without learned parameters, as in the feature distillation of
+    arXiv 2603.16116; a mapping between sequences of unlike length, which theirs can learn, is left to the caller.
+
+    Args:
+        student: (..., D).
+        teacher: of the same shape.
+    """
+    size = student.shape[-1:]
+    return functional.mse_loss(functional.layer_norm(student, size), functional.layer_norm(teacher, size))
+
+
+def distil(task: Tensor, knowledge: Tensor, weight: float) -> Tensor:
+    """(1 - a) task + a knowledge, for one batch that has both; a = 0 is no distillation, to the bit.
+
+    Source: arXiv 2603.16116 (a from 0.1 to 0.5).
+
+    Args:
+        task: loss on labels.
+        knowledge: loss of distillation, of responses, relations or features; finite.
+        weight: a in [0, 1].
+    """
+    return (1.0 - weight) * task + weight * knowledge
 
 
 TASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross_entropy, "focal": focal_loss}

@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from configs.loading import load_experiment
+from configs.study_loading import load_study
+from sim.study.grid import check_models
 
 CHECKOUT = Path(__file__).parents[1]
 ROOMS = ("configs", "strategies", "clients", "server", "sim")
 MODULES = sorted(path for room in ROOMS for path in (CHECKOUT / room).rglob("*.py"))
-CONFIGS = sorted((CHECKOUT / "configs").rglob("*.yaml"))
+YAMLS = sorted((CHECKOUT / "configs").rglob("*.yaml"))
+STUDIES = [path for path in YAMLS if path.name.startswith("study-")]
+CONFIGS = [path for path in YAMLS if path not in STUDIES]
 MAX_LINES = 300
 EMPTY_NAMES = {"utils", "common", "helpers", "core", "misc", "manager"}
 
@@ -38,6 +42,10 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "sim.bench": (
         ("sim.data", "sim.world", "server", "clients", "strategies", "configs"),
         "a benchmark measures; it does not launch federations",
+    ),
+    "sim.study": (
+        ("sim.bench", "sim.data", "sim.world", "sim.figures", "server", "clients", "strategies", "configs"),
+        "a study trains and compares; it launches no federations",
     ),
     "sim": (("server", "clients", "strategies", "configs"), ""),
 }
@@ -175,6 +183,16 @@ def test_importing_a_learner_loads_neither_flower_nor_ray() -> None:
 
 def test_there_are_configs() -> None:
     assert "quickstart" in [path.stem for path in CONFIGS]
+
+
+@pytest.mark.parametrize("quick", [False, True], ids=["full", "quick"])
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_loads_at_both_sizes_and_is_named_like_its_file(path: Path, quick: bool) -> None:
+    if quick and "\nquick:" not in path.read_text():
+        pytest.skip(f"{path.name} has no quick size")
+    study = load_study(path, quick=quick)
+    check_models(study)
+    assert study.name == path.stem
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

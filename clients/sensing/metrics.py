@@ -30,7 +30,7 @@ def top_k(ranked: NDArray[np.int64], best: NDArray[np.int64], k: int) -> float:
         best: (N,) best beam.
         k: how many guesses count.
     """
-    return float(np.mean(np.any(ranked[:, :k] == best[:, None], axis=1)))
+    return float(np.mean(hits(ranked, best, k)))
 
 
 def dba_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> float:
@@ -42,7 +42,7 @@ def dba_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5
     Source: DeepSense 6G Multi-Modal Beam Prediction Challenge 2022, arXiv:2209.07519.
     Some papers report Y_3 alone under this name; see :func:`dba_k3_score`.
     """
-    return float(1.0 - np.minimum.accumulate(_misses(ranked, best, delta), axis=1).mean())
+    return float(1.0 - np.minimum.accumulate(misses(ranked, best, delta), axis=1).mean())
 
 
 def dba_k3_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> float:
@@ -50,13 +50,36 @@ def dba_k3_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int 
 
     Source: the beam-tracking papers that report "DBA" with K = 3 only, such as arXiv 2603.16116.
     """
-    return float(1.0 - _misses(ranked, best, delta).min(axis=1).mean())
+    return float(1.0 - misses(ranked, best, delta).min(axis=1).mean())
 
 
 def power_loss_db(power: NDArray[np.floating], ranked: NDArray[np.int64]) -> float:
-    """Mean of the power lost by using the first guess instead of the best beam, in dB; zero means none.
+    """Mean over the samples of :func:`losses_db`.
 
-    The mean over samples of 10 log10(P_best / P_first guess); the noise floor is not subtracted.
+    Args:
+        power: (N, B) linear receive power.
+        ranked: (N, K) guesses.
+    """
+    return float(np.mean(losses_db(power, ranked)))
+
+
+def hits(ranked: NDArray[np.int64], best: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    """(N,) whether the best beam is among the first ``k`` guesses."""
+    found: NDArray[np.bool_] = np.any(ranked[:, :k] == best[:, None], axis=1)
+    return found
+
+
+def misses(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> NDArray[np.float64]:
+    """(N, 3) how far each of the first three guesses is from the best beam, in units of ``delta`` beams, at most 1."""
+    distance = np.abs(ranked[:, :3] - best[:, None]) / delta
+    capped: NDArray[np.float64] = np.minimum(distance, 1.0)
+    return capped
+
+
+def losses_db(power: NDArray[np.floating], ranked: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) power lost by using the first guess instead of the best beam, in dB; zero means none.
+
+    10 log10(P_best / P_first guess); the noise floor is not subtracted.
 
     Args:
         power: (N, B) linear receive power.
@@ -64,13 +87,8 @@ def power_loss_db(power: NDArray[np.floating], ranked: NDArray[np.int64]) -> flo
     """
     floored = np.maximum(power.astype(np.float64), POWER_FLOOR)
     chosen = np.take_along_axis(floored, ranked[:, :1], axis=1)[:, 0]
-    return float(np.mean(10.0 * np.log10(floored.max(axis=1) / chosen)))
-
-
-def _misses(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int) -> NDArray[np.float64]:
-    distance = np.abs(ranked[:, :3] - best[:, None]) / delta
-    misses: NDArray[np.float64] = np.minimum(distance, 1.0)
-    return misses
+    lost: NDArray[np.float64] = 10.0 * np.log10(floored.max(axis=1) / chosen)
+    return lost
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from strategies.losses import (
     POWER_SHARE,
     TASK_LOSSES,
     cross_entropy,
+    distil,
+    feature_kd,
     focal_loss,
     power_targets,
     response_kd,
@@ -100,12 +102,67 @@ def test_losses_are_means_over_samples_and_horizons() -> None:
         lambda x: focal_loss(x, beams(), gamma=1.0),
         lambda x: task_loss("cross_entropy", 0.5)(x, power()),
         lambda x: task_loss("focal", 0.5)(x, power()),
+        lambda x: feature_kd(x, normal(1, N, H, B)),
+        lambda x: distil(focal_loss(x, beams()), response_kd(x, soften(normal(1, N, H, B), 3.0), 3.0), 0.3),
     ],
-    ids=["kd", "kd from certain targets", "cross entropy", "focal", "focal gamma 1", "power", "focal power"],
-)
+    ids=[
+        "kd", "kd from certain targets", "cross entropy", "focal", "focal gamma 1", "power", "focal power", "features",
+        "mix",
+    ],
+)  # fmt: skip
 def test_a_gradient_is_that_of_finite_differences(loss: Callable[[Tensor], Tensor]) -> None:
     logits = normal(0, N, H, B)
     torch.testing.assert_close(gradient(loss, logits), finite_differences(loss, logits), atol=1e-8, rtol=1e-6)
+
+
+def test_features_cost_nothing_at_equality_and_up_to_an_offset_and_a_scale_of_each() -> None:
+    features = normal(0, N, 7)
+    assert feature_kd(features, features).item() == 0.0
+    scale = torch.tensor([[0.5], [1.0], [20.0]], dtype=torch.float64)
+    assert feature_kd(scale * features + 3.0, features).item() == pytest.approx(0.0, abs=1e-6)
+    assert feature_kd(features, features.flip(-1)).item() > 0.01
+
+
+def test_opposite_features_cost_four() -> None:
+    # Normalised, (1, -1) is itself and (-1, 1) its opposite: ((1 + 1)^2 + (1 + 1)^2) / 2 = 4.
+    one, other = torch.tensor([[1.0, -1.0]]), torch.tensor([[-3.0, 3.0]])
+    assert feature_kd(one, other).item() == pytest.approx(4.0, rel=1e-4)
+
+
+def test_a_feature_without_variance_has_a_finite_gradient() -> None:
+    assert torch.isfinite(gradient(lambda x: feature_kd(x, normal(1, N, 7)), torch.zeros(N, 7).double())).all()
+
+
+def test_distillation_of_weight_0_is_none_and_of_weight_1_is_all_to_the_bit() -> None:
+    logits, labels = torch.randn(N, H, B, generator=torch.Generator().manual_seed(0)), beams()
+    targets = soften(torch.randn(N, H, B, generator=torch.Generator().manual_seed(1)), 4.0)
+
+    def mixed(weight: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: distil(focal_loss(x, labels), response_kd(x, targets, 4.0), weight)
+
+    parts = ((0.0, lambda x: focal_loss(x, labels)), (1.0, lambda x: response_kd(x, targets, 4.0)))
+    for weight, alone in parts:
+        assert torch.equal(mixed(weight)(logits), alone(logits))
+        assert torch.equal(gradient(mixed(weight), logits), gradient(alone, logits))
+
+
+def test_a_network_that_distils_with_weight_0_takes_the_step_of_one_that_does_not() -> None:
+    inputs, labels = torch.randn(N, 6, generator=torch.Generator().manual_seed(0)), beams()
+    targets = soften(torch.randn(N, H, B, generator=torch.Generator().manual_seed(1)), 4.0)
+    stepped = []
+    for distils in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, H * B))
+        optimizer = torch.optim.AdamW(network.parameters())
+        logits = network(inputs).view(N, H, B)
+        loss = focal_loss(logits, labels)
+        loss = distil(loss, response_kd(logits, targets, 4.0), 0.0) if distils else loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        stepped.append([parameter.detach() for parameter in network.parameters()])
+    for plain, mixed in zip(*stepped, strict=True):
+        assert torch.equal(plain, mixed)
 
 
 def test_tau_squared_keeps_the_size_of_the_gradient_when_it_is_warm() -> None:

@@ -1,0 +1,182 @@
+"""What a study is: which trackers are trained, with which knowledge, on which passes.
+
+A study is centralised, as in arXiv 2603.16116: all data on one machine, a teacher, then students that learn from it.
+Models are named as in `clients.sensing.model_registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from configs.section import Section
+from configs.world import World
+
+Kd = Literal["none", "self", "response", "feature", "relational", "mixed", "cross-modal", "power"]
+
+
+class StreetPasses(Section):
+    """Passes of the synthetic street, in the order in which they are made.
+
+    Attributes:
+        world: the street; the preset ``s9`` is like scenario 9.
+        passes: how many.
+        seed: of everything that is drawn in making them.
+    """
+
+    source: Literal["street"]
+    world: World = World(preset="s9")
+    passes: int = Field(default=136, ge=4)
+    seed: int = Field(default=0, ge=0)
+
+
+class ScenarioPasses(Section):
+    """Passes of a DeepSense 6G scenario with camera and radar, in its own order.
+
+    Attributes:
+        folder: of the release, or of a conversion of it, as for `configs.data.DeepSenseData`.
+    """
+
+    source: Literal["deepsense"]
+    folder: str
+
+
+StudyPasses = Annotated[StreetPasses | ScenarioPasses, Field(discriminator="source")]
+
+
+class Part(Section):
+    """Trackers that answer for the same slots.
+
+    Attributes:
+        future: J, slots ahead.
+        train_share: the first ``int(share * passes)`` passes are trained on, the others tested on.
+        teachers: models.
+        born_again: teachers that learn once more, from themselves; None takes all.
+        students: each learns from the teacher with its sensors that validated best.
+    """
+
+    future: int = Field(default=3, ge=1, le=32)
+    train_share: float = Field(default=0.7, gt=0, lt=1)
+    teachers: tuple[str, ...]
+    born_again: tuple[str, ...] | None = None
+    students: tuple[str, ...]
+
+
+class Ablation(Section):
+    """Students beside the grid: every model with every kind of knowledge, in the parts where it has a teacher.
+
+    Attributes:
+        models: students.
+        kd: kinds of knowledge; ``cross-modal`` learns from the teacher with the most sensors.
+        alignment: of the radar maps (`clients.sensing.step_tracker`); None takes the model's own.
+        lengths: L; empty takes the first of the study's.
+        futures: of the parts; empty takes all.
+    """
+
+    models: tuple[str, ...] = Field(min_length=1)
+    kd: tuple[Kd, ...] = ("none",)
+    alignment: Literal["paper", "newest"] | None = None
+    lengths: tuple[int, ...] = ()
+    futures: tuple[int, ...] = ()
+
+
+class Recipe(Section):
+    """How one tracker learns.
+
+    Attributes:
+        learning_rate: of Adam at the start.
+        weight_decay: of Adam, as an L2 penalty.
+        temperature: tau of the response.
+        weight: a, the share of distillation in the loss.
+        distance_weight: w_d of the relations; ``angle_weight`` is w_a.
+        relation_share: of the relations beside the response in ``mixed``.
+        power_temperature_db: of the soft labels from beam power in ``power``.
+        epochs: at most so many; None takes those of `Fitting`.
+    """
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=4.0, gt=0)
+    weight: float = Field(default=0.3, ge=0, le=1)
+    distance_weight: float = Field(default=10.0, ge=0)
+    angle_weight: float = Field(default=10.0, ge=0)
+    relation_share: float = Field(default=0.1, ge=0)
+    power_temperature_db: float = Field(default=1.0, gt=0)
+    epochs: int | None = Field(default=None, ge=1)
+
+
+class Fitting(Section):
+    """How long a tracker learns, and what is kept.
+
+    Attributes:
+        epochs: at most so many.
+        patience: epochs without a better validation after which it stops.
+        batch_size: windows in a batch.
+        schedule: ``restarts`` (cosine over 10, 20, 40, ... epochs) or ``cosine`` (to zero over all epochs).
+        max_grad_norm: gradients are clipped to this norm.
+        num_partners: k, pairs of a sample in the relations.
+        validation_share: of the training passes, set aside to choose the epoch.
+    """
+
+    epochs: int = Field(default=100, ge=1)
+    patience: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    schedule: Literal["restarts", "cosine"] = "restarts"
+    max_grad_norm: float = Field(default=10.0, gt=0)
+    num_partners: int = Field(default=4, ge=1)
+    validation_share: float = Field(default=0.15, gt=0, lt=1)
+
+
+class Study(Section):
+    """A study, whole.
+
+    Attributes:
+        name: lower-case letters, digits and hyphens.
+        seeds: of weights, batches and validation passes; the test passes stay the same.
+        data: the passes.
+        lengths: L, frames seen by students; the first is the teachers', and the longest.
+        kd: kinds of knowledge of every student at the first length; ``short_kd`` at the others.
+        pixels: side of the motion masks, which are averaged down to it.
+        parts: the grid.
+        ablations: students beside it.
+        fitting: of every tracker.
+        recipes: model -> kind of knowledge -> how it learns; ``any`` stands for every kind that is not named.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    data: StudyPasses
+    lengths: tuple[int, ...] = (8, 5, 3)
+    kd: tuple[Kd, ...] = ("none", "response", "relational", "mixed")
+    short_kd: tuple[Kd, ...] = ("none", "response", "relational", "mixed")
+    pixels: Literal[224, 112, 56] = 224
+    parts: tuple[Part, ...] = Field(min_length=1)
+    ablations: tuple[Ablation, ...] = ()
+    fitting: Fitting = Fitting()
+    recipes: dict[str, dict[Kd | Literal["any"], Recipe]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Study:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: name each once, got {', '.join(map(str, self.seeds))}")
+        lengths = [*self.lengths, *(length for ablation in self.ablations for length in ablation.lengths)]
+        if not self.lengths or min(lengths) < 2 or max(lengths) > self.lengths[0]:
+            raise ValueError(f"lengths: the first must be the longest and all at least 2, got {lengths}")
+        futures = [part.future for part in self.parts]
+        if len(set(futures)) != len(futures):
+            raise ValueError(f"parts: one for each number of future slots, got {futures}")
+        if "self" in (*self.kd, *self.short_kd):
+            raise ValueError("kd: self is for teachers, who always learn from themselves too; leave it out")
+        return self
+
+    def fitting_of(self, model: str, kd: str) -> Fitting:
+        """How long a model learns with a kind of knowledge."""
+        epochs = self.recipe(model, kd).epochs
+        return self.fitting if epochs is None else self.fitting.model_copy(update={"epochs": epochs})
+
+    def recipe(self, model: str, kd: str) -> Recipe:
+        """How a model learns with a kind of knowledge."""
+        known: Mapping[Any, Recipe] = self.recipes.get(model, {})
+        return known.get(kd) or known.get("any") or Recipe()

@@ -1,0 +1,73 @@
+"""How long trackers take on a CPU: one thread, one window, trackers in turn. Medians of interleaved rounds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+
+import numpy as np
+import torch
+
+from clients.sensing.complexity import empty_frames
+from clients.sensing.step_tracker import StepTracker
+from clients.sensing.tracker import Windows
+from configs.seeding import rng_for
+
+ROUNDS = 15
+
+
+def median_ms(calls: Mapping[Hashable, Callable[[], object]], *, rounds: int = ROUNDS) -> dict[Hashable, float]:
+    """Median wall milliseconds of each call on one thread.
+
+    All are called in turn in every round, so that whatever else the machine does falls on all of them alike.
+
+    Args:
+        calls: name -> what to time.
+        rounds: timed rounds; one more before them warms up.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    taken: dict[Hashable, list[float]] = {name: [] for name in calls}
+    try:
+        for number in range(rounds + 1):
+            for name, call in calls.items():
+                begin = time.perf_counter()
+                call()
+                if number:
+                    taken[name].append(1e3 * (time.perf_counter() - begin))
+    finally:
+        torch.set_num_threads(before)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def window_call(tracker: StepTracker) -> Callable[[], object]:
+    """A tracker's whole answer for one window of random frames."""
+    windows = random_windows(tracker, 1)
+    tracker.eval()
+
+    def call() -> object:
+        with torch.inference_mode():
+            return tracker(windows)
+
+    return call
+
+
+def random_windows(tracker: StepTracker, count: int, *, seed: int = 0) -> Windows:
+    """Consecutive windows over frames of noise: 2 % of the pixels moved, radar at the level of scenario 9."""
+    num_frames = tracker.task.num_frames + count - 1
+    rng = rng_for(seed, "latency")
+    frames = empty_frames(tracker, num_frames)
+    for name, values in frames.items():
+        if name == "motion":
+            bits = rng.random((*values.shape[:-1], 8 * values.shape[-1])) < 0.02
+            frames[name] = torch.from_numpy(np.packbits(bits, axis=-1))
+        else:
+            frames[name] = torch.from_numpy(rng.exponential(0.14, values.shape).astype(np.float16))
+    rows = torch.arange(count)[:, None] + torch.arange(tracker.task.num_frames)
+    return Windows(frames, rows)
+
+
+def latencies_ms(trackers: Mapping[Hashable, StepTracker], *, rounds: int = ROUNDS) -> dict[Hashable, float]:
+    """Median milliseconds of one window of each tracker."""
+    return median_ms({name: window_call(tracker) for name, tracker in trackers.items()}, rounds=rounds)

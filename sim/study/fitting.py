@@ -1,0 +1,246 @@
+"""How a tracker of a study learns: from best beams, from a teacher's knowledge of the same windows, or from both.
+
+    L = (1 - a) L_task + a L_KD
+
+Source: arXiv 2603.16116: focal loss, Adam, cosine warm restarts, early stopping. Ours differ in three ways: epochs are
+chosen on validation passes, never on the test; a batch is made of runs of consecutive windows, which share frames;
+the mix of response and relations.
+
+F frames, N windows, H horizons, B beams, D features, k partners.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clients.sensing.calibration import fit_temperature
+from clients.sensing.learning import cosine, window_batches
+from clients.sensing.recording import Recording
+from clients.sensing.step_tracker import StepTracker
+from clients.sensing.tracker import Windows
+from configs.seeding import rng_for, seed_for
+from configs.study import Fitting, Kd, Recipe
+from strategies.losses import distil, feature_kd, response_kd, task_loss
+from strategies.relations import draw_partners, relational_kd, relations
+
+# Of the cosine warm restarts: epochs of the first cycle, and the rate at the end of each.
+FIRST_CYCLE, LEAST_RATE = 10, 1e-6
+# A validation counts as better from here on, as a share of the best loss so far.
+MIN_DELTA = 1e-4
+PREDICTION_BATCH = 64
+
+
+class Sight:
+    """All frames of a recording on one device, from which windows are made.
+
+    Args:
+        recording: all passes.
+        modalities: what is needed of it.
+        device: where to compute.
+    """
+
+    def __init__(self, recording: Recording, modalities: tuple[str, ...], device: torch.device) -> None:
+        self.recording = recording
+        self.device = device
+        self._frames = {name: torch.from_numpy(np.array(recording.sensors[name])).to(device) for name in modalities}
+
+    def windows(self, starts: NDArray[np.int64], num_frames: int) -> Windows:
+        """The windows of ``num_frames`` frames that begin at ``starts`` (N,)."""
+        distinct, rows = np.unique(starts[:, None] + np.arange(num_frames), return_inverse=True)
+        chosen = torch.from_numpy(distinct).to(self.device)
+        frames = {name: frames[chosen] for name, frames in self._frames.items()}
+        return Windows(frames, torch.from_numpy(rows.reshape(len(starts), num_frames)).to(self.device))
+
+    def powers(self, starts: NDArray[np.int64], num_frames: int, num_future: int) -> Tensor:
+        """(N, H, B) linear power."""
+        return torch.from_numpy(self.recording.powers(starts, num_frames, num_future)).to(self.device)
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a teacher says of training windows.
+
+    Attributes:
+        logits: (N, H, B).
+        features: (N, D) as `StepTracker.features`.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A tracker at its best.
+
+    Attributes:
+        state: its weights and statistics.
+        epochs: that it took.
+        best_epoch: whose state it is, counted from 1.
+        validation: geometric mean of the calibrated probability of the best beams on the validation windows.
+    """
+
+    state: Mapping[str, Tensor]
+    epochs: int
+    best_epoch: int
+    validation: float
+
+
+def knowledge_of(teacher: StepTracker, sight: Sight, starts: NDArray[np.int64]) -> Knowledge:
+    """What a teacher says of windows; ``starts`` (N,) are those of its own length."""
+    features = _in_batches(teacher, sight, starts, teacher.features)
+    with torch.no_grad():
+        teacher.eval()
+        return Knowledge(teacher.decide(features), features)
+
+
+def logits_of(tracker: StepTracker, sight: Sight, starts: NDArray[np.int64]) -> Tensor:
+    """(N, H, B) logits in evaluation mode."""
+    return _in_batches(tracker, sight, starts, tracker.forward)
+
+
+def fit(
+    tracker: StepTracker,
+    sight: Sight,
+    *,
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    kd: Kd,
+    knowledge: Knowledge | None,
+    recipe: Recipe,
+    fitting: Fitting,
+    seed: int,
+) -> Fit:
+    """Train a tracker and return it at its best; the tracker itself is left as it was last.
+
+    Args:
+        tracker: fresh, on the device of ``sight``.
+        sight: the frames.
+        train: (N,) starts of training windows, of the tracker's length.
+        validation: (N',) likewise.
+        kd: kind of knowledge.
+        knowledge: of the teacher, row by row for ``train``; None where ``kd`` needs none.
+        recipe: rates and weights.
+        fitting: epochs and batches.
+        seed: of batches, partners and dropout; all kinds of knowledge see the same batches.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    loss_of = _loss(tracker, sight, train, kd, knowledge, recipe, fitting, rng_for(seed, "study", "partners"))
+    optimizer = torch.optim.Adam(
+        tracker.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    batches = window_batches(
+        np.arange(len(train)), batch_size=fitting.batch_size, rng=rng_for(seed, "study", "batches")
+    )
+    per_epoch = math.ceil(len(train) / fitting.batch_size)
+    best, epoch = Fit({}, 0, 0, 0.0), 0
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(seed, "study", "dropout"))
+        while epoch < fitting.epochs and epoch - best.best_epoch < fitting.patience:
+            tracker.train()
+            for number, rows in enumerate(islice(batches, per_epoch)):
+                for group in optimizer.param_groups:
+                    group["lr"] = _rate(epoch + number / per_epoch, recipe.learning_rate, fitting)
+                optimizer.zero_grad(set_to_none=True)
+                loss = loss_of(rows)
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(tracker.parameters(), fitting.max_grad_norm)
+                optimizer.step()
+            if not math.isfinite(float(loss.detach())):
+                raise ValueError(f"the loss is {float(loss.detach())} in epoch {epoch + 1}; lower the learning rate")
+            epoch += 1
+            score = _score(tracker, sight, validation)
+            if score > best.validation * (1.0 + MIN_DELTA):
+                best = Fit(_copy(tracker), epoch, epoch, score)
+    return Fit(best.state, epoch, best.best_epoch, best.validation)
+
+
+def _loss(
+    tracker: StepTracker,
+    sight: Sight,
+    train: NDArray[np.int64],
+    kd: Kd,
+    knowledge: Knowledge | None,
+    recipe: Recipe,
+    fitting: Fitting,
+    rng: np.random.Generator,
+) -> Callable[[NDArray[np.int64]], Tensor]:
+    """The loss of a batch, by rows of ``train``."""
+    task = tracker.task
+    on_labels = task_loss("focal", recipe.power_temperature_db if kd == "power" else None)
+    targets = None if knowledge is None else torch.softmax(knowledge.logits / recipe.temperature, dim=-1)
+
+    def relational(features: Tensor, taught: Tensor) -> Tensor:
+        drawn = draw_partners(len(features), fitting.num_partners, rng)
+        partners = torch.from_numpy(drawn).to(features.device)
+        return relational_kd(
+            features,
+            relations(taught, partners),
+            partners,
+            distance_weight=recipe.distance_weight,
+            angle_weight=recipe.angle_weight,
+        )
+
+    def loss_of(rows: NDArray[np.int64]) -> Tensor:
+        starts = train[rows]
+        features = tracker.features(sight.windows(starts, task.num_frames))
+        logits = tracker.decide(features)
+        own = on_labels(logits, sight.powers(starts, task.num_frames, task.num_future))
+        if knowledge is None or targets is None:
+            return own
+        picked = torch.from_numpy(rows).to(features.device)
+        taught = knowledge.features[picked]
+        if kd == "relational":
+            return distil(own, relational(features, taught), recipe.weight)
+        if kd == "feature":
+            by_step = (len(rows), task.num_horizons, -1)
+            return distil(own, feature_kd(features.view(by_step), taught.view(by_step)), recipe.weight)
+        response = response_kd(logits, targets[picked], recipe.temperature)
+        if kd == "mixed":
+            response = response + recipe.relation_share * relational(features, taught)
+        return distil(own, response, recipe.weight)
+
+    return loss_of
+
+
+def _rate(epoch: float, learning_rate: float, fitting: Fitting) -> float:
+    """The learning rate at a fraction of an epoch."""
+    begin, length = 0.0, float(fitting.epochs)
+    if fitting.schedule == "restarts":
+        length = float(FIRST_CYCLE)
+        while epoch >= begin + length:
+            begin, length = begin + length, 2.0 * length
+    return LEAST_RATE + (learning_rate - LEAST_RATE) * cosine(epoch - begin, length)
+
+
+def _score(tracker: StepTracker, sight: Sight, starts: NDArray[np.int64]) -> float:
+    task = tracker.task
+    beams = sight.powers(starts, task.num_frames, task.num_future).argmax(dim=-1)
+    return math.exp(-fit_temperature(logits_of(tracker, sight, starts), beams)[1])
+
+
+def _in_batches(
+    tracker: StepTracker, sight: Sight, starts: NDArray[np.int64], compute: Callable[[Windows], Tensor]
+) -> Tensor:
+    tracker.eval()
+    with torch.no_grad():
+        return torch.cat(
+            [
+                compute(sight.windows(starts[first : first + PREDICTION_BATCH], tracker.task.num_frames))
+                for first in range(0, len(starts), PREDICTION_BATCH)
+            ]
+        )
+
+
+def _copy(tracker: StepTracker) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in tracker.state_dict().items()}

@@ -1,0 +1,219 @@
+"""Which trackers a study trains, in the order in which they need each other.
+
+First teachers by their labels alone, then teachers that learn from their like, then students; these learn from the
+teacher of their sensors that validated better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clients.sensing.model_registry import MODELS, ModelCard
+from clients.sensing.step_tracker import Alignment
+from configs.loading import digest_with_sources
+from configs.study import Kd, Part, Study
+from configs.study_loading import passes_digest
+
+MODALITIES = {("motion",): "image", ("motion", "maps"): "image+radar", ("maps",): "radar"}
+# Kinds of knowledge that need a teacher.
+TAUGHT = ("self", "response", "feature", "relational", "mixed", "cross-modal")
+# Changing one of these may change what a tracker learns, so it is trained again.
+_SOURCES = (
+    "clients/sensing/blocks.py",
+    "clients/sensing/*_models.py",
+    "clients/sensing/step_tracker.py",
+    "strategies/losses.py",
+    "strategies/relations.py",
+    "sim/study/fitting.py",
+    "sim/study/passes.py",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One tracker to train and to score.
+
+    Attributes:
+        study: it is part of.
+        future: J, names the part.
+        model: a key of `MODELS`.
+        kd: kind of knowledge.
+        length: L.
+        alignment: of the radar maps.
+        seed: of weights, batches and validation passes.
+        teacher: key of the job whose tracker it learns from; None where it needs none.
+    """
+
+    study: Study
+    future: int
+    model: str
+    kd: Kd
+    length: int
+    alignment: Alignment
+    seed: int
+    teacher: Job | None = None
+
+    @property
+    def part(self) -> Part:
+        """The part of the study."""
+        return next(part for part in self.study.parts if part.future == self.future)
+
+    @property
+    def card(self) -> ModelCard:
+        """Of its model."""
+        return MODELS[self.model]
+
+    @property
+    def modality(self) -> str:
+        """What it senses, for readers."""
+        return MODALITIES[self.card.modalities]
+
+    @property
+    def title(self) -> str:
+        """What a reader calls it."""
+        aligned = "" if self.alignment == self.card.alignment else f" {self.alignment}"
+        return f"{self.model} {self.kd} L={self.length} J={self.future}{aligned} seed {self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Of its row: all that its result depends on is in it."""
+        study = self.study
+        facts = {
+            "title": self.title,
+            "passes": passes_digest(study.data),
+            "part": self.part.train_share,
+            "longest": study.lengths[0],
+            "pixels": study.pixels,
+            "fitting": study.fitting.model_dump(mode="json"),
+            "recipe": study.recipe(self.model, self.kd).model_dump(mode="json"),
+            "teacher": None if self.teacher is None else self.teacher.key,
+        }
+        return f"{self.title} {digest_with_sources(facts, _SOURCES)[:12]}"
+
+
+def check_models(study: Study) -> None:
+    """Every model that a study names is there, is what it is taken for, and has a teacher.
+
+    Raises:
+        ValueError: one is not; the message starts with the dotted path.
+    """
+    for number, part in enumerate(study.parts):
+        for path, names, role in (("teachers", part.teachers, "teacher"), ("students", part.students, "student")):
+            _check_names(f"parts.{number}.{path}", names, role)
+        if unknown := set(part.born_again or ()) - set(part.teachers):
+            raise ValueError(f"parts.{number}.born_again: {min(unknown)} is not among the teachers")
+        sensors = {MODELS[name].modalities for name in part.teachers}
+        for name in part.students:
+            if MODELS[name].modalities not in sensors:
+                raise ValueError(f"parts.{number}.students: {name} has no teacher with its sensors")
+    for number, ablation in enumerate(study.ablations):
+        _check_names(f"ablations.{number}.models", ablation.models, "student")
+    for name in study.recipes:
+        _check_names("recipes", [name], None)
+
+
+def _check_names(path: str, names: Sequence[str], role: str | None) -> None:
+    for name in names:
+        if name not in MODELS:
+            raise ValueError(f"{path}: no model {name!r}; there are {', '.join(MODELS)}")
+        if role is not None and MODELS[name].role != role:
+            raise ValueError(f"{path}: {name} is a {MODELS[name].role}")
+
+
+def teacher_jobs(study: Study) -> list[Job]:
+    """Teachers that learn from their labels alone."""
+    return [
+        Job(study, part.future, model, "none", study.lengths[0], MODELS[model].alignment, seed)
+        for seed in study.seeds
+        for part in study.parts
+        for model in part.teachers
+    ]
+
+
+def self_jobs(teachers: Sequence[Job]) -> list[Job]:
+    """The same teachers once more, born again from the first.
+
+    Source: arXiv 1805.04770.
+    """
+    return [
+        Job(job.study, job.future, job.model, "self", job.length, job.alignment, job.seed, teacher=job)
+        for job in teachers
+        if job.part.born_again is None or job.model in job.part.born_again
+    ]
+
+
+def student_jobs(study: Study, teachers: Sequence[Job], validation: Mapping[str, float]) -> list[Job]:
+    """All students.
+
+    Args:
+        study: whose.
+        teachers: all that were trained.
+        validation: key of a teacher -> its score on the validation passes; of those with the same sensors the best
+            teaches.
+    """
+    found: dict[tuple[Any, ...], Job] = {}
+    for seed in study.seeds:
+        for part in study.parts:
+            best: dict[tuple[str, ...], Job] = {}
+            for job in teachers:
+                if (job.seed, job.future) != (seed, part.future):
+                    continue
+                other = best.get(job.card.modalities)
+                if other is None or validation[job.key] > validation[other.key]:
+                    best[job.card.modalities] = job
+            for model, kd, length, alignment in _students(study, part):
+                teacher = _teacher_of(model, kd, best)
+                if kd in TAUGHT and teacher is None:
+                    continue
+                job = Job(study, part.future, model, kd, length, alignment, seed, teacher)
+                found.setdefault((model, kd, length, alignment, seed, part.future), job)
+    return list(found.values())
+
+
+def _students(study: Study, part: Part) -> list[tuple[str, Kd, int, Alignment]]:
+    students: list[tuple[str, Kd, int, Alignment]] = [
+        (model, kd, length, MODELS[model].alignment)
+        for length in study.lengths
+        for model in part.students
+        for kd in (study.kd if length == study.lengths[0] else study.short_kd)
+    ]
+    for ablation in study.ablations:
+        if ablation.futures and part.future not in ablation.futures:
+            continue
+        students += [
+            (model, kd, length, ablation.alignment or MODELS[model].alignment)
+            for length in ablation.lengths or study.lengths[:1]
+            for model in ablation.models
+            for kd in ablation.kd
+        ]
+    return students
+
+
+def _teacher_of(model: str, kd: str, best: Mapping[tuple[str, ...], Job]) -> Job | None:
+    if kd not in TAUGHT:
+        return None
+    mine = MODELS[model].modalities
+    if kd != "cross-modal":
+        return best.get(mine)
+    more = [job for sensors, job in best.items() if len(sensors) > len(mine)]
+    return max(more, key=lambda job: len(job.card.modalities), default=None)
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """What a row says of its job."""
+    return {
+        "key": job.key,
+        "model": job.model,
+        "modality": job.modality,
+        "role": job.card.role,
+        "input_length": job.length,
+        "future": job.future,
+        "kd": job.kd,
+        "teacher": None if job.teacher is None else f"{job.teacher.model} {job.teacher.kd}",
+        "alignment": job.alignment,
+        "pixels": job.study.pixels,
+        "seed": job.seed,
+        "train_share": job.part.train_share,
+    }

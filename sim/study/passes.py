@@ -1,0 +1,107 @@
+"""The passes of a study: one recording in the order of time, the first part to train on, the rest to test.
+
+Source: split of arXiv 2603.16116, by order of the passes, not shuffled; validation passes carved out of the training
+passes are ours, because the published one chooses epochs and settings on the test passes.
+
+N windows, L frames of the longest window, J slots ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.sensing.recording import Recording, open_recording
+from configs.placement import softbeam_home
+from configs.seeding import rng_for
+from configs.study import Part, StudyPasses
+from configs.study_loading import passes_digest
+from sim.data import plan
+from sim.data.conversion import load_scenario
+from sim.data.generate import write_passes
+from sim.data.partition import CHECKOUT, carve_validation
+
+SENSORS = ("motion", "maps")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Windows of the longest length; trackers that see fewer frames answer for the same slots.
+
+    Attributes:
+        train: (N,) first frames of the training windows; likewise ``validation`` and ``test``.
+        test_passes: (N,) pass of each test window.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    test_passes: NDArray[np.int64]
+
+
+def open_passes(
+    data: StudyPasses, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
+) -> Recording:
+    """The passes of a study, made or converted first where they are not there yet.
+
+    Args:
+        data: which.
+        workers: processes that make passes of the street.
+        progress: called with passes made or converted and passes in all.
+
+    Raises:
+        ValueError: the source is missing or broken, or lacks camera, radar, power or the order of passes.
+    """
+    if data.source == "street":
+        folder = softbeam_home() / "data" / f"study-{passes_digest(data)}"
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            everything = plan.Part("", SENSORS, {}, tuple(range(data.passes)), data.world, "study")
+            try:
+                write_passes(everything, folder, seed=data.seed, workers=workers, progress=progress)
+            except OSError:
+                # Another process made the same passes meanwhile; otherwise the disk is to blame.
+                if not folder.exists():
+                    raise
+        return open_recording(folder)
+    source = CHECKOUT / data.folder
+    if not source.is_dir():
+        raise ValueError(
+            f"data.folder: no folder {source}; get scenario 9 from www.deepsense6g.net and name its folder"
+        )
+    scenario = load_scenario(source, SENSORS, progress=progress)
+    if missing := [name for name in SENSORS if name not in scenario.sensors]:
+        raise ValueError(
+            f"data.folder: {data.folder} has no {', '.join(missing)}; a study needs the pictures (unit1_rgb) and raw "
+            "radar cubes (unit1_radar) of a scenario"
+        )
+    if not scenario.has_passes:
+        raise ValueError(f"data.folder: {data.folder} has no seq_index, so its rows are no sequences to track")
+    return Recording(source, scenario.pass_ids, scenario.sensors, scenario.labelled_power, {})
+
+
+def split_passes(recording: Recording, part: Part, *, num_frames: int, validation_share: float, seed: int) -> Split:
+    """The windows of a part of a study.
+
+    Args:
+        recording: all passes, in the order of time.
+        part: slots ahead, and how many passes are trained on.
+        num_frames: L.
+        validation_share: of the training passes.
+        seed: which of them are for validation; the test passes are the same for every seed.
+
+    Raises:
+        ValueError: there is no window to train, to validate or to test on.
+    """
+    ids = np.unique(recording.pass_ids)
+    num_train = int(part.train_share * len(ids))
+    train, validation = carve_validation(ids[:num_train].tolist(), validation_share, rng_for(seed, "study", "split"))
+    splits = {"train": tuple(train), "validation": tuple(validation), "test": tuple(ids[num_train:].tolist())}
+    split = replace(recording, splits=splits)
+    starts = {name: split.window_starts(num_frames, part.future, name) for name in splits}
+    if empty := [name for name, found in starts.items() if not len(found)]:
+        raise ValueError(f"data.passes: no window for {', '.join(empty)} among {len(ids)} passes; give more passes")
+    return Split(**starts, test_passes=recording.pass_ids[starts["test"]].astype(np.int64))

@@ -1,0 +1,145 @@
+"""One tracker of a study: trained, scored once on the test passes, and kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clients.sensing.complexity import BYTES_PER_WEIGHT, count_macs, count_parameters, count_window_macs
+from clients.sensing.model_registry import make_tracker
+from clients.sensing.quantised import decode_int8, encode_int8
+from clients.sensing.step_tracker import StepTracker
+from configs.schema import Task
+from configs.seeding import seed_for
+from configs.study import StudyPasses
+from sim.bench.worksheet import Row
+from sim.study.fitting import Knowledge, Sight, fit, knowledge_of, logits_of
+from sim.study.grid import Job, describe
+from sim.study.passes import SENSORS, open_passes, split_passes
+from sim.study.scores import summarise, window_scores
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Makes the row of a job, and writes its tracker into a folder."""
+
+    folder: Path
+
+    def __call__(self, job: Job) -> Row:
+        """Train, score and keep one tracker.
+
+        Raises:
+            ValueError: its teacher is not there, or the loss is not finite.
+        """
+        torch.set_num_threads(1)
+        begin = time.monotonic()
+        study, longest = job.study, job.study.lengths[0]
+        sight = _sight(study.data, device())
+        split = split_passes(
+            sight.recording,
+            job.part,
+            num_frames=longest,
+            validation_share=study.fitting.validation_share,
+            seed=job.seed,
+        )
+        knowledge = None if job.teacher is None else self._knowledge(job.teacher, sight, split.train)
+        tracker = fresh_tracker(job).to(sight.device)
+        later = longest - job.length
+        found = fit(
+            tracker,
+            sight,
+            train=split.train + later,
+            validation=split.validation + later,
+            kd=job.kd,
+            knowledge=knowledge,
+            recipe=study.recipe(job.model, job.kd),
+            fitting=study.fitting_of(job.model, job.kd),
+            seed=job.seed,
+        )
+        tracker.load_state_dict(dict(found.state))
+        logits = logits_of(tracker, sight, split.test + later).cpu().numpy()
+        power = sight.recording.powers(split.test, longest, job.future)
+        save_tracker(tracker, self.folder, job)
+        row = {
+            **describe(job),
+            **summarise(window_scores(logits, power), split.test_passes),
+            "int8_bytes": None,
+            "int8_top5": None,
+        }
+        if job.card.role == "student":
+            small = encode_int8(tracker, job.model)
+            found_small = logits_of(decode_int8(small).to(sight.device), sight, split.test + later).cpu().numpy()
+            row["int8_bytes"] = len(small)
+            row["int8_top5"] = float(window_scores(found_small, power)["top5"].mean())
+        tracker.cpu()
+        return {
+            **row,
+            "parameters": count_parameters(tracker),
+            "macs": count_macs(tracker),
+            "window_macs": count_window_macs(tracker),
+            "bytes": BYTES_PER_WEIGHT * count_parameters(tracker),
+            "latency_ms": None,
+            "num_windows": {name: len(getattr(split, name)) for name in ("train", "validation", "test")},
+            "epochs": found.epochs,
+            "best_epoch": found.best_epoch,
+            "validation": found.validation,
+            "seconds": round(time.monotonic() - begin, 1),
+            "device": str(sight.device),
+        }
+
+    def _knowledge(self, teacher: Job, sight: Sight, starts: Any) -> Knowledge:
+        tracker = load_tracker(self.folder, teacher).to(sight.device)
+        return knowledge_of(tracker, sight, starts)
+
+
+def device() -> torch.device:
+    """A GPU where torch sees one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fresh_tracker(job: Job) -> StepTracker:
+    """The tracker of a job before it learns; the same for every kind of knowledge."""
+    seed = seed_for(job.seed, "study", job.model, job.length, job.future)
+    task = Task(num_frames=job.length, num_future=job.future)
+    return make_tracker(job.model, task, seed=seed, pixels=job.study.pixels, alignment=job.alignment)
+
+
+def tracker_path(folder: Path, job: Job) -> Path:
+    """Where a tracker is kept."""
+    return folder / "models" / f"{re.sub(r'[^a-z0-9.=-]+', '_', job.key, flags=re.IGNORECASE)}.pt"
+
+
+def save_tracker(tracker: StepTracker, folder: Path, job: Job) -> None:
+    """Write its weights; half a file never has the name."""
+    path = tracker_path(folder, job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}")
+    torch.save(tracker.state_dict(), draft)
+    draft.replace(path)
+
+
+def load_tracker(folder: Path, job: Job) -> StepTracker:
+    """A tracker that was kept.
+
+    Raises:
+        ValueError: it is not there, or broken; the message names the file.
+    """
+    path, tracker = tracker_path(folder, job), fresh_tracker(job)
+    try:
+        tracker.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: no weights of {job.title} ({type(error).__name__}); delete its row") from None
+    return tracker.eval()
+
+
+@lru_cache(maxsize=1)
+def _sight(data: StudyPasses, where: torch.device) -> Sight:
+    """Of one recording per process: reading all frames takes a second."""
+    return Sight(open_passes(data), SENSORS, where)
