@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,21 @@ from clients.secrecy import book_release, noise_rng
 from clients.sensing.by_beam import mean_by_beam
 from clients.sensing.familiarity import trusted
 from clients.sensing.learner import Learner
-from clients.sensing.lessons import BeamLesson, Lesson, public_lesson
+from clients.sensing.lessons import (
+    BeamLesson,
+    ComparedSamples,
+    JointLesson,
+    Lesson,
+    RelationLesson,
+    public_lesson,
+)
+from configs.strategy import PairRelations
 from strategies.caching import Holding
 from strategies.labels import SoftLabels
 from strategies.parcels import Encoding
 from strategies.privacy import privatise, reveal_top1
+from strategies.relation_groups import unpack_relations
+from strategies.relations import relational_kd
 from strategies.wire import NO_TARGETS, Request, WireError
 
 
@@ -130,8 +141,25 @@ class PublicExchange(LabelExchange):
     """Soft labels of public samples."""
 
     def lesson(self) -> Lesson | None:
-        """The targets."""
-        return public_lesson(self.targets())
+        """The targets, and how the teacher relates samples where it tells."""
+        labels, wanted = public_lesson(self.targets()), self.settings.relations
+        groups = [] if wanted is None else self._compared(wanted)
+        if wanted is None or not groups:
+            return labels
+        if labels is not None:
+            return JointLesson(labels, RelationLesson(groups, labels.targets), wanted.share)
+        # Relations teach no beams: alone, they would make a client without labels answer what it does not know.
+        return RelationLesson(groups) if self.learner.material.is_labelled else None
+
+    def _compared(self, wanted: PairRelations) -> list[ComparedSamples]:
+        """What the teacher tells in this round of how samples lie to each other; it is not kept."""
+        experiment, num_public = self.desk.placement.experiment, len(self.learner.material.public_starts)
+        told = unpack_relations(self.request.arrays, experiment, self.desk.header.round, num_public=num_public)
+        kd = partial(relational_kd, distance_weight=wanted.distance_weight, angle_weight=wanted.angle_weight)
+        return [
+            ComparedSamples(group.sample_ids, partial(kd, teacher=seen, partners=torch.from_numpy(group.partners)))
+            for group, seen in told
+        ]
 
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
         """Its calibrated answers, on the samples that its filter lets through; none before it has learned anything."""

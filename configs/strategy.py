@@ -76,6 +76,30 @@ class Privacy(Section):
         return self
 
 
+class PairRelations(Section):
+    """How the teacher tells clients which public samples it finds alike (`strategies.relation_groups`).
+
+    Attributes:
+        pairs: partners of each sample, each told in two float16 numbers: a distance and an angle.
+        share: of the digest steps that learn from relations beside the soft labels of the same samples; the others
+            learn from soft labels alone. With 1 no soft labels come down at all, whatever ``publish`` says, so that
+            relations stand in for them; answers go up as ever and teach the teacher.
+        distance_weight: of the squared errors of distances.
+        angle_weight: of the squared errors of angles.
+    """
+
+    pairs: int = Field(default=4, ge=1, le=64)
+    share: float = Field(default=0.5, gt=0, le=1)
+    distance_weight: float = Field(default=1.0, ge=0)
+    angle_weight: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _weighs_something(self) -> PairRelations:
+        if self.distance_weight == 0 and self.angle_weight == 0:
+            raise ValueError("distance_weight: with this and angle_weight at 0 there is nothing to learn; raise one")
+        return self
+
+
 class Strategy(Section):
     """The protocol of the federation; ``name`` fills in what its recipe (`configs.recipes`) says and the YAML does not.
 
@@ -100,6 +124,7 @@ class Strategy(Section):
         teacher_starts: whether the pretrained teacher's soft labels for the public set are the targets of round 1.
         teacher_votes: whether the teacher's own answer is one of the contributions.
         mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
+        relations: what comes down of relations between public samples, beside or instead of targets; None: nothing.
         privacy: what clients do to their soft labels before they leave.
         secure_sum: whether the server learns the sum of the clients' soft labels only (`strategies.secure_sum`).
         late_rounds: an answer may come so many rounds late and still count; 0 drops what misses its round.
@@ -129,6 +154,7 @@ class Strategy(Section):
     teacher_starts: bool = True
     teacher_votes: bool = True
     mix: float = Field(default=0.5, ge=0, le=1)
+    relations: PairRelations | None = None
     privacy: Privacy = Privacy()
     secure_sum: bool = False
     late_rounds: int = Field(default=0, ge=0)
@@ -161,6 +187,26 @@ class Strategy(Section):
             raise ValueError(f"publish: {self.name} publishes no targets for public samples; leave it out")
         if self.name in WITHOUT_LABELS and self.aggregator != Aggregation():
             raise ValueError(f"aggregator: {self.name} aggregates no soft labels; leave it out")
+        if self.relations is not None and self.name in _WITHOUT_SAMPLES:
+            raise ValueError(f"relations: {self.name} has no public samples to relate; leave it out")
+        if not self.sends_targets:
+            self._check_without_targets()
+
+    def _check_without_targets(self) -> None:
+        """Refuse what says something about targets where none come down."""
+        ignored = {
+            "ask_cached": not self.ask_cached,
+            "target_lifetime": self.target_lifetime is not None,
+            "downlink_codec": self.downlink_codec is not None,
+        }
+        for key in (key for key, is_given in ignored.items() if is_given):
+            raise ValueError(
+                f"{key}: with relations.share 1 no soft labels come down; leave it out, or give a share below 1"
+            )
+        if self.name == "personal":
+            raise ValueError(
+                "relations.share: personal mixes soft labels for each client, and at 1 none come down; give less"
+            )
 
     def _check_summable(self) -> None:
         if self.aggregator.name != "mean":
@@ -190,6 +236,11 @@ class Strategy(Section):
                 f"privacy.noise_multiplier: which samples pass answer_filter {self.answer_filter} says something of a "
                 "client's data that no noise covers; use answer_filter: none"
             )
+
+    @property
+    def sends_targets(self) -> bool:
+        """Whether soft labels come down."""
+        return self.relations is None or self.relations.share < 1
 
     @property
     def codec_down(self) -> str:

@@ -12,6 +12,9 @@ from strategies.parcels import Encoding
 from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, check_options, find_class
 from strategies.secure import SecureDistillationStrategy
 
+# Kinds of knowledge beside which relations of public samples are told.
+RELATES = (DistillationStrategy.kind, SecureDistillationStrategy.kind)
+
 
 def find_plugins(placement: Placement) -> tuple[type[Any], Any]:
     """The class of the strategy, and the aggregator, that the YAML names.
@@ -32,6 +35,9 @@ def find_plugins(placement: Placement) -> tuple[type[Any], Any]:
         if strategy_class is not DistillationStrategy:
             raise ValueError(f"strategy.secure_sum: {strategy.name} is a choreography of its own; it cannot be masked")
         strategy_class = SecureDistillationStrategy
+    tells = issubclass(strategy_class, DistillationStrategy) and strategy_class.kind in RELATES
+    if strategy.relations is not None and not tells:
+        raise ValueError(f"strategy.relations: {strategy.name} tells no relations of public samples; leave it out")
     check_options(strategy_class, strategy.options, key="strategy.options", base=Choreography)
     try:
         strategy_class.check_options(**strategy.options)

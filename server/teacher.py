@@ -100,6 +100,11 @@ class Distiller:
         """Its soft labels for public samples."""
         return SoftLabels(sample_ids, self.learner.answer(sample_ids, temperature), temperature)
 
+    def features(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, D) its features of public samples."""
+        material = self.learner.material
+        return self.learner.predict_features(material.public, material.public_starts[sample_ids])
+
     def learn(self, ensemble: SoftLabels | None) -> None:
         """A round of optimizer steps on its own labels and on the ensemble."""
         self.round += 1

@@ -49,6 +49,9 @@ class Teacher(Protocol):
     def public_beams(self) -> NDArray[np.int64] | None:
         """(N, H) best beams of the public samples, if the server knows them."""
 
+    def features(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, D) its features of public samples, of which only relations are told."""
+
 
 @dataclass
 class FederationState:

@@ -23,6 +23,7 @@ from strategies.correction import corrected, doubtful, known_beams
 from strategies.exchange import Answer
 from strategies.labels import Contribution, SoftLabels, normalise_rows
 from strategies.parcels import Encoding
+from strategies.relation_groups import draw_groups, pack_relations
 from strategies.sampling import choose_samples
 from strategies.sharpening import sharpen
 from strategies.wire import NO_TARGETS, Reply, Request, WireError, parcel_record
@@ -49,8 +50,7 @@ class DistillationStrategy(Choreography):
 
     def choose_samples(self, round_number: int) -> NDArray[np.int64]:
         """Public samples to get targets for in a round; all are asked unless ``publish`` is ``corrected``."""
-        rng = rng_for(self.experiment.seed, "public", round_number)
-        drawn = choose_samples(self.num_public, self.settings.public_samples, rng)
+        drawn = self._draw(round_number)
         if self.settings.ask_cached:
             return drawn
         fresh = self._cache().newest.fresh(round_number, self.settings.target_lifetime)
@@ -95,6 +95,14 @@ class DistillationStrategy(Choreography):
             return None
         return self.teacher.answer(np.arange(self.num_public), self.settings.temperature)
 
+    def relate(self, round_number: int) -> dict[str, NDArray[np.generic]]:
+        """What the teacher tells of how the samples of a round lie to each other, as it travels; empty for nothing."""
+        speaks = round_number > 1 or self.settings.teacher_starts
+        if self.settings.relations is None or not speaks or len(samples := self._draw(round_number)) < 2:
+            return {}
+        groups = draw_groups(samples, self.experiment, round_number)
+        return pack_relations(groups, self.teacher.features(np.concatenate([group.sample_ids for group in groups])))
+
     def fuse(self, several: Sequence[SoftLabels]) -> list[SoftLabels]:
         """Each fused with what the teacher says now; corrected ones are as they shall be before it learns from them."""
         if self.settings.publish in ("ensemble", "corrected") or not several:
@@ -108,15 +116,16 @@ class DistillationStrategy(Choreography):
 
     def prepare(self, round_number: int) -> None:
         """Choose the samples; before the first round, publish what the teacher knows."""
-        if round_number == 1 and (first := self.first_targets()) is not None:
+        if round_number == 1 and self.settings.sends_targets and (first := self.first_targets()) is not None:
             self.state.cache = self._cache().publish(self.down.encode(first, 0))
+        self._relations = self.relate(round_number)
         self._asked = self.choose_samples(round_number)
         if self.settings.publish == "corrected":
             self._taught = self.teacher.answer(self._asked, self.settings.temperature)
             self._asked = doubtful(self._taught, self._beams)
 
     def request(self, client: str, round_number: int) -> Request:
-        """The targets that a client lacks and the samples to answer."""
+        """The targets that a client lacks, the teacher's relations and the samples to answer."""
         known = self.state.known_rounds.get(client, NO_TARGETS)
         cache = self._cache(client)
         lacking = cache.newest.newer_than(known).fresh(round_number, self.settings.target_lifetime)
@@ -127,6 +136,7 @@ class DistillationStrategy(Choreography):
             ask=self._asked,
             known_round=known,
             answered_round=0 if answers is None else int(answers.rounds.max()),
+            arrays=self._relations,
         )
 
     def accept(self, member: Member, answer: Answer, reply: Reply) -> Contribution:
@@ -176,13 +186,13 @@ class DistillationStrategy(Choreography):
         return self.publish(ensemble, own, round_number)
 
     def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], round_number: int) -> int:
-        """Teach, then publish targets to all and to some alone; the number of targets."""
+        """Teach, then publish targets to all and to some alone, unless relations stand in for them; the number."""
         if self.settings.publish == "corrected":
             own_targets = {client: self._corrected(own) for client, own in own_targets.items()}
             known = self._corrected(ensemble)
             ensemble = known if len(known) else None
         self.teach(ensemble)
-        if ensemble is None:
+        if ensemble is None or not self.settings.sends_targets:
             return 0
         targets = self.targets(ensemble)
         fused = dict(zip(own_targets, self.fuse(list(own_targets.values())), strict=True))
@@ -195,6 +205,11 @@ class DistillationStrategy(Choreography):
     def published(self) -> ArrayRecord:
         """The newest targets, as they would travel."""
         return parcel_record(self.down.pack(self._cache().newest))
+
+    def _draw(self, round_number: int) -> NDArray[np.int64]:
+        """The public samples that a round is about."""
+        rng = rng_for(self.experiment.seed, "public", round_number)
+        return choose_samples(self.num_public, self.settings.public_samples, rng)
 
     def _cache(self, client: str = "") -> TargetCache:
         """The targets published to a client: its own, or those for all."""

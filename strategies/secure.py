@@ -57,7 +57,8 @@ class SecureDistillationStrategy(DistillationStrategy):
         """As ever, with the keys of all participants and the number of this attempt."""
         keys = [np.frombuffer(member.public_key, np.uint8) for member in self._participants.values()]
         table = np.stack(keys) if keys else np.empty((0, KEY_BYTES), np.uint8)
-        return replace(super().request(client, round_number), arrays={"keys": table, "nonce": self._nonce})
+        request = super().request(client, round_number)
+        return replace(request, arrays={**request.arrays, "keys": table, "nonce": self._nonce})
 
     def accept(self, member: Member, answer: Answer, reply: Reply) -> Any:
         """Masked levels of the right shape; nothing else can be checked, which is the point."""

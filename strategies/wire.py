@@ -11,7 +11,7 @@ One message may carry several clients of a node (a cohort). A message is a Flowe
     "<client>/facts"    ConfigRecord: counts, rounds; "error" where the client failed                (both)
 
 "values" is named "delta" where it is a difference against what the receiver holds. Strategies of soft labels put
-neither weights nor frames here; "arrays" is for the yardsticks, for prototypes and for masked sums.
+neither weights nor frames here; "arrays" is for the yardsticks, for prototypes, masked sums and relations.
 N samples, H horizons, B beams.
 """
 

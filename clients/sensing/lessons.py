@@ -8,8 +8,11 @@ N windows or public samples, H horizons, B beams, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -72,6 +75,74 @@ class PublicLesson:
 def public_lesson(targets: Targets | None) -> PublicLesson | None:
     """The lesson in some targets; None if there are none."""
     return None if targets is None or len(targets.sample_ids) == 0 else PublicLesson(targets)
+
+
+@dataclass(frozen=True)
+class ComparedSamples:
+    """Public samples that are compared with each other.
+
+    Attributes:
+        sample_ids: (N,) a batch.
+        loss: of their features (N, D).
+    """
+
+    sample_ids: NDArray[np.int64]
+    loss: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RelationLesson:
+    """How public samples lie to each other, and their soft labels where there are some.
+
+    Relations alone leave the head that decides on beams as it is.
+
+    Attributes:
+        groups: at least one.
+        targets: soft labels of some samples; None for none.
+    """
+
+    groups: Sequence[ComparedSamples]
+    targets: Targets | None = None
+
+    def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
+        """The loss of each group in turn, in a new order in every epoch."""
+        while True:
+            for index in rng.permutation(len(self.groups)):
+                yield partial(self._loss, learner, self.groups[index])
+
+    def _loss(self, learner: Learner, group: ComparedSamples) -> Tensor:
+        """What a group costs, and the distillation loss for the share of it that has soft labels."""
+        material, targets = learner.material, self.targets
+        features = learner.features(material.public, material.public_starts[group.sample_ids])
+        loss = group.loss(features)
+        if targets is None or not (known := np.isin(group.sample_ids, targets.sample_ids)).any():
+            return loss
+        rows = np.searchsorted(targets.sample_ids, group.sample_ids[known])
+        logits, probs = learner.model.decide(features)[torch.from_numpy(known)], torch.from_numpy(targets.probs[rows])
+        return loss + float(known.mean()) * learner.losses.distillation(logits, probs, targets.temperature)
+
+
+@dataclass(frozen=True)
+class JointLesson:
+    """Two lessons in turn.
+
+    Attributes:
+        first: a lesson.
+        second: another.
+        share: of the digest batches that are of the second, in [0, 1]; they are spread evenly.
+    """
+
+    first: Lesson
+    second: Lesson
+    share: float
+
+    def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
+        """The losses of both."""
+        first, second = self.first.losses(learner, rng), self.second.losses(learner, rng)
+        for step in count():
+            # Of n batches, n * share rounded are of the second.
+            is_second = math.floor((step + 1) * self.share + 0.5) > math.floor(step * self.share + 0.5)
+            yield next(second if is_second else first)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ def refusal(**strategy: Any) -> str:
         ({"answer_filter": "density"}, "strategy.answer_filter: {} asks for no public samples; leave it out"),
         ({"publish": "teacher"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
         ({"publish": "corrected"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
+        ({"relations": {}}, "strategy.relations: {} has no public samples to relate; leave it out"),
     ],
 )
 def test_what_concerns_public_samples_is_refused_where_none_are_asked_for(
@@ -44,6 +45,43 @@ def test_a_rule_for_soft_labels_is_refused_where_there_are_none(name: str) -> No
 def test_the_same_keys_are_taken_where_they_have_an_effect() -> None:
     assert tiny_experiment(name="fd", aggregator={"name": "median"}).strategy.aggregator.name == "median"
     assert tiny_experiment(name="fedmd", answer_filter="density", publish="teacher").strategy.publish == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"ask_cached": False, "target_lifetime": 3}, "strategy.ask_cached: with relations.share 1 no soft labels"),
+        ({"target_lifetime": 3}, "strategy.target_lifetime: with relations.share 1 no soft labels come down"),
+        ({"downlink_codec": "uint8"}, "strategy.downlink_codec: with relations.share 1 no soft labels come down"),
+        ({"name": "scarlet"}, "strategy.ask_cached: with relations.share 1"),
+        ({"name": "personal"}, "strategy.relations.share: personal mixes soft labels for each client"),
+    ],
+)
+def test_what_concerns_targets_is_refused_where_relations_stand_in_for_them(values: dict[str, Any], text: str) -> None:
+    assert text in refusal(relations={"share": 1.0}, **values)
+    assert tiny_experiment(relations={"share": 0.9}, **values).strategy.sends_targets
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"pears": 4}, "strategy.relations.pears: unknown key"),
+        ({"pairs": 0}, "strategy.relations.pairs: "),
+        ({"share": 0}, "strategy.relations.share: "),
+        ({"share": 1.5}, "strategy.relations.share: "),
+        ({"distance_weight": -1}, "strategy.relations.distance_weight: "),
+        ({"distance_weight": 0, "angle_weight": 0}, "strategy.relations.distance_weight: with this and angle_weight"),
+    ],
+)
+def test_relations_that_make_no_sense_are_refused_by_their_key(values: dict[str, Any], text: str) -> None:
+    assert text in refusal(relations=values)
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(WITHOUT_SAMPLES)))
+def test_relations_go_with_every_recipe_of_public_samples(name: str) -> None:
+    told = tiny_experiment(name=name, relations={}).strategy
+    assert told.relations is not None and told.relations.pairs == 4
+    assert tiny_experiment(name=name).strategy.relations is None
 
 
 @pytest.mark.parametrize("name", RECIPES)

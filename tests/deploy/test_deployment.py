@@ -102,6 +102,17 @@ def test_three_rounds_on_real_processes_equal_the_simulation_to_the_bit(lab: Lab
     assert (deployed / "report.html").is_file()
 
 
+@pytest.mark.parametrize("relations", ["{}", "{share: 1.0}"], ids=["beside soft labels", "instead of them"])
+def test_relations_that_real_processes_are_told_equal_the_simulation_to_the_bit(
+    relations: str, lab: Lab, tmp_path: Path
+) -> None:
+    told = f"strategy.relations={relations}"
+    deployed = lab.run(tmp_path / "runs", told)
+    assert_same_outcome(deployed, lab.simulate(tmp_path / "simulated", told))
+    for client in read_rounds(deployed)[-1]["clients"].values():
+        assert not client["problem"] and client["downlink_bytes"] > 16 * 20
+
+
 def test_weights_and_frames_stay_on_the_nodes(lab: Lab) -> None:
     held = {path.relative_to(lab.folder).parts[1] for path in lab.folder.glob("nodes/*/state/runs/**/*.pt")}
     assert held == {"roof-1", "gate-2", "pole-3", "van-4"}

@@ -15,7 +15,9 @@ from strategies.secure import SecureDistillationStrategy
 from tests.conftest import tiny_experiment
 
 USERS = """
+from strategies.datafree import BeamLabelStrategy
 from strategies.distillation import DistillationStrategy
+from strategies.yardsticks import LocalStrategy
 
 
 class Closed(DistillationStrategy):
@@ -29,6 +31,14 @@ class Closed(DistillationStrategy):
 
 
 class Plain(DistillationStrategy):
+    pass
+
+
+class Beams(BeamLabelStrategy):
+    pass
+
+
+class Alone(LocalStrategy):
     pass
 """
 
@@ -86,3 +96,14 @@ def test_an_option_out_of_range_is_refused_by_its_path(folder: Path) -> None:
 def test_a_class_that_is_no_strategy_is_refused(tmp_path: Path) -> None:
     text = refusal(tmp_path, name="strategies.aggregation:Mean")
     assert text == "strategy.name: Mean is no subclass of Choreography"
+
+
+@pytest.mark.parametrize("name", ["Beams", "Alone"])
+def test_a_user_s_strategy_that_would_ignore_relations_refuses_them(folder: Path, name: str) -> None:
+    full = f"{folder.name}:{name}"
+    assert refusal(folder, name=full, relations={}) == (
+        f"strategy.relations: {full} tells no relations of public samples; leave it out"
+    )
+    assert find(folder, name=f"{folder.name}:Plain", relations={})[0].__name__ == "Plain"
+    masked = {"secure_sum": True, "aggregator": {"name": "mean"}}
+    assert find(folder, relations={}, **masked)[0] is SecureDistillationStrategy

@@ -168,3 +168,13 @@ def test_evaluation_scores_every_window_of_a_recording(federation: Path) -> None
 
 def test_training_examples_are_the_windows_of_the_training_passes(federation: Path) -> None:
     assert Distiller(make_teacher(experiment(), federation), total_rounds=1).num_examples == 4 * (PASS_LENGTH - 8 - 3)
+
+
+def test_its_features_of_public_samples_are_what_it_decides_on(federation: Path) -> None:
+    teacher = make_teacher(experiment(), federation)
+    distiller, ids = Distiller(teacher, total_rounds=3), np.array([7, 2, 11])
+    features = distiller.features(ids)
+    assert features.shape == (3, 8)
+    teacher.model.eval()
+    logits = predict(teacher.model, teacher.material.public, teacher.material.public_starts[ids])
+    torch.testing.assert_close(teacher.model.decide(torch.from_numpy(features)), logits)

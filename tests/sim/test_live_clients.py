@@ -34,13 +34,17 @@ EVERY_KIND = {
     "expiring": {"target_lifetime": 2},
     "own targets": {"name": "personal", "aggregator": {"name": "mean"}},
     "masked": SECURE,
+    "relations": {"relations": {}},
+    "relations alone": {"relations": {"share": 1.0}},
     "beams": {"name": "fd"},
     "prototypes": {"name": "fedproto"},
     "weights": {"name": "fedavg"},
     "nothing": {"name": "local"},
 }
 # What is a soft label comes as targets that a client must not lose.
-WITH_TARGETS = {"differences", "whole rows", "expiring", "own targets", "masked", "beams"}
+WITH_TARGETS = {
+    "differences", "whole rows", "expiring", "own targets", "masked", "relations", "relations alone", "beams",
+}  # fmt: skip
 
 
 class Stopped(BaseException):
