@@ -36,7 +36,7 @@ class ScenarioPasses(Section):
     """Passes of a DeepSense 6G scenario with camera and radar, in its own order.
 
     Attributes:
-        folder: of the release, or of a conversion of it, as for `configs.data.DeepSenseData`.
+        folder: of the release; relative to the checkout.
     """
 
     source: Literal["deepsense"]
@@ -59,9 +59,16 @@ class Part(Section):
 
     future: int = Field(default=3, ge=1, le=32)
     train_share: float = Field(default=0.7, gt=0, lt=1)
-    teachers: tuple[str, ...]
+    teachers: tuple[str, ...] = Field(min_length=1)
     born_again: tuple[str, ...] | None = None
     students: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Part:
+        for path, names in (("teachers", self.teachers), ("students", self.students)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{path}: name each model once, got {', '.join(names)}")
+        return self
 
 
 class Ablation(Section):
@@ -115,6 +122,7 @@ class Fitting(Section):
         patience: epochs without a better validation after which it stops.
         batch_size: windows in a batch.
         schedule: ``restarts`` (cosine over 10, 20, 40, ... epochs) or ``cosine`` (to zero over all epochs).
+        warm_up_epochs: over which the rate rises to its value; the published recipes have none, short ones need some.
         max_grad_norm: gradients are clipped to this norm.
         num_partners: k, pairs of a sample in the relations.
         validation_share: of the training passes, set aside to choose the epoch.
@@ -124,6 +132,7 @@ class Fitting(Section):
     patience: int = Field(default=20, ge=1)
     batch_size: int = Field(default=32, ge=2)
     schedule: Literal["restarts", "cosine"] = "restarts"
+    warm_up_epochs: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=10.0, gt=0)
     num_partners: int = Field(default=4, ge=1)
     validation_share: float = Field(default=0.15, gt=0, lt=1)
@@ -167,8 +176,11 @@ class Study(Section):
         futures = [part.future for part in self.parts]
         if len(set(futures)) != len(futures):
             raise ValueError(f"parts: one for each number of future slots, got {futures}")
-        if "self" in (*self.kd, *self.short_kd):
-            raise ValueError("kd: self is for teachers, who always learn from themselves too; leave it out")
+        if "self" in (*self.kd, *self.short_kd, *(kd for ablation in self.ablations for kd in ablation.kd)):
+            raise ValueError("kd: self is for teachers (parts.born_again), not for students; leave it out")
+        for number, ablation in enumerate(self.ablations):
+            if unknown := set(ablation.futures) - set(futures):
+                raise ValueError(f"ablations.{number}.futures: no part has {min(unknown)} future slots")
         return self
 
     def fitting_of(self, model: str, kd: str) -> Fitting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +43,9 @@ def study(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: runs/ and the study's name.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Trackers trained at a time; 0 takes every core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Trackers trained at a time; 0 takes every core, on a GPU four.", min=0)
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Train teachers and students with every kind of distillation and compare them; run it again to go on.
@@ -54,12 +55,12 @@ def study(
     """
     from configs.study_loading import load_study
     from sim.study.outputs import show
-    from sim.study.run import run_study
+    from sim.study.run import default_workers, run_study
 
     wanted = load_study(config, override or [], quick=quick)
     folder = out or Path("runs") / (f"{wanted.name}-quick" if quick else wanted.name)
     with Progress(wanted.name, quiet=as_json) as progress:
-        rows = run_study(wanted, folder, workers=workers or os.cpu_count() or 1, progress=progress)
+        rows = run_study(wanted, folder, workers=workers or default_workers(), progress=progress)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return

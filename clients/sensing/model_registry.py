@@ -35,6 +35,7 @@ class ModelCard:
         role: what it is meant for.
         description: one line.
         alignment: of its radar maps, where nothing else is said.
+        is_ours: whether it is our own instead of a published one.
     """
 
     build: Callable[[Task, int, Alignment], StepTracker]
@@ -42,6 +43,7 @@ class ModelCard:
     role: Literal["teacher", "student"]
     description: str
     alignment: Alignment = "paper"
+    is_ours: bool = False
 
 
 _IMAGE, _FUSION = ("motion",), ("motion", "maps")
@@ -52,11 +54,13 @@ MODELS: Mapping[str, ModelCard] = {
     "fusion-student": ModelCard(fusion_student, _FUSION, "student", "image and radar student of arXiv 2603.16116"),
     "long-term-teacher": ModelCard(long_term_teacher, _IMAGE, "teacher", "image teacher of arXiv 2509.11419"),
     "long-term-student": ModelCard(long_term_student, _IMAGE, "student", "image student of arXiv 2509.11419"),
-    "image-wide": ModelCard(image_wide, _IMAGE, "teacher", "our image teacher", "newest"),
-    "fusion-wide": ModelCard(fusion_wide, _FUSION, "teacher", "our image and radar teacher", "newest"),
-    "image-light": ModelCard(image_light, _IMAGE, "student", "our light image student", "newest"),
-    "radar-light": ModelCard(radar_light, ("maps",), "student", "our light radar student", "newest"),
-    "fusion-light": ModelCard(fusion_light, _FUSION, "student", "our light image and radar student", "newest"),
+    "image-wide": ModelCard(image_wide, _IMAGE, "teacher", "our image teacher", "newest", is_ours=True),
+    "fusion-wide": ModelCard(fusion_wide, _FUSION, "teacher", "our image and radar teacher", "newest", is_ours=True),
+    "image-light": ModelCard(image_light, _IMAGE, "student", "our light image student", "newest", is_ours=True),
+    "radar-light": ModelCard(radar_light, ("maps",), "student", "our light radar student", "newest", is_ours=True),
+    "fusion-light": ModelCard(
+        fusion_light, _FUSION, "student", "our light image and radar student", "newest", is_ours=True
+    ),
 }
 
 

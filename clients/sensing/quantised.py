@@ -14,6 +14,7 @@ import io
 import json
 import zipfile
 import zlib
+from typing import get_args
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from clients.sensing.model_registry import make_tracker
-from clients.sensing.step_tracker import StepTracker
+from clients.sensing.step_tracker import PIXEL_SIDES, Alignment, StepTracker
 from configs.schema import Task
 
 LARGEST = 127
@@ -73,9 +74,13 @@ def decode_int8(data: bytes) -> StepTracker:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             about = json.loads(file["about"].tobytes())
-            rows, floats = file["rows"].astype(np.float32), file["floats"].astype(np.float32)
+            rows, floats = file["rows"], file["floats"].astype(np.float32)
         if about["format"] != FORMAT:
             raise ValueError(f"format {about['format']!r}, expected {FORMAT}")
+        if rows.dtype != np.int8 or not np.isfinite(floats).all():
+            raise ValueError("weights that are no bytes, or scales that are not finite")
+        if about["alignment"] not in get_args(Alignment) or about["pixels"] not in PIXEL_SIDES:
+            raise ValueError(f"alignment {about['alignment']!r}, pixels {about['pixels']!r}")
         fresh = make_tracker(
             about["model"],
             Task(**about["task"]),
@@ -90,19 +95,26 @@ def decode_int8(data: bytes) -> StepTracker:
     return tracker
 
 
-def _unpacked(shapes: dict[str, Tensor], rows: NDArray[np.float32], floats: NDArray[np.float32]) -> dict[str, Tensor]:
+def _unpacked(shapes: dict[str, Tensor], rows: NDArray[np.int8], floats: NDArray[np.float32]) -> dict[str, Tensor]:
+    matrices = [value for value in shapes.values() if value.dim() >= 2]
+    wanted = (sum(value.numel() for value in matrices), sum(_num_floats(value) for value in shapes.values()))
+    if (rows.shape, floats.shape) != ((wanted[0],), (wanted[1],)):
+        raise ValueError(f"{rows.shape} and {floats.shape} numbers, expected {wanted[0]} and {wanted[1]}")
     state, row, place = {}, 0, 0
     for name, value in shapes.items():
-        count = len(value) if value.dim() >= 2 else value.numel()
+        count = _num_floats(value)
         part = floats[place : place + count]
         place += count
         if value.dim() >= 2:
-            part = rows[row : row + value.numel()].reshape(count, -1) * part[:, None]
+            part = rows[row : row + value.numel()].reshape(count, -1).astype(np.float32) * part[:, None]
             row += value.numel()
         state[name] = torch.from_numpy(np.ascontiguousarray(part)).reshape(value.shape)
-    if row != len(rows) or place != len(floats):
-        raise ValueError(f"{len(rows)} and {len(floats)} numbers, expected {row} and {place}")
     return state
+
+
+def _num_floats(value: Tensor) -> int:
+    """One scale for each row of a matrix, and every number of a vector."""
+    return len(value) if value.dim() >= 2 else value.numel()
 
 
 def _folded(tracker: StepTracker) -> StepTracker:

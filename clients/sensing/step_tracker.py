@@ -25,13 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.sensing.blocks import Memory
-from clients.sensing.encoders import unpack_masks
+from clients.sensing.encoders import mask_shares
 from clients.sensing.motion import PIXELS
 from clients.sensing.recording import Recording
 from clients.sensing.tracker import Windows
 from configs.schema import Task
 
 Alignment = Literal["paper", "newest"]
+# Sides that masks may be averaged down to.
+PIXEL_SIDES = (224, 112, 56)
 
 
 class StepTracker(nn.Module):
@@ -43,11 +45,11 @@ class StepTracker(nn.Module):
         memory: over the steps.
         classifier: from a state to the beams.
         task: frames, horizons and beams; at least two frames.
-        pixels: masks are averaged down to so many rows and columns; 224 leaves them.
+        pixels: masks are averaged down to so many rows and columns, one of `PIXEL_SIDES`; 224 leaves them.
         alignment: of the radar maps.
 
     Raises:
-        ValueError: fewer than two frames, or pixels that do not divide 224.
+        ValueError: fewer than two frames, or other pixels.
     """
 
     def __init__(
@@ -64,8 +66,8 @@ class StepTracker(nn.Module):
         super().__init__()
         if task.num_frames < 2:
             raise ValueError(f"task.num_frames: a motion mask takes two frames, got {task.num_frames}")
-        if PIXELS % pixels:
-            raise ValueError(f"pixels: must divide {PIXELS}, got {pixels}")
+        if pixels not in PIXEL_SIDES:
+            raise ValueError(f"pixels: must be one of {', '.join(map(str, PIXEL_SIDES))}, got {pixels}")
         self.modalities = tuple(encoders)
         self.task = task
         self.pixels = pixels
@@ -126,12 +128,8 @@ class StepTracker(nn.Module):
 
     def encode(self, name: str, frames: Tensor) -> Tensor:
         """(U, *frame_shape) as on disk to (U, F) features of one modality."""
-        if name == "motion":
-            inputs = unpack_masks(frames).unsqueeze(1)
-            if self.pixels < PIXELS:
-                inputs = functional.avg_pool2d(inputs, PIXELS // self.pixels)
-        else:
-            inputs = frames.float()
+        is_mask = name == "motion"
+        inputs = mask_shares(frames, PIXELS // self.pixels).unsqueeze(1) if is_mask else frames.float()
         features: Tensor = self.encoders[name](inputs.contiguous(memory_format=torch.channels_last))
         return features
 

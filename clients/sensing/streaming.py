@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from clients.sensing.complexity import empty_frames, macs_of
+from clients.sensing.modalities import MODALITIES
 from clients.sensing.motion import PIXELS, MotionDetector
 from clients.sensing.radar_maps import unscaled_maps
 from clients.sensing.step_tracker import StepTracker
@@ -30,7 +31,7 @@ class StreamingTracker:
     """A tracker that is given one frame at a time.
 
     Args:
-        tracker: put into evaluation mode; its weights must not change while it streams.
+        tracker: on a CPU; put into evaluation mode. Its weights must not change while it streams.
     """
 
     def __init__(self, tracker: StepTracker) -> None:
@@ -57,14 +58,21 @@ class StreamingTracker:
             (H, B) logits; None until there are as many frames as a window has.
 
         Raises:
-            ValueError: a modality is missing.
+            ValueError: a modality is missing, or a frame has another shape; the frame does not count then.
         """
         if missing := [name for name in self.tracker.modalities if name not in frames]:
             raise ValueError(f"no frame of {', '.join(missing)}; this tracker needs all of its sensors")
+        for name in self.tracker.modalities:
+            if (found := np.shape(frames[name])) != MODALITIES[name].frame_shape:
+                raise ValueError(f"a frame of {name} has shape {found}, expected {MODALITIES[name].frame_shape}")
         with torch.inference_mode():
-            for name in self.tracker.modalities:
-                frame = torch.from_numpy(np.asarray(frames[name]))
-                self._features[name].append(self.tracker.encode(name, frame[None])[0])
+            # All are encoded before any is kept: a frame that is refused must not leave one sensor ahead of another.
+            encoded = {
+                name: self.tracker.encode(name, torch.from_numpy(np.asarray(frames[name]))[None])[0]
+                for name in self.tracker.modalities
+            }
+            for name, features in encoded.items():
+                self._features[name].append(features)
             self._count += 1
             if self._count < self.tracker.task.num_frames:
                 return None
@@ -117,6 +125,8 @@ class LiveTracker:
     ) -> Tensor | None:
         """Take what the sensors gave in a slot; see `StreamingTracker.push`.
 
+        After a slot of which nothing is known, :meth:`reset`: windows are frames in a row.
+
         Args:
             picture: (R, C, 3) RGB of any size.
             cube: (4, 256, C) raw radar samples.
@@ -125,11 +135,11 @@ class LiveTracker:
             ValueError: what the tracker needs is missing, or not a picture or a cube.
         """
         frames: dict[str, NDArray[np.generic]] = {}
+        if cube is not None:
+            frames["maps"] = unscaled_maps(cube)
         if picture is not None:
             small = Image.fromarray(picture).resize((PIXELS, PIXELS), Image.Resampling.BOX)
             frames["motion"] = np.packbits(self._detector.push(np.asarray(small)), axis=-1)
-        if cube is not None:
-            frames["maps"] = unscaled_maps(cube)
         return self._stream.push(frames)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
@@ -79,11 +80,24 @@ def _finished(jobs: Mapping[str, Job], work: Callable[[Job], Row], workers: int)
     if workers <= 1 or len(jobs) <= 1:
         yield from ((key, work(job)) for key, job in jobs.items())
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # An interrupt ends the workers at once: what they are at would not be kept anyway.
+    spawn, dies = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=signal.signal, initargs=dies) as pool:
         futures = {pool.submit(work, job): key for key, job in jobs.items()}
+        failure: BaseException | None = None
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                if future.cancelled():
+                    continue
+                if (error := future.exception()) is None:
+                    yield futures[future], future.result()
+                elif failure is None:
+                    # What is being worked on is kept, nothing more is begun.
+                    failure = error
+                    for other in futures:
+                        other.cancel()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+        if failure is not None:
+            raise failure

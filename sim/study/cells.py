@@ -12,7 +12,7 @@ from clients.sensing.model_registry import MODELS
 # One trained tracker, as the sheet of a study keeps it.
 Row = Mapping[str, Any]
 
-MODALITIES = ("image", "image+radar", "radar")
+SENSES = ("image", "image+radar", "radar")
 KINDS = ("none", "self", "response", "relational", "mixed", "feature", "cross-modal", "power")
 
 
@@ -36,7 +36,7 @@ class Setting:
     @property
     def is_ours(self) -> bool:
         """Whether the model is one of our own instead of the paper's."""
-        return self.model.endswith(("-light", "-wide"))
+        return MODELS[self.model].is_ours
 
     @property
     def is_realigned(self) -> bool:
@@ -130,7 +130,7 @@ def _same_data(one: Setting, other: Setting) -> bool:
 def _place(setting: Setting) -> tuple[Any, ...]:
     """Where a cell stands in a table: teachers first, the paper's trackers before ours, long inputs before short."""
     return (
-        _index(MODALITIES, setting.modality),
+        _index(SENSES, setting.modality),
         setting.future,
         setting.role != "teacher",
         setting.is_ours,

@@ -50,7 +50,7 @@ ENDINGS = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 Style = dict[str, Any]
 METRIC, METRIC_TITLE = "top5", "Top-5"
 # After the kind of knowledge, in the legend.
-PUBLISHED = ", published"
+SUFFIX = ", published"
 
 
 def draw_all(rows: Sequence[Row]) -> dict[str, Figure]:
@@ -128,8 +128,7 @@ def draw_macs(cells: Cells) -> Figure | None:
                 _point(axes, cell)
             _name(axes, max(shown, key=lambda cell: (cell.setting.input_length, cell.mean(METRIC))))
         for known in filter(None, (published_of(cell.setting) for cell in group)):
-            if known.mmacs is not None:
-                _hollow(axes, known.mmacs, known.top5, known.kd)
+            _hollow(axes, known.mmacs, known.top5, known.kd)
         axes.set_xscale("log")
         axes.margins(x=0.2, y=0.12)
         axes.set(xlabel="Operations of a window (MMAC)", ylabel=f"{METRIC_TITLE} (%)")
@@ -235,7 +234,7 @@ def _bars(found: Interval) -> list[list[float]]:
 def _hollow(axes: Axes, x: float, y: float, kd: str) -> None:
     look = LOOKS[kd]
     style: Style = {"marker": look.marker, "markeredgecolor": look.colour, "markerfacecolor": "white"}
-    axes.plot([x], [y], label=f"{kd}{PUBLISHED}", linestyle="none", zorder=4, **style)
+    axes.plot([x], [y], label=f"{kd}{SUFFIX}", linestyle="none", zorder=4, **style)
 
 
 def _name(axes: Axes, cell: Cell) -> None:
@@ -248,7 +247,7 @@ def _name(axes: Axes, cell: Cell) -> None:
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One for all panels, each label once: kinds of knowledge in their order, then the published ones."""
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    order = ["teacher", *(f"student, {kd}" for kd in KINDS), *KINDS, *(f"{kd}{PUBLISHED}" for kd in KINDS)]
+    order = ["teacher", *(f"student, {kd}" for kd in KINDS), *KINDS, *(f"{kd}{SUFFIX}" for kd in KINDS)]
     labels = sorted(found, key=order.index)
     columns = len(labels) if len(labels) <= 5 else 4
     handles = [found[label] for label in labels]

@@ -220,7 +220,8 @@ def _rate(epoch: float, learning_rate: float, fitting: Fitting) -> float:
         length = float(FIRST_CYCLE)
         while epoch >= begin + length:
             begin, length = begin + length, 2.0 * length
-    return LEAST_RATE + (learning_rate - LEAST_RATE) * cosine(epoch - begin, length)
+    risen = min(1.0, epoch / fitting.warm_up_epochs) if fitting.warm_up_epochs else 1.0
+    return LEAST_RATE + (learning_rate - LEAST_RATE) * risen * cosine(epoch - begin, length)
 
 
 def _score(tracker: StepTracker, sight: Sight, starts: NDArray[np.int64]) -> float:

@@ -6,28 +6,33 @@ teacher of their sensors that validated better.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from clients.sensing.model_registry import MODELS, ModelCard
+from clients.sensing.recording import Recording
 from clients.sensing.step_tracker import Alignment
 from configs.loading import digest_with_sources
 from configs.study import Kd, Part, Study
-from configs.study_loading import passes_digest
+from sim.bench.worksheet import row_key
 
-MODALITIES = {("motion",): "image", ("motion", "maps"): "image+radar", ("maps",): "radar"}
+_TITLES = {("motion",): "image", ("motion", "maps"): "image+radar", ("maps",): "radar"}
 # Kinds of knowledge that need a teacher.
 TAUGHT = ("self", "response", "feature", "relational", "mixed", "cross-modal")
-# Changing one of these may change what a tracker learns, so it is trained again.
+# Changing one of these may change what a tracker learns or how it is scored, so it is trained again.
 _SOURCES = (
-    "clients/sensing/blocks.py",
-    "clients/sensing/*_models.py",
-    "clients/sensing/step_tracker.py",
+    "clients/sensing/*.py",
+    "configs/seeding.py",
     "strategies/losses.py",
     "strategies/relations.py",
     "sim/study/fitting.py",
     "sim/study/passes.py",
+    "sim/study/scores.py",
+    "sim/study/work.py",
 )
 
 
@@ -43,7 +48,8 @@ class Job:
         length: L.
         alignment: of the radar maps.
         seed: of weights, batches and validation passes.
-        teacher: key of the job whose tracker it learns from; None where it needs none.
+        origin: of :func:`origin_of`, the same for all jobs of a run.
+        teacher: whose tracker it learns from; None where it needs none.
     """
 
     study: Study
@@ -53,6 +59,7 @@ class Job:
     length: int
     alignment: Alignment
     seed: int
+    origin: str
     teacher: Job | None = None
 
     @property
@@ -68,7 +75,7 @@ class Job:
     @property
     def modality(self) -> str:
         """What it senses, for readers."""
-        return MODALITIES[self.card.modalities]
+        return _TITLES[self.card.modalities]
 
     @property
     def title(self) -> str:
@@ -82,15 +89,16 @@ class Job:
         study = self.study
         facts = {
             "title": self.title,
-            "passes": passes_digest(study.data),
+            "origin": self.origin,
+            "alignment": self.alignment,
             "part": self.part.train_share,
             "longest": study.lengths[0],
             "pixels": study.pixels,
-            "fitting": study.fitting.model_dump(mode="json"),
+            "fitting": study.fitting_of(self.model, self.kd).model_dump(mode="json"),
             "recipe": study.recipe(self.model, self.kd).model_dump(mode="json"),
             "teacher": None if self.teacher is None else self.teacher.key,
         }
-        return f"{self.title} {digest_with_sources(facts, _SOURCES)[:12]}"
+        return row_key(self.title, facts)
 
 
 def check_models(study: Study) -> None:
@@ -122,10 +130,21 @@ def _check_names(path: str, names: Sequence[str], role: str | None) -> None:
             raise ValueError(f"{path}: {name} is a {MODELS[name].role}")
 
 
-def teacher_jobs(study: Study) -> list[Job]:
+def origin_of(recording: Recording) -> str:
+    """What all trackers of a run depend on: the frames and labels, and the code as it is now.
+
+    Taken once, before the first tracker: code that is edited meanwhile is not what the run began with.
+    """
+    digest = hashlib.sha256()
+    for name, array in (("passes", recording.pass_ids), ("power", recording.power), *sorted(recording.sensors.items())):
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return digest_with_sources({"frames": digest.hexdigest()}, _SOURCES)
+
+
+def teacher_jobs(study: Study, origin: str) -> list[Job]:
     """Teachers that learn from their labels alone."""
     return [
-        Job(study, part.future, model, "none", study.lengths[0], MODELS[model].alignment, seed)
+        Job(study, part.future, model, "none", study.lengths[0], MODELS[model].alignment, seed, origin)
         for seed in study.seeds
         for part in study.parts
         for model in part.teachers
@@ -138,7 +157,7 @@ def self_jobs(teachers: Sequence[Job]) -> list[Job]:
     Source: arXiv 1805.04770.
     """
     return [
-        Job(job.study, job.future, job.model, "self", job.length, job.alignment, job.seed, teacher=job)
+        replace(job, kd="self", teacher=job)
         for job in teachers
         if job.part.born_again is None or job.model in job.part.born_again
     ]
@@ -167,7 +186,7 @@ def student_jobs(study: Study, teachers: Sequence[Job], validation: Mapping[str,
                 teacher = _teacher_of(model, kd, best)
                 if kd in TAUGHT and teacher is None:
                     continue
-                job = Job(study, part.future, model, kd, length, alignment, seed, teacher)
+                job = Job(study, part.future, model, kd, length, alignment, seed, teachers[0].origin, teacher)
                 found.setdefault((model, kd, length, alignment, seed, part.future), job)
     return list(found.values())
 

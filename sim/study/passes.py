@@ -25,6 +25,8 @@ from sim.data.generate import write_passes
 from sim.data.partition import CHECKOUT, carve_validation
 
 SENSORS = ("motion", "maps")
+# Of the files of a release, by which a download is taken for broken; what is missing below it counts as empty frames.
+MAX_LOST = 0.05
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,13 @@ def open_passes(
     scenario = load_scenario(source, SENSORS, progress=progress)
     if missing := [name for name in SENSORS if name not in scenario.sensors]:
         raise ValueError(
-            f"data.folder: {data.folder} has no {', '.join(missing)}; a study needs the pictures (unit1_rgb) and raw "
-            "radar cubes (unit1_radar) of a scenario"
+            f"data.folder: {data.folder} has no {', '.join(missing)}; name the folder of a release with pictures "
+            "(unit1_rgb) and raw radar cubes (unit1_radar); a conversion without them does not do"
+        )
+    if scenario.problems and (lost := len(scenario.problems) / len(scenario.pass_ids)) > MAX_LOST:
+        raise ValueError(
+            f"data.folder: {100 * lost:.0f} % of the frames of {data.folder} lack a file that can be read, the first: "
+            f"{scenario.problems[0]}; download them again"
         )
     if not scenario.has_passes:
         raise ValueError(f"data.folder: {data.folder} has no seq_index, so its rows are no sequences to track")

@@ -26,14 +26,14 @@ class Published:
     """A published result; it was tested on other windows than ours.
 
     Attributes:
-        model: as in `clients.sensing.model_registry`, or one that is not built here.
+        model: as in `clients.sensing.model_registry`.
         future: J.
         input_length: L.
         kd: kind of knowledge, as in a row.
         top1: percent; likewise ``top3`` and ``top5``.
         dba_k3: percent, the K = 3 term alone.
         parameters: of the model.
-        mmacs: million multiply-accumulates of a window; None where they are not known.
+        mmacs: million multiply-accumulates of a window.
         num_windows: tested on.
         source: of the accuracies.
     """
@@ -47,7 +47,7 @@ class Published:
     top5: float
     dba_k3: float
     parameters: int
-    mmacs: float | None
+    mmacs: float
     num_windows: int
     source: str
 
@@ -71,15 +71,6 @@ _ROWS = (
     Published("long-term-student", 6, 5, "response", 43.25, 80.22, 94.09, 94.29, 107_193, 94.5, 774, _LONG_TERM),
     Published("long-term-student", 6, 3, "none", 35.68, 68.77, 86.42, 88.59, 107_193, 75.6, 774, _LONG_TERM),
     Published("long-term-student", 6, 3, "response", 41.79, 79.25, 93.30, 94.08, 107_193, 75.6, 774, _LONG_TERM),
-    # Not built here. The first version's student; boxes around the vehicle, their detector not counted.
-    Published("no-attention-teacher", 6, 8, "none", 40.77, 77.44, 92.31, 93.50, 1_772_000, None, 774, _LONG_TERM),
-    Published("first-student", 6, 8, "none", 38.3, 72.0, 88.3, 90.3, 172_992, 826.0, 774, f"{_LONG_TERM}v1"),
-    Published("first-student", 6, 8, "response", 44.4, 80.2, 93.6, 94.9, 172_992, 826.0, 774, f"{_LONG_TERM}v1"),
-    Published("first-student", 6, 5, "none", 33.9, 67.2, 85.7, 87.7, 172_992, 635.0, 774, f"{_LONG_TERM}v1"),
-    Published("first-student", 6, 5, "response", 42.9, 78.1, 91.9, 93.3, 172_992, 635.0, 774, f"{_LONG_TERM}v1"),
-    Published("first-student", 6, 3, "none", 33.2, 64.9, 81.5, 85.1, 172_992, 508.0, 774, f"{_LONG_TERM}v1"),
-    Published("first-student", 6, 3, "response", 39.5, 73.1, 90.6, 91.6, 172_992, 508.0, 774, f"{_LONG_TERM}v1"),
-    Published("box-tracker", 6, 8, "none", 50.20, 87.15, 96.81, 96.63, 29_400, 0.4, 774, _LONG_TERM),
 )
 # By model, future, input length and kind of knowledge.
 PUBLISHED: Mapping[Key, Published] = {(row.model, row.future, row.input_length, row.kd): row for row in _ROWS}

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import yaml
 
 from configs.study import Study
 from server.recorder import write_atomically
 from sim.bench.latency import latencies_ms
 from sim.bench.worksheet import Row, fill_sheet, read_sheet
-from sim.study.grid import Job, check_models, self_jobs, student_jobs, teacher_jobs
+from sim.study.grid import Job, check_models, origin_of, self_jobs, student_jobs, teacher_jobs
 from sim.study.outputs import write_outputs
 from sim.study.passes import open_passes
-from sim.study.work import Trainer, fresh_tracker, tracker_path
+from sim.study.work import ROW_KEYS, Trainer, fresh_tracker, tracker_path
 
 SHEET = "study.json"
+GPU_WORKERS = 4
 # Called with what is done, how much of it and of how much.
 Progress = Callable[[str, int, int], None]
 
@@ -28,7 +33,7 @@ def run_study(study: Study, folder: Path, *, workers: int, progress: Progress) -
     Args:
         study: what to do.
         folder: of the results: ``study.json`` with a row for every tracker, ``models/``, tables and figures.
-        workers: trackers trained at a time, one process and one thread each; the results do not depend on it.
+        workers: trackers trained at a time, one process and one thread each; on a CPU the results do not depend on it.
         progress: told of every pass and tracker.
 
     Returns:
@@ -38,10 +43,38 @@ def run_study(study: Study, folder: Path, *, workers: int, progress: Progress) -
         ValueError: the study names what is not there, or its data is missing or broken.
     """
     check_models(study)
+    with _own_folder(folder, study):
+        return _run(study, folder, workers=workers, progress=progress)
+
+
+def default_workers() -> int:
+    """One for every core; on a GPU few, since each of them holds all frames in its memory."""
+    cores = os.cpu_count() or 1
+    return min(cores, GPU_WORKERS) if torch.cuda.is_available() else cores
+
+
+@contextmanager
+def _own_folder(folder: Path, study: Study) -> Iterator[None]:
+    """Nobody else writes to the folder meanwhile, and it is not that of another study."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
-    open_passes(study.data, workers=workers, progress=lambda done, total: progress("passes", done, total))
-    teachers = teacher_jobs(study)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder}: another process works on this study; wait for it, or name another --out"
+            ) from None
+        snapshot = folder / "study.yaml"
+        known = yaml.safe_load(snapshot.read_text()) if snapshot.is_file() else None
+        if isinstance(known, dict) and known.get("name") != study.name:
+            raise ValueError(f"{folder}: is of the study {known.get('name')!r}; name another --out")
+        write_atomically(snapshot, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        yield
+
+
+def _run(study: Study, folder: Path, *, workers: int, progress: Progress) -> list[Row]:
+    passes = open_passes(study.data, workers=workers, progress=lambda done, total: progress("passes", done, total))
+    teachers = teacher_jobs(study, origin_of(passes))
     born_again = self_jobs(teachers)
     nobody = dict.fromkeys((job.key for job in (*teachers, *born_again)), 0.0)
     total = len(nobody) + len(student_jobs(study, teachers, nobody))
@@ -67,11 +100,15 @@ def run_study(study: Study, folder: Path, *, workers: int, progress: Progress) -
 
 
 def _forget_lost(folder: Path, jobs: Mapping[str, Job]) -> None:
-    """Rows whose tracker is gone are not done: others may have to learn from it."""
+    """Rows whose tracker is gone are not done, for others may have to learn from it; nor are damaged ones."""
     rows = read_sheet(folder / SHEET)
-    kept = {key: row for key, row in rows.items() if key not in jobs or tracker_path(folder, jobs[key]).is_file()}
+    kept = {key: row for key, row in rows.items() if key not in jobs or _is_done(folder, jobs[key], row)}
     if len(kept) < len(rows):
         write_atomically(folder / SHEET, json.dumps({"rows": kept}, indent=1) + "\n")
+
+
+def _is_done(folder: Path, job: Job, row: object) -> bool:
+    return isinstance(row, dict) and row.keys() >= ROW_KEYS and tracker_path(folder, job).is_file()
 
 
 def _time(folder: Path, jobs: Mapping[str, Job], rows: dict[str, Row]) -> None:

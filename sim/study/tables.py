@@ -160,7 +160,7 @@ def _published(cell: Cell) -> list[Line]:
     if (found := published_of(cell.setting)) is None:
         return []
     tops = (f"{found.top1:.1f}", "", f"{found.top3:.1f}", f"{found.top5:.1f}", "")
-    costs = (_count(found.parameters), "" if found.mmacs is None else f"{found.mmacs:.1f}", "", "")
+    costs = (_count(found.parameters), f"{found.mmacs:.1f}", "", "")
     cells = (*_published_who(found), str(found.num_windows), *tops, "", f"{found.dba_k3:.1f}", "", *costs)
     return [Line(cells, is_published=True)]
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from sim.study.fitting import Knowledge, Sight, fit, knowledge_of, logits_of
 from sim.study.grid import Job, describe
 from sim.study.passes import SENSORS, open_passes, split_passes
 from sim.study.scores import summarise, window_scores
+
+# What a row has at least; one of an older version is made again.
+ROW_KEYS = {"key", "average", "by_pass", "latency_ms", "int8_top5", "metrics", "validation"}
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,20 @@ class Trainer:
         knowledge = None if job.teacher is None else self._knowledge(job.teacher, sight, split.train)
         tracker = fresh_tracker(job).to(sight.device)
         later = longest - job.length
-        found = fit(
-            tracker,
-            sight,
-            train=split.train + later,
-            validation=split.validation + later,
-            kd=job.kd,
-            knowledge=knowledge,
-            recipe=study.recipe(job.model, job.kd),
-            fitting=study.fitting_of(job.model, job.kd),
-            seed=job.seed,
-        )
+        try:
+            found = fit(
+                tracker,
+                sight,
+                train=split.train + later,
+                validation=split.validation + later,
+                kd=job.kd,
+                knowledge=knowledge,
+                recipe=study.recipe(job.model, job.kd),
+                fitting=study.fitting_of(job.model, job.kd),
+                seed=job.seed,
+            )
+        except ValueError as error:
+            raise ValueError(f"{job.title}: {error} (recipes.{job.model}.{job.kd}.learning_rate)") from None
         tracker.load_state_dict(dict(found.state))
         logits = logits_of(tracker, sight, split.test + later).cpu().numpy()
         power = sight.recording.powers(split.test, longest, job.future)
@@ -134,8 +141,9 @@ def load_tracker(folder: Path, job: Job) -> StepTracker:
     path, tracker = tracker_path(folder, job), fresh_tracker(job)
     try:
         tracker.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: no weights of {job.title} ({type(error).__name__}); delete its row") from None
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError, ValueError, UnpicklingError) as error:
+        problem = f"no weights of {job.title} ({type(error).__name__})"
+        raise ValueError(f"{path}: {problem}; delete this file, and it is trained again") from None
     return tracker.eval()
 
 

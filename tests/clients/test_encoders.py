@@ -17,6 +17,8 @@ from clients.sensing.encoders import (
     PatchStem,
     Standardise,
     make_encoder,
+    mask_shares,
+    unpack_masks,
 )
 from clients.sensing.modalities import MODALITIES
 from configs.seeding import rng_for
@@ -145,3 +147,16 @@ def test_the_position_of_what_is_seen_matters(modality: str) -> None:
     if modality in ("camera", "radar", "lidar"):
         batch = torch.from_numpy(np.sort(batch.numpy(), axis=1))
     assert not torch.allclose(encoder_of(modality)(batch), encoder_of(modality)(batch.flip(1)))
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_shares_of_packed_masks_are_means_over_squares_of_their_pixels(side: int) -> None:
+    packed = frames("motion", 3)
+    expected = torch.nn.functional.avg_pool2d(unpack_masks(packed).unsqueeze(1), side).squeeze(1)
+    assert torch.equal(mask_shares(packed, side), expected)
+
+
+def test_a_packed_byte_is_eight_pixels_from_left_to_right() -> None:
+    assert unpack_masks(torch.tensor([[0b1000_0001, 0b0100_0000]], dtype=torch.uint8)).tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0]
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,6 +265,38 @@ def test_a_stream_without_one_of_its_sensors_says_which(drive: dict[str, Tensor]
         stream.push({"motion": drive["motion"][0].numpy()})
 
 
+def test_a_frame_that_is_refused_does_not_count(drive: dict[str, Tensor]) -> None:
+    tracker = tracker_of("fusion-light")
+    with torch.no_grad():
+        expected = tracker(Windows(drive, torch.arange(8)[None]))[0]
+    stream = StreamingTracker(tracker)
+    for slot in range(8):
+        good = {name: values[slot].numpy() for name, values in drive.items()}
+        with pytest.raises(ValueError, match="a frame of maps has shape"):
+            stream.push({**good, "maps": good["maps"][:1]})
+        answer = stream.push(good)
+    assert answer is not None
+    torch.testing.assert_close(answer, expected, atol=1e-4, rtol=0)
+
+
+def test_a_cube_that_is_refused_leaves_the_picture_before_it_as_it_was() -> None:
+    rng = rng_for(0, "refused")
+    pictures = rng.integers(0, 255, (8, 56, 56, 3), np.uint8)
+    cubes = (rng.standard_normal((8, 4, 256, 128, 2)) @ [1.0, 1.0j]).astype(np.complex64)
+    answers = []
+    for is_bad in (False, True):
+        live = LiveTracker(tracker_of("fusion-light"))
+        for picture, cube in zip(pictures, cubes, strict=True):
+            if is_bad:
+                with pytest.raises(ValueError, match="a radar cube"):
+                    live.push(picture=picture[::-1].copy(), cube=np.zeros((4, 256, 7), np.complex64))
+            answer = live.push(picture=picture, cube=cube)
+        answers.append(answer)
+    assert answers[0] is not None
+    assert answers[1] is not None
+    assert torch.equal(answers[0], answers[1])
+
+
 # Eight bits
 
 
@@ -300,6 +335,35 @@ def test_a_broken_file_of_eight_bits_is_refused(damage: str) -> None:
     broken = {"cut": data[: len(data) // 2], "text": b"hello", "other": data.replace(b"about", b"abaft")}[damage]
     with pytest.raises(ValueError, match="not a tracker of eight bits"):
         decode_int8(broken)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("floats", lambda values: values[:-7]),
+        ("floats", lambda values: np.full_like(values, np.nan)),
+        ("rows", lambda values: values[:-64]),
+        ("rows", lambda values: values.reshape(2, -1)),
+        ("rows", lambda values: values.astype(np.float32)),
+        ("alignment", "sideways"),
+        ("alignment", None),
+        ("pixels", 0),
+        ("model", "radar-huge"),
+        ("format", 9),
+    ],
+)
+def test_a_file_of_eight_bits_that_was_tampered_with_is_refused(key: str, value: Any) -> None:
+    with np.load(io.BytesIO(encode_int8(tracker_of("radar-light"), "radar-light"))) as file:
+        parts = dict(file)
+    if key in parts:
+        parts[key] = value(parts[key])
+    else:
+        about = {**json.loads(parts["about"].tobytes()), key: value}
+        parts["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    changed = io.BytesIO()
+    np.savez_compressed(changed, **parts)
+    with pytest.raises(ValueError, match="not a tracker of eight bits"):
+        decode_int8(changed.getvalue())
 
 
 # Blocks

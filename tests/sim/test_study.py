@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from sim.bench.tracker_cost import tracker_costs
 from sim.cli import cli
 from sim.data.deepsense_writer import Export, write_release
 from sim.study.fitting import Knowledge, Sight, fit, knowledge_of
-from sim.study.grid import Job, check_models, self_jobs, student_jobs, teacher_jobs
+from sim.study.grid import Job, check_models, origin_of, self_jobs, student_jobs, teacher_jobs
 from sim.study.passes import SENSORS, open_passes, split_passes
 from sim.study.run import run_study
 from sim.study.work import fresh_tracker, load_tracker, tracker_path
@@ -94,7 +95,7 @@ def test_windows_of_scenario_9_are_those_published(share: float, future: int, tr
         pytest.skip(f"DeepSense 6G scenario 9 is not in {root}; set SOFTBEAM_DEEPSENSE to the folder that holds it")
     scenario = read_scenario(root / "scenario9")
     recording = Recording(root, scenario.pass_ids, {}, scenario.labelled_power, {})
-    part = Part(future=future, train_share=share, teachers=(), students=())
+    part = Part(future=future, train_share=share, teachers=("image-teacher",), students=())
     split = split_passes(recording, part, num_frames=8, validation_share=0.15, seed=0)
     assert len(split.train) + len(split.validation) == train
     assert len(split.test) == test
@@ -152,6 +153,10 @@ def test_a_release_with_pictures_and_cubes_is_studied_in_its_own_order(tmp_path:
         ("lengths=[1]", "all at least 2"),
         ("seeds=[0, 0]", "seeds: name each once"),
         ("kd=[self]", "kd: self is for teachers"),
+        ("ablations.0.kd=[self]", "kd: self is for teachers"),
+        ("ablations.0.futures=[9]", "ablations.0.futures: no part has 9 future slots"),
+        ("parts.0.teachers=[]", "parts.0.teachers: "),
+        ("parts.0.teachers=[image-wide, image-wide]", "parts.0.teachers: name each model once"),
         ("fitting.epoch=3", "fitting.epoch: unknown key"),
     ],
 )
@@ -180,7 +185,7 @@ def test_studies_and_experiments_are_told_apart(config: Path, tmp_path: Path) ->
 
 
 def test_students_learn_from_the_teacher_with_their_sensors_that_validated_best(study: Study) -> None:
-    first = teacher_jobs(study)
+    first = teacher_jobs(study, "origin")
     teachers = [*first, *self_jobs(first)]
     validation = {job.key: 0.1 + 0.1 * (job.kd == "self") * (job.seed == 1) for job in teachers}
     jobs = {(job.model, job.kd, job.length, job.seed): job for job in student_jobs(study, teachers, validation)}
@@ -199,14 +204,16 @@ def test_students_learn_from_the_teacher_with_their_sensors_that_validated_best(
 
 
 def test_a_key_changes_with_all_that_a_result_depends_on(study: Study) -> None:
-    job = teacher_jobs(study)[0]
+    job = teacher_jobs(study, "origin")[0]
     others = [
         study.model_copy(update={"pixels": 112}),
         study.model_copy(update={"fitting": Fitting(epochs=3)}),
         study.model_copy(update={"recipes": {job.model: {"any": Recipe(learning_rate=0.5)}}}),
-        study.model_copy(update={"data": study.data.model_copy(update={"seed": 1})}),
     ]
-    keys = [job.key, replace(job, seed=7).key, *(replace(job, study=other).key for other in others)]
+    keys = [job.key, *(replace(job, study=other).key for other in others)]
+    keys += [
+        replace(job, **{name: value}).key for name, value in (("seed", 7), ("origin", "x"), ("alignment", "paper"))
+    ]
     assert len(set(keys)) == len(keys)
     assert replace(job, study=study.model_copy(update={"seeds": (0, 5)})).key == job.key
 
@@ -214,8 +221,16 @@ def test_a_key_changes_with_all_that_a_result_depends_on(study: Study) -> None:
 # Learning
 
 
+def test_the_origin_of_all_keys_is_what_was_recorded_and_not_where_it_lies(study: Study) -> None:
+    recording = open_passes(study.data)
+    assert recording.power is not None
+    same = replace(recording, folder=Path("/elsewhere"))
+    other = replace(recording, power=recording.power * np.float32(2.0))
+    assert origin_of(same) == origin_of(recording) != origin_of(other)
+
+
 def setting(study: Study, **changes: Any) -> dict[str, Any]:
-    recording, job = open_passes(study.data), teacher_jobs(study)[0]
+    recording, job = open_passes(study.data), teacher_jobs(study, "origin")[0]
     split = split_passes(recording, job.part, num_frames=4, validation_share=0.3, seed=0)
     sight = Sight(recording, ("motion",), torch.device("cpu"))
     return {
@@ -232,12 +247,12 @@ def setting(study: Study, **changes: Any) -> dict[str, Any]:
 
 
 def student(study: Study) -> Job:
-    return Job(study, 1, "image-light", "none", 4, "paper", 0)
+    return Job(study, 1, "image-light", "none", 4, "newest", 0, "origin")
 
 
 def taught(study: Study) -> Knowledge:
     given = setting(study)
-    return knowledge_of(fresh_tracker(teacher_jobs(study)[0]), given["sight"], given["train"])
+    return knowledge_of(fresh_tracker(teacher_jobs(study, "origin")[0]), given["sight"], given["train"])
 
 
 @pytest.mark.parametrize("kd", ["response", "relational", "mixed", "feature", "cross-modal", "self"])
@@ -312,25 +327,65 @@ def test_a_study_that_was_stopped_goes_on_and_ends_the_same(
     half = Path(shutil.copytree(folder, tmp_path / "half"))
     sheet = json.loads((half / "study.json").read_text())
     smaller = load_study(config, ONE_SEED)
-    teacher, *_ = teacher_jobs(smaller)
+    teacher, *_ = teacher_jobs(smaller, origin_of(open_passes(smaller.data)))
     # A teacher whose weights are gone, and one whose row was never written.
     tracker_path(half, teacher).unlink()
     lost = next(key for key in sheet["rows"] if key.startswith("image-light response L=4 J=1 seed 0"))
     del sheet["rows"][lost]
+    # Written by an older version.
+    old = next(key for key in sheet["rows"] if key.startswith("image-light none L=4 J=1 seed 0"))
+    del sheet["rows"][old]["int8_top5"]
     (half / "study.json").write_text(json.dumps(sheet))
     found = {row["key"]: without_clock(dict(row)) for row in run_study(smaller, half, workers=1, progress=silent)}
     expected = {row["key"]: without_clock(row) for row in rows}
-    assert lost in found
+    assert {lost, old} <= found.keys()
     assert found == {key: expected[key] for key in found}
     kept = json.loads((half / "study.json").read_text())["rows"]
     assert {key: without_clock(row) for key, row in kept.items()} == expected, "rows of the other seed are gone"
+
+
+def test_a_folder_of_another_study_or_one_that_is_worked_on_is_left_alone(
+    config: Path, done: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    folder, _ = done
+    other = load_study(config, ["name=other"])
+    before = (folder / "study.yaml").read_bytes()
+    with pytest.raises(ValueError, match="is of the study 'tiny'; name another --out"):
+        run_study(other, folder, workers=1, progress=silent)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process works on this study"):
+            run_study(load_study(config), folder, workers=1, progress=silent)
+    assert (folder / "study.yaml").read_bytes() == before
+
+
+def test_a_download_that_is_mostly_broken_is_refused_with_its_first_problem(tmp_path: Path, config: Path) -> None:
+    export = Export(TINY_WORLD, 3, modalities=("camera", "radar", "gps"), image_size=(96, 54))
+    write_release(export, tmp_path / "scenario")
+    for path in sorted((tmp_path / "scenario" / "unit1" / "radar_data").iterdir())[::2]:
+        path.write_bytes(b"half")
+    wanted = load_study(config, [f"data={{source: deepsense, folder: {tmp_path / 'scenario'}}}"])
+    with pytest.raises(
+        ValueError, match=r"data\.folder: \d+ % of the frames of .* lack a file that can be read, the first"
+    ):
+        open_passes(wanted.data)
+
+
+def test_a_tracker_whose_loss_is_not_finite_is_named_and_what_was_being_trained_is_kept(
+    config: Path, tmp_path: Path
+) -> None:
+    broken = load_study(config, [*ONE_SEED, "recipes={fusion-wide: {any: {learning_rate: 1.0e+30}}}"])
+    with pytest.raises(ValueError, match=r"fusion-wide none L=4 J=1 seed 0: the loss is .*recipes\.fusion-wide\.none"):
+        run_study(broken, tmp_path, workers=2, progress=silent)
+    (kept,) = json.loads((tmp_path / "study.json").read_text())["rows"]
+    assert kept.startswith("image-wide none")
 
 
 def test_a_tracker_that_was_kept_answers_as_when_it_was_scored(
     study: Study, done: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     folder, _ = done
-    job = teacher_jobs(study)[0]
+    job = teacher_jobs(study, origin_of(open_passes(study.data)))[0]
     kept = load_tracker(folder, job)
     assert not kept.training
     fresh = fresh_tracker(job)
