@@ -1,4 +1,4 @@
-"""The tables of a study: what its trackers reach and cost, what each kind of knowledge gains, and what else was tried.
+"""The tables of a study: what trackers reach and cost, what knowledge gains, what else was tried, what eight bits lose.
 
 A published row stands directly beneath ours, marked as such. Its DBA is another quantity than the official one and
 stands in the column K = 3 only.
@@ -6,6 +6,7 @@ stands in the column K = 3 only.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -37,7 +38,7 @@ def sheets_of(rows: Sequence[Row]) -> list[Sheet]:
         ValueError: two rows are the same tracker, or rows to compare were tested on different windows.
     """
     cells = cells_of(rows)
-    sheets = [main_sheet(cells), kd_sheet(cells), ablation_sheet(cells)]
+    sheets = [main_sheet(cells), kd_sheet(cells), ablation_sheet(cells), int8_sheet(cells)]
     return [sheet for sheet in sheets if sheet is not None]
 
 
@@ -101,6 +102,29 @@ def ablation_sheet(cells: Cells) -> Sheet | None:
     )
     headers = (*_WHO[:2], "against", *_WHO[2:], *GAIN_TITLES, "MACs", "ms")
     return _sheet("ablations", "Ablations", headers, 3, lines, notes)
+
+
+def int8_sheet(cells: Cells) -> Sheet | None:
+    """What weights of eight bits save and cost."""
+    lines: Lines = {}
+    for cell in cells.values():
+        small = [row for row in cell.rows.values() if row["int8_top5"] is not None]
+        if not small:
+            continue
+        whole, packed = (
+            100 * statistics.fmean(values)
+            for values in ([row["average"]["top5"] for row in small], [row["int8_top5"] for row in small])
+        )
+        sizes = (cell.first["bytes"], max(row["int8_bytes"] for row in small))
+        shown = (
+            *(f"{size / 1e3:,.1f}" for size in sizes),
+            f"{whole:.2f}",
+            f"{packed:.2f}",
+            _rounded(packed - whole, 2),
+        )
+        lines[cell.setting] = [Line((*_who(cell, cells, len(small)), *shown))]
+    notes = ("kB int8: the largest file of any seed; Top-5 in percent on the same test windows",)
+    return _sheet("int8", "Eight bits", (*_WHO, "kB", "kB int8", "Top-5", "Top-5 int8", "change"), 2, lines, notes)
 
 
 def show_level(found: Interval) -> str:

@@ -18,7 +18,7 @@ from sim.study.outputs import show, write_outputs
 from sim.study.published import PUBLISHED, published_gain, published_share
 from sim.study.sheets import Line, Sheet, as_latex, as_markdown, escape_latex
 from sim.study.statistics import Interval
-from sim.study.tables import ablation_sheet, kd_sheet, main_sheet, show_gain
+from sim.study.tables import ablation_sheet, int8_sheet, kd_sheet, main_sheet, show_gain
 from tests.study_rows import row
 
 
@@ -88,6 +88,19 @@ def test_what_was_published_for_one_model_has_one_size_and_one_test_set() -> Non
 
 
 # Tables
+
+
+def test_eight_bits_are_told_with_what_they_save_and_lose() -> None:
+    rows = [
+        level(0.92, int8_top5=0.918, int8_bytes=98_000),
+        level(0.94, seed=1, int8_top5=0.94, int8_bytes=99_500),
+        level(0.95, "image-teacher", int8_top5=None, int8_bytes=None),
+    ]
+    sheet = int8_sheet(cells_of(rows))
+    assert sheet is not None
+    (line,) = sheet.lines
+    assert line.cells[-5:] == ("379.1", "99.5", "93.00", "92.90", "-0.10")
+    assert int8_sheet(cells_of(rows[2:])) is None
 
 
 def test_ours_is_the_mean_over_seeds_and_the_published_row_stands_beneath_it() -> None:
