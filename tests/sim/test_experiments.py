@@ -16,7 +16,7 @@ from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.app import build_app as build_client_app
-from configs.loading import load_experiment
+from configs.loading import build_experiment, load_experiment
 from configs.placement import Placement
 from configs.schema import Engine
 from server.app import Watch, check_plugins
@@ -289,3 +289,18 @@ def test_torch_is_left_with_its_global_random_state_untouched(tmp_path: Path) ->
     before = torch.random.get_rng_state().clone()
     run_apps(placement)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_nodes_that_see_motion_and_maps_of_the_cube_are_nodes_like_others(tmp_path: Path) -> None:
+    values = tiny_values()
+    names = ("motion", "maps", "doppler")
+    # Fast vehicles make short passes, and pictures and cubes take time.
+    values["data"]["world"] = {"preset": "s9", "speed_mps": 12.0}
+    values["data"]["nodes"] = [{"modality": name} for name in names]
+    values["students"] = dict.fromkeys(names, values["teacher"])
+    values["strategy"] |= {"rounds": 2, "public_samples": 8}
+    folder = run_experiment(build_experiment(values, origin="test"), plugins=tmp_path, out=tmp_path, progress=quiet)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [client["modality"] for client in summary["clients"]] == list(names)
+    assert all(client["federated"] and not client["refused"] for client in summary["clients"])
+    assert all(name in (folder / "report.html").read_text() for name in names)
