@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID = "#1b1f24", "#6b7280", "#d4d7dc"
 # Source: Okabe and Ito, "Color Universal Design", 2008.
-PALETTE = {
-    **{"camera": "#0072b2", "radar": "#d55e00", "lidar": "#009e73", "gps": "#cc79a7", "box": "#e69f00"},
-    **{"motion": "#56b4e9", "maps": "#000000", "doppler": "#f0e442"},
-}
+PALETTE = {"camera": "#0072b2", "radar": "#d55e00", "lidar": "#009e73", "gps": "#cc79a7", "box": "#e69f00"}
+PALETTE |= {"motion": "#56b4e9", "maps": "#000000", "doppler": "#f0e442"}
 STYLES = {"local": "--", "offline_kd": ":", "federated": "-"}
 STRENGTHS = {"local": 0.25, "offline_kd": 0.55, "federated": 1.0}
 SETTINGS: dict[Any, Any] = {
@@ -110,8 +108,7 @@ def draw_final_accuracy(runs: Sequence[Run]) -> Figure:
     from matplotlib.figure import Figure
 
     rows = _modalities(runs)
-    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
-    axis = figure.add_subplot()
+    axis = (figure := Figure(figsize=(8.2, 3.4), layout="constrained")).add_subplot()
     for place, row in enumerate(rows):
         for offset, arm in enumerate(ARMS):
             found = arm_spread(_summaries(runs), arm, "top5", clients=row.clients)

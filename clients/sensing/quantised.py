@@ -2,7 +2,7 @@
 
 Batch norms are folded into the convolutions before them. Every row of a weight, which belongs to one output, is kept as
 integers -127 .. 127 and one scale; biases, gains and scales have sixteen bits. When it is loaded it computes in
-float32, so it needs no kernels of its own and is as fast as before; what is saved is storage and transfer.
+float32, so it needs no kernels of its own; what is saved is storage and transfer, and the work of the batch norms.
 
 Source: symmetric quantisation per output channel, arXiv 1806.08342, section 3.
 """
