@@ -8,7 +8,6 @@ a recording (`clients.sensing.recording`) with ``conversion.json``, which says w
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -26,7 +25,7 @@ from clients.sensing.modalities import MODALITIES
 from clients.sensing.recording import MANIFEST, open_recording, write_recording
 from clients.sensing.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
 from configs.placement import softbeam_home
-from sim.data.drafts import fresh_folder
+from sim.data.drafts import fresh_folder, locked
 
 # Of the conversion; counts up when the same files would give other frames.
 FORMAT = 1
@@ -159,11 +158,7 @@ def _check_same(out: Path, digest: str) -> None:
 def _own_draft(draft: Path, digest: str) -> Iterator[None]:
     """Nobody else writes to the draft meanwhile; one made from other files is begun anew."""
     draft.mkdir(parents=True, exist_ok=True)
-    with (draft / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{draft}: another process is converting this; wait until it is done") from None
+    with locked(draft / "lock", f"{draft}: another process is converting this; wait until it is done"):
         known = draft / "digest"
         if not known.exists() or known.read_text() != digest:
             for path in draft.iterdir():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs.placement import federation_folder
 from configs.schema import Experiment
+from sim.data.drafts import make_once
 
 
 def ensure_federation(
@@ -28,14 +29,7 @@ def ensure_federation(
     """
     folder = federation_folder(experiment)
     begin = time.monotonic()
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(experiment, folder, workers, progress)
-        except OSError:
-            # Another process made the same data meanwhile; otherwise the disk is to blame.
-            if not folder.exists():
-                raise
+    make_once(folder, lambda: _write(experiment, folder, workers, progress))
     return folder, time.monotonic() - begin
 
 

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from clients.sensing.recording import Recording, open_recording
 from configs.placement import softbeam_home
 from configs.seeding import rng_for
-from configs.study import Part, StudyPasses
+from configs.study import Part as StudyPart
+from configs.study import StudyPasses
 from configs.study_loading import passes_digest
-from sim.data import plan
 from sim.data.conversion import load_scenario
+from sim.data.drafts import make_once
 from sim.data.generate import write_passes
 from sim.data.partition import CHECKOUT, carve_validation
+from sim.data.plan import Part
 
 SENSORS = ("motion", "maps")
 # Of the files of a release, by which a download is taken for broken; what is missing below it counts as empty frames.
@@ -59,15 +61,9 @@ def open_passes(
     """
     if data.source == "street":
         folder = softbeam_home() / "data" / f"study-{passes_digest(data)}"
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            everything = plan.Part("", SENSORS, {}, tuple(range(data.passes)), data.world, "study")
-            try:
-                write_passes(everything, folder, seed=data.seed, workers=workers, progress=progress)
-            except OSError:
-                # Another process made the same passes meanwhile; otherwise the disk is to blame.
-                if not folder.exists():
-                    raise
+        everything = Part("", SENSORS, {}, tuple(range(data.passes)), data.world, "study")
+        seed = data.seed
+        make_once(folder, lambda: write_passes(everything, folder, seed=seed, workers=workers, progress=progress))
         return open_recording(folder)
     source = CHECKOUT / data.folder
     if not source.is_dir():
@@ -90,7 +86,9 @@ def open_passes(
     return Recording(source, scenario.pass_ids, scenario.sensors, scenario.labelled_power, {})
 
 
-def split_passes(recording: Recording, part: Part, *, num_frames: int, validation_share: float, seed: int) -> Split:
+def split_passes(
+    recording: Recording, part: StudyPart, *, num_frames: int, validation_share: float, seed: int
+) -> Split:
     """The windows of a part of a study.
 
     Args:

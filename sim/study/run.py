@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from configs.study import Study
 from server.recorder import write_atomically
 from sim.bench.latency import latencies_ms
 from sim.bench.worksheet import Row, fill_sheet, read_sheet
+from sim.data.drafts import locked
 from sim.study.grid import Job, check_models, origin_of, self_jobs, student_jobs, teacher_jobs
 from sim.study.outputs import write_outputs
 from sim.study.passes import open_passes
@@ -57,13 +57,8 @@ def default_workers() -> int:
 def _own_folder(folder: Path, study: Study) -> Iterator[None]:
     """Nobody else writes to the folder meanwhile, and it is not that of another study."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder}: another process works on this study; wait for it, or name another --out"
-            ) from None
+    busy = f"{folder}: another process works on this study; wait for it, or name another --out"
+    with locked(folder / ".lock", busy):
         snapshot = folder / "study.yaml"
         known = yaml.safe_load(snapshot.read_text()) if snapshot.is_file() else None
         if isinstance(known, dict) and known.get("name") != study.name:
