@@ -22,11 +22,6 @@ from clients.sensing.tracker import Windows
 BYTES_PER_WEIGHT = 4
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Learned parameters; what is measured, such as the statistics of a batch norm, does not count."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def count_macs(tracker: StepTracker, *, num_steps: int | None = None) -> int:
     """Multiply-accumulates of one window, every step encoded by itself, as the published figures count.
 

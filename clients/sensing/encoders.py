@@ -84,7 +84,7 @@ def unpack_masks(packed: Tensor) -> Tensor:
 def mask_shares(packed: Tensor, side: int) -> Tensor:
     """(..., R, C / 8) packed masks to (..., R / side, C / side): the share of pixels on in each square.
 
-    Equal to unpacking and averaging at half the work: the bits of a byte are counted by looking it up.
+    Equal to unpacking and averaging, with less work: the bits of a byte are counted by looking it up.
 
     Args:
         packed: uint8, eight pixels a byte.

@@ -33,7 +33,7 @@ from strategies.relations import draw_partners, relational_kd, relations
 
 # Of the cosine warm restarts: epochs of the first cycle, and the rate at the end of each.
 FIRST_CYCLE, LEAST_RATE = 10, 1e-6
-# A validation counts as better from here on, as a share of the best loss so far.
+# A validation counts as better from here on, as a share of the best score so far.
 MIN_DELTA = 1e-4
 PREDICTION_BATCH = 64
 

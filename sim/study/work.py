@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 
-from clients.sensing.complexity import BYTES_PER_WEIGHT, count_macs, count_parameters, count_window_macs
+from clients.sensing.complexity import BYTES_PER_WEIGHT, count_macs, count_window_macs
 from clients.sensing.model_registry import make_tracker
 from clients.sensing.quantised import decode_int8, encode_int8
 from clients.sensing.step_tracker import StepTracker
+from clients.sensing.tracker import count_parameters
 from configs.schema import Task
 from configs.seeding import seed_for
 from configs.study import StudyPasses
+from server.files import write_whole
 from sim.bench.worksheet import Row
-from sim.study.fitting import Knowledge, Sight, fit, knowledge_of, logits_of
+from sim.study.fitting import Sight, fit, knowledge_of, logits_of
 from sim.study.grid import Job, describe
 from sim.study.passes import SENSORS, open_passes, split_passes
 from sim.study.scores import summarise, window_scores
@@ -53,7 +54,9 @@ class Trainer:
             validation_share=study.fitting.validation_share,
             seed=job.seed,
         )
-        knowledge = None if job.teacher is None else self._knowledge(job.teacher, sight, split.train)
+        knowledge = None
+        if job.teacher is not None:
+            knowledge = knowledge_of(load_tracker(self.folder, job.teacher).to(sight.device), sight, split.train)
         tracker = fresh_tracker(job).to(sight.device)
         later = longest - job.length
         try:
@@ -101,10 +104,6 @@ class Trainer:
             "device": str(sight.device),
         }
 
-    def _knowledge(self, teacher: Job, sight: Sight, starts: Any) -> Knowledge:
-        tracker = load_tracker(self.folder, teacher).to(sight.device)
-        return knowledge_of(tracker, sight, starts)
-
 
 def device() -> torch.device:
     """A GPU where torch sees one."""
@@ -125,11 +124,10 @@ def tracker_path(folder: Path, job: Job) -> Path:
 
 def save_tracker(tracker: StepTracker, folder: Path, job: Job) -> None:
     """Write its weights; half a file never has the name."""
-    path = tracker_path(folder, job)
+    path, file = tracker_path(folder, job), io.BytesIO()
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    torch.save(tracker.state_dict(), draft)
-    draft.replace(path)
+    torch.save(tracker.state_dict(), file)
+    write_whole(path, file.getvalue())
 
 
 def load_tracker(folder: Path, job: Job) -> StepTracker:

@@ -20,14 +20,14 @@ from clients.sensing.blocks import (
     SpatialAttention,
     TimeAttention,
 )
-from clients.sensing.complexity import count_macs, count_parameters, count_window_macs, macs_of
+from clients.sensing.complexity import count_macs, count_window_macs, macs_of
 from clients.sensing.model_registry import MODELS, make_tracker
 from clients.sensing.motion import packed_masks
 from clients.sensing.quantised import decode_int8, encode_int8
 from clients.sensing.radar_maps import unscaled_maps
 from clients.sensing.step_tracker import Alignment, StepTracker
 from clients.sensing.streaming import LiveTracker, StreamingTracker, count_slot_macs
-from clients.sensing.tracker import Windows
+from clients.sensing.tracker import Windows, count_parameters
 from configs.schema import Task, World
 from configs.seeding import rng_for
 from sim.data.generate import simulate_pass
