@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clients.memory import ClientMemory
 from clients.profile import ClientProfile
-from clients.sensing.durable import is_plain_name
+from configs.files import is_plain_name
 from configs.placement import Placement, softbeam_home
 from strategies.wire import Header, WireError
 

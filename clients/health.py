@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from clients.desk import Desk
-from clients.sensing.durable import write_durably
+from configs.files import write_durably
 from strategies.wire import Reply
 
 log = logging.getLogger(__name__)

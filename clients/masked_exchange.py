@@ -11,8 +11,8 @@ from clients.desk import Desk
 from clients.exchange import Said, State
 from clients.label_exchanges import PublicExchange
 from clients.memory import set_aside
-from clients.sensing.durable import write_durably
 from clients.sensing.learner import Learner
+from configs.files import write_durably
 from strategies.secure_sum import KEY_BYTES, NONCE_BYTES, Scale, SecureKey, check_summands, context_of
 from strategies.wire import Reply, Request, WireError
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from clients.sensing.durable import make_folder, remove_leftovers, write_durably
+from configs.files import make_folder, remove_leftovers, write_durably
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clients.sensing.durable import is_plain_name
+from configs.files import is_plain_name
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from clients.desk import Desk
-from clients.sensing.durable import write_durably
 from clients.sensing.material import Material
+from configs.files import write_durably
 from configs.seeding import rng_for
 from configs.strategy import Privacy
 from strategies.privacy import count_drawn, draw_windows, epsilon_spent, sampling_bound

@@ -22,7 +22,7 @@ CONFIG_FOLDER = Path(__file__).parent
 DATA_SOURCES = (
     "sim/world/*.py",
     "sim/data/conversion.py",
-    "sim/data/drafts.py",
+    "configs/files.py",
     "sim/data/generate.py",
     "sim/data/partition.py",
     "sim/data/plan.py",

@@ -19,11 +19,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.sensing.recording import Recording, open_recording
 from clients.sensing.tracker import count_parameters
+from configs.files import held_alone
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
 from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from server.files import held_alone
 from server.metrics import Metrics
 from server.nodes import registered_nodes
 from server.plugins import find_plugins

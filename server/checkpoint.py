@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clients.sensing.durable import make_folder, remove_leftovers, sync, temporary_beside, write_durably
-from server.files import unwritable
+from configs.files import make_folder, remove_leftovers, sync, temporary_beside, unwritable, write_durably
 from strategies.accounts import Member
 from strategies.caching import Holding, TargetCache
 from strategies.choreography import FederationState

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
-from server.files import show
+from configs.files import swap_in
 from strategies.accounts import RoundAccount
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Metrics:
         """Write ``metrics.prom`` for node_exporter's textfile collector."""
         path = folder / FILE
         try:
-            show(path, generate_latest(self.registry).decode())
+            swap_in(path, generate_latest(self.registry).decode())
         except OSError as error:
             # A run must not end because nobody can be told how it does.
             log.warning("%s: not written (%s)", path, error)

@@ -14,11 +14,10 @@ from typing import Any
 
 import yaml
 
-from clients.sensing.durable import remove_leftovers
 from clients.sensing.metrics import BeamMetrics
+from configs.files import append_line, read_lines, remove_leftovers, write_whole
 from configs.loading import experiment_digest, source_digest, to_values
 from configs.schema import Experiment
-from server.files import append_line, read_lines, write_whole
 from strategies.accounts import ClientRound, Event, Member, RoundAccount
 
 ARMS = ("local", "offline_kd", "federated")
@@ -39,8 +38,8 @@ class Recorder:
         self.experiment = experiment
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        write_atomically(folder / "experiment.yaml", yaml.safe_dump(to_values(experiment), sort_keys=False))
-        write_atomically(folder / "environment.json", json.dumps(_environment(experiment), indent=1) + "\n")
+        write_whole(folder / "experiment.yaml", yaml.safe_dump(to_values(experiment), sort_keys=False))
+        write_whole(folder / "environment.json", json.dumps(_environment(experiment), indent=1) + "\n")
 
     def write_round(self, account: RoundAccount, teacher: BeamMetrics, teacher_validation: float) -> None:
         """Add the line of a round, durably: the checkpoint that follows presumes it.
@@ -67,7 +66,7 @@ class Recorder:
     def keep_rounds(self, last: int) -> None:
         """Forget lines of rounds after ``last``: a round that was not checkpointed is done again."""
         lines = [json.dumps(line) + "\n" for line in read_rounds(self.folder) if line["round"] <= last]
-        write_atomically(self.folder / "rounds.jsonl", "".join(lines))
+        write_whole(self.folder / "rounds.jsonl", "".join(lines))
 
     def write_validation(self, controls: Mapping[str, Mapping[str, Any]], *, teacher_before: float) -> None:
         """Write what the validation passes said of every learner and arm: the grounds for choosing among runs.
@@ -86,7 +85,7 @@ class Recorder:
             clients[client]["federated"] = scores[-1] if scores else None
         after = rounds[-1]["teacher"]["validation"] if rounds else teacher_before
         scores_by_learner = {"clients": clients, "teacher": {"before": teacher_before, "after": after}}
-        write_atomically(self.folder / VALIDATION_FILE, json.dumps(scores_by_learner, indent=1) + "\n")
+        write_whole(self.folder / VALIDATION_FILE, json.dumps(scores_by_learner, indent=1) + "\n")
 
     def write_summary(
         self,
@@ -121,7 +120,7 @@ class Recorder:
             "faults": faults_of(rounds),
             "events": read_lines(self.folder / EVENTS_FILE),
         }
-        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_whole(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
         _write_csv(self.folder / "summary.csv", summary)
         return summary
 
@@ -129,15 +128,6 @@ class Recorder:
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
     """The lines of ``rounds.jsonl``; a last line cut short by a crash is left out."""
     return read_lines(folder / "rounds.jsonl")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader or a crash never sees half of it.
-
-    Raises:
-        OSError: the disk takes no more; the old file is as it was.
-    """
-    write_whole(path, text.encode())
 
 
 def faults_of(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from server.files import show
+from configs.files import swap_in
 from strategies.accounts import one_line
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Status:
         self._next_time = time.monotonic() + INTERVAL_SECONDS
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         try:
-            show(self._path, json.dumps({**self._values, "time": now}, indent=1) + "\n")
+            swap_in(self._path, json.dumps({**self._values, "time": now}, indent=1) + "\n")
         except OSError as error:
             # A run must not end because nobody can be told how it does.
             log.warning("%s: not written (%s)", self._path, error)

@@ -12,12 +12,12 @@ from typing import Any
 
 from clients.app import build_app as build_client_app
 from clients.profile import client_folders
+from configs.files import write_whole
 from configs.loading import build_experiment
 from configs.placement import Placement
 from configs.schema import Experiment
 from server.app import Watch, check_plugins
 from server.app import build_app as build_server_app
-from server.recorder import write_atomically
 from sim.data.federation import ensure_federation
 from sim.launch import launch
 from sim.report import write_report
@@ -43,7 +43,7 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
     check_plugins(Placement(experiment, Path(), Path(), plugins))
     federation, seconds = make_data(experiment, progress)
     folder = new_run_folder(out, experiment.name)
-    write_atomically(folder / "placement.json", json.dumps({"plugins": str(plugins), "data_seconds": seconds}) + "\n")
+    write_whole(folder / "placement.json", json.dumps({"plugins": str(plugins), "data_seconds": seconds}) + "\n")
     _launch(Placement(experiment, federation, folder, plugins), seconds, progress)
     return folder
 

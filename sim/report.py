@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from server.recorder import ARMS, read_rounds, write_atomically
+from configs.files import swap_in, write_whole
+from server.recorder import ARMS, read_rounds
 from sim.fault_tables import faults_section
 from sim.figures import SETTINGS, Run, draw_all
 from sim.page import PAGE, WORDS, page_svg, table
@@ -92,7 +92,7 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
         "<h2>Problems</h2>" + faults_section(found),
         "<h2>How to run it again</h2>" + _reproduction(runs, summaries),
     ]
-    write_atomically(path, PAGE.substitute(title=escape(f"{name} - Softbeam report"), body="\n".join(body)))
+    write_whole(path, PAGE.substitute(title=escape(f"{name} - Softbeam report"), body="\n".join(body)))
 
 
 def _headline(summaries: Sequence[Summary]) -> str:
@@ -255,9 +255,9 @@ def _save(figure: Figure, folder: Path, stem: str, *, alt: str) -> str:
         figure.set_layout_engine("none")
         files: tuple[tuple[str, dict[str, Any]], ...] = (("png", {}), ("pdf", {"CreationDate": None}))
         for suffix, metadata in files:
-            temporary = folder / f".{stem}.{os.getpid()}.{suffix}"
-            figure.savefig(temporary, dpi=200, facecolor="white", metadata=metadata)
-            os.replace(temporary, folder / f"{stem}.{suffix}")
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=suffix, dpi=200, facecolor="white", metadata=metadata)
+            swap_in(folder / f"{stem}.{suffix}", drawn.getvalue())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return page_svg(buffer.getvalue(), stem, alt)

@@ -25,8 +25,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.durable import is_plain_name, make_folder, sync, temporary_beside
 from clients.sensing.recording import MANIFEST, Recording, open_recording, write_recording
+from configs.files import is_plain_name, make_folder, sync, temporary_beside
 
 log = logging.getLogger(__name__)
 

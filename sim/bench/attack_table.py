@@ -7,6 +7,7 @@ scored against the measured power. So a cell of the table takes seconds instead 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from clients.sensing.by_beam import count_beams
 from clients.sensing.metrics import BeamMetrics
 from clients.sensing.recording import PUBLIC_POWER, open_recording
 from clients.training import make_learner
+from configs.files import swap_in
 from configs.loading import data_digest, load_experiment, to_values
 from configs.placement import softbeam_home
 from configs.schema import Experiment
@@ -86,8 +88,9 @@ def make_electorate(experiment: Experiment) -> Electorate:
     path = softbeam_home() / "bench" / f"electorate-{key}.npz"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path.with_suffix(".tmp.npz"), allow_pickle=False, **_train(experiment))
-        path.with_suffix(".tmp.npz").replace(path)
+        trained = io.BytesIO()
+        np.savez(trained, allow_pickle=False, **_train(experiment))
+        swap_in(path, trained.getvalue())
     with np.load(path, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
     ids = np.arange(len(found["power"]))

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from server.recorder import write_atomically
+from configs.files import write_whole
 
 Job = TypeVar("Job")
 Row = dict[str, Any]
@@ -72,7 +72,7 @@ def fill_sheet(
         rows[key] = row
         if sheet is not None:
             sheet.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(sheet, json.dumps({"rows": rows}, indent=1) + "\n")
+            write_whole(sheet, json.dumps({"rows": rows}, indent=1) + "\n")
         yield key, row
 
 

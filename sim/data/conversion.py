@@ -24,8 +24,8 @@ from clients.sensing.deepsense import Scenario, read_scenario
 from clients.sensing.modalities import MODALITIES
 from clients.sensing.recording import MANIFEST, open_recording, write_recording
 from clients.sensing.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
+from configs.files import fresh_folder, locked
 from configs.placement import softbeam_home
-from sim.data.drafts import fresh_folder, locked
 
 # Of the conversion; counts up when the same files would give other frames.
 FORMAT = 1

@@ -23,9 +23,9 @@ from scipy.io import savemat
 from clients.sensing.geodesy import to_degrees
 from clients.sensing.scans import NUM_RAYS, RANGE_UNITS_PER_M, SCAN_LENGTHS
 from clients.sensing.sensor_files import MAT_KEY
+from configs.files import fresh_folder
 from configs.schema import World
 from configs.seeding import rng_for
-from sim.data.drafts import fresh_folder
 from sim.data.generate import simulate_pass
 from sim.world.camera import camera
 from sim.world.radar import radar_cube

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from configs.files import make_once
 from configs.placement import federation_folder
 from configs.schema import Experiment
-from sim.data.drafts import make_once
 
 
 def ensure_federation(

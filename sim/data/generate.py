@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.sensing.recording import PUBLIC_POWER, write_recording
+from configs.files import fresh_folder
 from configs.schema import Faults, StreetData, World
 from configs.seeding import rng_for
-from sim.data.drafts import fresh_folder
 from sim.data.plan import Part, plan_federation
 from sim.world.channel import beam_power
 from sim.world.faults import spoil

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from clients.sensing.deepsense import Scenario
 from clients.sensing.recording import PUBLIC_POWER, write_recording
+from configs.files import fresh_folder
 from configs.schema import DeepSenseData
 from configs.seeding import rng_for
 from sim.data.conversion import LICENCE, load_scenario
-from sim.data.drafts import fresh_folder
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NUM_SECTORS, SECTOR_FIELD_DEG = 4, 90.0

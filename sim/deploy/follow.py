@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from configs.files import write_whole
 from configs.loading import to_values
 from configs.placement import Placement
 from configs.schema import Experiment
 from server.app import check_plugins
-from server.recorder import write_atomically
 from server.status import FILE
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
 from sim.deploy.settings import load_deployment, load_server, server_folder
@@ -53,7 +53,7 @@ def run_on(deployment: Path, experiment: Experiment, *, plugins: Path, out: Path
     check_plugins(Placement(experiment, Path(), Path(), plugins))
     folder = new_run_folder(server.state / "runs" if out is None else out, experiment.name)
     note = {"plugins": str(plugins), "data_seconds": 0.0, "deployment": str(deployment.resolve())}
-    write_atomically(folder / "placement.json", json.dumps(note) + "\n")
+    write_whole(folder / "placement.json", json.dumps(note) + "\n")
     _submit_and_follow(server, experiment, folder, plugins, progress)
     return folder
 
@@ -99,7 +99,7 @@ def _submit_and_follow(
             "plugins": str(plugins),
         },
     )
-    write_atomically(folder / "flower.json", json.dumps({"run_id": str(run_id)}) + "\n")
+    write_whole(folder / "flower.json", json.dumps({"run_id": str(run_id)}) + "\n")
     try:
         status = _follow(server, run_id, folder, progress)
     except KeyboardInterrupt:

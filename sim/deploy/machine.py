@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from configs.files import swap_in
 from server.metrics import PORT_VARIABLE
 from server.nodes import VARIABLE
 from sim.deploy.credentials import CA_CERTIFICATE, NODE_KEY, NODE_PUBLIC_KEY, SECRET, SERVER_CERTIFICATE, SERVER_KEY
@@ -279,9 +280,7 @@ def read_nodes(path: Path) -> list[dict[str, str]]:
 
 def write_nodes(path: Path, entries: list[dict[str, str]]) -> None:
     """Write a list of nodes, at once."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps({"nodes": entries}, indent=1) + "\n")
-    os.replace(temporary, path)
+    swap_in(path, json.dumps({"nodes": entries}, indent=1) + "\n")
 
 
 def entry_of(node: Node) -> dict[str, str]:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from configs.files import swap_in
 from sim.deploy.programs import Echo, GivenUpError, KeptProgram, Program
 
 LOOK_S, HEALTH_S = 0.1, 2.0
@@ -125,10 +126,8 @@ class Supervisor:
             "programs": {kept.program.name: kept.health() for kept in self._kept},
             **self._details(),
         }
-        temporary = self.folder / f".{HEALTH_FILE}.tmp"
         try:
-            temporary.write_text(json.dumps(health, indent=1) + "\n")
-            os.replace(temporary, self.folder / HEALTH_FILE)
+            swap_in(self.folder / HEALTH_FILE, json.dumps(health, indent=1) + "\n")
         except OSError as error:
             # Once, not every two seconds.
             if not self._is_unwell:

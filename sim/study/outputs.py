@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from server.files import write_whole
+from configs.files import write_whole
 from sim.study.cells import Row, cells_of
 from sim.study.figures import ENDINGS, draw_all, render
 from sim.study.scores import METRICS

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.sensing.recording import Recording, open_recording
+from configs.files import make_once
 from configs.placement import softbeam_home
 from configs.seeding import rng_for
 from configs.study import Part as StudyPart
 from configs.study import StudyPasses
 from configs.study_loading import passes_digest
 from sim.data.conversion import load_scenario
-from sim.data.drafts import make_once
 from sim.data.generate import write_passes
 from sim.data.partition import CHECKOUT, carve_validation
 from sim.data.plan import Part

@@ -11,11 +11,10 @@ from pathlib import Path
 import torch
 import yaml
 
+from configs.files import locked, write_whole
 from configs.study import Study
-from server.recorder import write_atomically
 from sim.bench.latency import latencies_ms
 from sim.bench.worksheet import Row, fill_sheet, read_sheet
-from sim.data.drafts import locked
 from sim.study.grid import Job, check_models, origin_of, self_jobs, student_jobs, teacher_jobs
 from sim.study.outputs import write_outputs
 from sim.study.passes import open_passes
@@ -63,7 +62,7 @@ def _own_folder(folder: Path, study: Study) -> Iterator[None]:
         known = yaml.safe_load(snapshot.read_text()) if snapshot.is_file() else None
         if isinstance(known, dict) and known.get("name") != study.name:
             raise ValueError(f"{folder}: is of the study {known.get('name')!r}; name another --out")
-        write_atomically(snapshot, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        write_whole(snapshot, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
         yield
 
 
@@ -99,7 +98,7 @@ def _forget_lost(folder: Path, jobs: Mapping[str, Job]) -> None:
     rows = read_sheet(folder / SHEET)
     kept = {key: row for key, row in rows.items() if key not in jobs or _is_done(folder, jobs[key], row)}
     if len(kept) < len(rows):
-        write_atomically(folder / SHEET, json.dumps({"rows": kept}, indent=1) + "\n")
+        write_whole(folder / SHEET, json.dumps({"rows": kept}, indent=1) + "\n")
 
 
 def _is_done(folder: Path, job: Job, row: object) -> bool:
@@ -114,4 +113,4 @@ def _time(folder: Path, jobs: Mapping[str, Job], rows: dict[str, Row]) -> None:
     found = latencies_ms({kind: fresh_tracker(job) for kind, job in kinds.items()})
     for key, job in jobs.items():
         rows[key]["latency_ms"] = round(found[job.model, job.length, job.future, job.alignment], 3)
-    write_atomically(folder / SHEET, json.dumps({"rows": {**read_sheet(folder / SHEET), **rows}}, indent=1) + "\n")
+    write_whole(folder / SHEET, json.dumps({"rows": {**read_sheet(folder / SHEET), **rows}}, indent=1) + "\n")

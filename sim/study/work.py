@@ -17,10 +17,10 @@ from clients.sensing.model_registry import make_tracker
 from clients.sensing.quantised import decode_int8, encode_int8
 from clients.sensing.step_tracker import StepTracker
 from clients.sensing.tracker import count_parameters
+from configs.files import write_whole
 from configs.schema import Task
 from configs.seeding import seed_for
 from configs.study import StudyPasses
-from server.files import write_whole
 from sim.bench.worksheet import Row
 from sim.study.fitting import Sight, fit, knowledge_of, logits_of
 from sim.study.grid import Job, describe

@@ -167,8 +167,8 @@ def test_a_disk_that_takes_no_health_costs_the_programs_nothing_and_is_told_once
     code = f"import time\nwhile True: open({str(ticks)!r}, 'a').write('x'); time.sleep(0.02)"
     said: list[tuple[str, str]] = []
     keeper = Supervisor(tmp_path / "state", [python("ticker", code)], echo=lambda name, line: said.append((name, line)))
-    # A folder where the draft of the health file should be: it cannot be written.
-    (tmp_path / "state/.health.json.tmp").mkdir()
+    # A folder where the health file should be: it cannot be written.
+    (tmp_path / "state/health.json").mkdir()
     with stopped_after(keeper, lambda: ticks.is_file() and len(ticks.read_text()) > 20):
         keeper.run()
     assert [line for name, line in said if name == "ticker" and "ended" in line] == []

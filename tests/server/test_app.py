@@ -15,9 +15,9 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
 
 from clients.app import build_app as build_client_app
+from configs.files import held_alone
 from configs.placement import Placement
 from server.app import build_app as build_server_app
-from server.files import held_alone
 from server.recorder import read_rounds
 from sim.inline import FIRST_NODE_ID, InlineGrid
 from sim.report import write_report

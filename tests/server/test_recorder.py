@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from clients.sensing.metrics import BeamMetrics
+from configs.files import write_whole
 from configs.loading import build_experiment, load_experiment
 from configs.schema import Experiment
-from server.recorder import Recorder, faults_of, metrics_of, read_rounds, write_atomically
+from server.recorder import Recorder, faults_of, metrics_of, read_rounds
 from strategies.accounts import ClientRound, Event, Member, RoundAccount
 from tests.server.test_checkpoint import disk_with_room_for
 
@@ -230,7 +231,7 @@ def test_metrics_that_are_not_all_there_do_not_count() -> None:
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
-    write_atomically(path, "old")
+    write_whole(path, "old")
 
     def dies(descriptor: int) -> None:
         raise KeyboardInterrupt
@@ -238,9 +239,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", dies)
         with pytest.raises(KeyboardInterrupt):
-            write_atomically(path, "new")
+            write_whole(path, "new")
     assert path.read_text() == "old"
-    write_atomically(path, "new")
+    write_whole(path, "new")
     assert path.read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 

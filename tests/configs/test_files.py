@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.sensing.durable import is_plain_name, make_folder, remove_leftovers, temporary_beside, write_durably
+from configs.files import is_plain_name, make_folder, remove_leftovers, temporary_beside, write_durably
 
 
 @pytest.mark.parametrize("name", ["a", "a b", ".a", "a.", "...", "é", "-"])

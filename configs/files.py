@@ -1,0 +1,221 @@
+"""Files and folders that are whole or not there, whatever stops their writer: a crash, a power cut, a full disk.
+
+There is one way to write a file, :func:`write_durably`, and one for the files of a run, :func:`write_whole`, which is
+the same with an error that says how to go on. A folder appears whole (:func:`fresh_folder`), is made once
+(:func:`make_once`) and is written to by one process at a time (:func:`locked`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+LOCK = ".lock"
+
+
+def is_plain_name(text: str) -> bool:
+    """Whether a text names one file or folder right here: no separator in it, not empty, not ``.`` or ``..``."""
+    return text not in ("", ".", "..") and not set(text) & set("/\\\0")
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where this process writes what is to become ``path``; :func:`remove_leftovers` knows such names."""
+    return path.parent / f".{path.name}.{os.getpid()}.tmp"
+
+
+def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file, after which the disk holds the old one or the new one, never a part of either.
+
+    Args:
+        path: its folder is made if missing.
+        content: of the file.
+        mode: of a new file, less the umask.
+
+    Raises:
+        OSError: it could not be written; the old file is as it was, and nothing half-written is left.
+    """
+    make_folder(path.parent)
+    temporary = temporary_beside(path)
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents durably; one that is there stays as it is.
+
+    Raises:
+        OSError: it could not be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk holds what was written to a file, or what a folder lists.
+
+    Raises:
+        OSError: the disk could not.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that died while they wrote; those of living ones stay."""
+    for path in folder.glob(".*.tmp"):
+        writer = path.name.split(".")[-2]
+        if writer.isdigit() and (int(writer) == os.getpid() or not _is_alive(int(writer))):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file of a run, after which the disk holds the old one or the new one.
+
+    Raises:
+        OSError: the disk takes no more; the old file is as it was. The message says how to go on.
+    """
+    try:
+        write_durably(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def swap_in(path: Path, content: bytes | str) -> None:
+    """Replace a file at once for whoever reads it meanwhile, without waiting for the disk: a power cut may lose it.
+
+    Raises:
+        OSError: the disk takes no more; the old file is as it was.
+    """
+    temporary = temporary_beside(path)
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_line(path: Path, values: dict[str, Any]) -> None:
+    """Add a line of JSON to a file, after which the disk holds it.
+
+    Raises:
+        OSError: the disk takes no more; the file is as it was.
+    """
+    # Without a buffer, since a buffer that could not be written would be written after all when the file is closed.
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            left = memoryview(json.dumps(values).encode() + b"\n")
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(size)
+            raise unwritable(path, error) from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of JSON in a file; none if it is not there. A last line cut short by a crash is left out."""
+    lines = []
+    for text in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def unwritable(path: Path, error: OSError) -> OSError:
+    """What to tell when a file of a run cannot be written."""
+    return OSError(
+        f"{path}: cannot be written ({error.strerror or error}); what was there before is whole: "
+        "make room on the disk, then go on with softbeam resume"
+    )
+
+
+@contextmanager
+def held_alone(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this server: two that write one would spoil what both have learned.
+
+    Raises:
+        ValueError: another server works on it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / LOCK, f"{folder}: another server works on this run; wait for its end, or stop it"):
+        yield
+
+
+@contextmanager
+def fresh_folder(folder: Path) -> Iterator[Path]:
+    """A draft beside ``folder`` that takes its name once it is whole, and vanishes on an error.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    if folder.exists():
+        raise ValueError(f"{folder}: exists already; remove it or name another folder")
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def make_once(folder: Path, make: Callable[[], None]) -> None:
+    """Make a folder that appears whole, unless it is there; another process may make the same meanwhile."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        make()
+    except OSError:
+        # The other was first; otherwise the disk is to blame.
+        if not folder.exists():
+            raise
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock in a file, made if missing; a process that ends in any way lets go of it.
+
+    Raises:
+        ValueError: another process holds it; the message is ``busy``.
+    """
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(busy) from None
+        yield
