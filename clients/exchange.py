@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clients.desk import Desk
 from clients.sensing.learner import Learner
 from clients.sensing.lessons import Lesson
-from strategies.parcels import Parcel
+from strategies.codecs.encoding import Parcel
 from strategies.wire import Request
 
 State = Mapping[str, Any]

@@ -27,9 +27,9 @@ from clients.sensing.lessons import (
     public_lesson,
 )
 from configs.strategy import PairRelations
-from strategies.caching import Holding
+from strategies.cache import Holding
+from strategies.codecs.encoding import Encoding
 from strategies.labels import SoftLabels
-from strategies.parcels import Encoding
 from strategies.privacy import privatise, reveal_top1
 from strategies.relation_groups import unpack_relations
 from strategies.relations import relational_kd

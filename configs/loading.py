@@ -119,7 +119,7 @@ def data_digest(experiment: Experiment) -> str:
 @lru_cache(maxsize=1)
 def source_digest() -> str:
     """Of the Python files that server and clients must share, as they were when first asked for."""
-    return _source_digest(("configs/*.py", "strategies/*.py", "clients/**/*.py"))
+    return _source_digest(("configs/**/*.py", "strategies/**/*.py", "clients/**/*.py"))
 
 
 def digest_with_sources(values: dict[str, Any], patterns: Sequence[str]) -> str:

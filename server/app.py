@@ -32,8 +32,8 @@ from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
 from strategies.accounts import Event, Member, break_even_samples
 from strategies.choreography import Choreography
+from strategies.codecs.encoding import Encoding
 from strategies.correction import known_beams
-from strategies.parcels import Encoding
 from strategies.wire import BASELINES, Request, WireError
 
 log = logging.getLogger(__name__)

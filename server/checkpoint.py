@@ -19,7 +19,7 @@ import torch
 
 from configs.files import make_folder, remove_leftovers, sync, temporary_beside, unwritable, write_durably
 from strategies.accounts import Member
-from strategies.caching import Holding, TargetCache
+from strategies.cache import Holding, TargetCache
 from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
 

@@ -7,8 +7,8 @@ from typing import Any
 from configs.placement import Placement
 from strategies.attacks import ATTACKS
 from strategies.choreography import Choreography
+from strategies.codecs.encoding import Encoding
 from strategies.distillation import DistillationStrategy
-from strategies.parcels import Encoding
 from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, check_options, find_class
 from strategies.secure import SecureDistillationStrategy
 

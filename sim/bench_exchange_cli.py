@@ -30,7 +30,7 @@ def bench_codecs(
     """Measure bytes and loss of codecs on bell-shaped soft labels: as they are, with +zlib and with +delta."""
     from sim.bench.codec_cost import codec_costs
     from sim.bench.exchange_tables import codecs_table
-    from strategies.codecs import CODECS
+    from strategies.codecs.table import CODECS
 
     costs = codec_costs(codec or list(CODECS), seeds=numbers(seeds, "--seeds"), num_samples=samples)
     if as_json:

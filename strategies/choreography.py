@@ -26,7 +26,7 @@ from configs.schema import Experiment
 from configs.seeding import rng_for
 from strategies.accounts import ClientRound, Member, PhaseClock, RegisteredNode, RoundAccount, one_line
 from strategies.aggregation import Aggregator
-from strategies.caching import Holding, TargetCache
+from strategies.cache import Holding, TargetCache
 from strategies.exchange import Answer, Correspondence
 from strategies.facts import warning_of, with_counts, worked_seconds
 from strategies.labels import SoftLabels

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from configs.seeding import rng_for
 from strategies.accounts import TEACHER, Member
-from strategies.caching import Holding, TargetCache
+from strategies.cache import Holding, TargetCache
 from strategies.choreography import Choreography
+from strategies.codecs.encoding import Encoding
 from strategies.correction import corrected, doubtful, known_beams
 from strategies.exchange import Answer
 from strategies.labels import Contribution, SoftLabels, normalise_rows
-from strategies.parcels import Encoding
 from strategies.relation_groups import draw_groups, pack_relations
 from strategies.sampling import choose_samples
 from strategies.sharpening import sharpen

@@ -24,12 +24,12 @@ AGGREGATORS: dict[str, str] = {
     "example_weighted": "strategies.aggregation:ExampleWeighted",
     "entropy_mean": "strategies.aggregation:EntropyMean",
     "entropy_product": "strategies.aggregation:EntropyProduct",
-    "weighted": "strategies.weights:Weighted",
-    "covered_mean": "strategies.robust:CoveredMean",
-    "median": "strategies.robust:Median",
-    "trimmed_mean": "strategies.robust:TrimmedMean",
-    "geometric_median": "strategies.robust:GeometricMedian",
-    "consensus": "strategies.robust:Consensus",
+    "weighted": "strategies.rules.weighted:Weighted",
+    "covered_mean": "strategies.rules.robust:CoveredMean",
+    "median": "strategies.rules.robust:Median",
+    "trimmed_mean": "strategies.rules.robust:TrimmedMean",
+    "geometric_median": "strategies.rules.robust:GeometricMedian",
+    "consensus": "strategies.rules.robust:Consensus",
 }
 # The class of every recipe of `configs.recipes` that needs one of its own; the others are parts of the protocol.
 STRATEGIES: dict[str, str] = {
@@ -157,7 +157,7 @@ def _load_file(file: Path) -> ModuleType:
 
 def describe() -> list[dict[str, str]]:
     """Every plug-in that a YAML may name: its kind, short name, one-line description and source."""
-    from strategies.codecs import CODECS, SUFFIXES
+    from strategies.codecs.table import CODECS, SUFFIXES
 
     rows = [
         {"kind": "strategy", "name": name, "description": recipe.description, "source": recipe.source}

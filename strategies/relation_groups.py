@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Experiment
 from configs.seeding import rng_for
-from strategies.packing import pack_ids, unpack_ids
+from strategies.codecs.packing import pack_ids, unpack_ids
 from strategies.relations import Relations, draw_partners, relations
 
 # Consecutive samples kept together: their windows share frames, which a student encodes once.

@@ -24,8 +24,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.packing import pack_ids, unpack_ids
-from strategies.parcels import Parcel
+from strategies.codecs.encoding import Parcel
+from strategies.codecs.packing import pack_ids, unpack_ids
 
 HELLO = "query.hello"
 REVEAL = "query.reveal"

@@ -108,7 +108,7 @@ def test_a_module_imports_only_from_the_rooms_that_its_own_may_know(path: Path) 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("configs.schema", "from strategies.codecs import CODECS"),
+        ("configs.schema", "from strategies.codecs.table import CODECS"),
         ("strategies.labels", "import clients.sensing.metrics"),
         ("strategies.wire", "from server import teacher"),
         ("clients.app", "def late():\n    from server.recorder import Recorder"),
@@ -121,7 +121,7 @@ def test_a_module_imports_only_from_the_rooms_that_its_own_may_know(path: Path) 
         ("server.teacher", "try:\n    import flwr.app\nexcept ImportError:\n    pass"),
         ("server.app", "import ray"),
         ("strategies.aggregation", "if TYPE_CHECKING:\n    from flwr.app import Message"),
-        ("strategies.caching", "from .labels import SoftLabels"),
+        ("strategies.cache", "from .labels import SoftLabels"),
     ],
 )
 def test_a_forbidden_import_is_caught(module: str, source: str) -> None:

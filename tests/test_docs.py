@@ -12,7 +12,7 @@ from configs.recipes import RECIPES
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from sim.cli import main
-from strategies.codecs import CODECS
+from strategies.codecs.table import CODECS
 from strategies.registry import AGGREGATORS
 from tests.conftest import tiny_values
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.codecs import find_codec
+from strategies.codecs.packing import compress
+from strategies.codecs.table import find_codec
 from strategies.labels import PROBABILITY_FLOOR, normalise_rows
-from strategies.packing import compress
 
 Probs = NDArray[np.float32]
 

@@ -25,7 +25,7 @@ from configs.schema import Experiment
 from configs.seeding import rng_for
 from sim.bench.learnability import train
 from sim.data.federation import ensure_federation
-from strategies.codecs import find_codec
+from strategies.codecs.table import find_codec
 from strategies.privacy import count_drawn, epsilon_spent, privatise, reveal_top1, sampling_bound
 
 Probs = NDArray[np.float32]

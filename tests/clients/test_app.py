@@ -19,7 +19,7 @@ from clients.profile import client_folders
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement
 from sim.inline import InlineGrid
-from strategies.parcels import Encoding
+from strategies.codecs.encoding import Encoding
 from strategies.wire import HELLO, ROUND, Header, Reply, Request, pack_requests, unpack_replies
 from tests.conftest import tiny_experiment
 from tests.federations import place

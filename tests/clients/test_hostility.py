@@ -19,8 +19,8 @@ from configs.loading import build_experiment
 from configs.schema import Experiment
 from configs.seeding import rng_for
 from strategies.attacks import ATTACKS
+from strategies.codecs.encoding import Encoding
 from strategies.labels import SoftLabels
-from strategies.parcels import Encoding
 from strategies.wire import Header, Request
 from tests.conftest import tiny_values
 from tests.federations import place

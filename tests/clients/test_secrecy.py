@@ -20,8 +20,8 @@ from clients.secrecy import LEDGER_FILE, draw_material, drawn_material, window_b
 from clients.training import make_learner
 from configs.seeding import rng_for
 from server.recorder import metrics_of
+from strategies.codecs.encoding import Encoding
 from strategies.labels import SoftLabels
-from strategies.parcels import Encoding
 from strategies.privacy import epsilon_spent, privatise
 from strategies.wire import Header, Reply, Request
 from tests.conftest import tiny_experiment

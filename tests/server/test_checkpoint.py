@@ -16,7 +16,7 @@ import torch
 
 from server.checkpoint import FILE, PREVIOUS, Checkpoint, load_checkpoint, save_checkpoint
 from strategies.accounts import Member
-from strategies.caching import Holding, TargetCache
+from strategies.cache import Holding, TargetCache
 from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
 

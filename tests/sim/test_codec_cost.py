@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from sim.bench.codec_cost import codec_costs, mean_kl, top_agreement, two_rounds
 from sim.cli import cli
-from strategies.codecs import CODECS
+from strategies.codecs.table import CODECS
 
 
 def test_two_rounds_are_nearly_equal_rows_on_the_simplex_and_follow_from_the_seed() -> None:

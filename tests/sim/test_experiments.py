@@ -26,7 +26,7 @@ from server.recorder import read_rounds
 from sim.experiments import read_run, resume_experiment, run_experiment
 from sim.inline import run_inline
 from sim.launch import launch
-from strategies.packing import unpack_ids
+from strategies.codecs.packing import unpack_ids
 from tests.conftest import tiny_experiment, tiny_values
 from tests.federations import assert_same_outcome, place, quiet, run_apps
 

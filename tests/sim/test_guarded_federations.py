@@ -23,7 +23,7 @@ from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from strategies.attacks import ATTACKS
 from strategies.choreography import FederationState
-from strategies.parcels import Encoding
+from strategies.codecs.encoding import Encoding
 from strategies.privacy import epsilon_spent
 from tests.conftest import tiny_values
 from tests.federations import assert_same_outcome, place, run_apps

@@ -22,7 +22,7 @@ from server.app import build_app as build_server_app
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from sim.launch import launch
-from strategies.packing import unpack_ids
+from strategies.codecs.packing import unpack_ids
 from strategies.relation_groups import unpack_relations
 from tests.conftest import tiny_values
 from tests.federations import assert_same_outcome, place, run_apps

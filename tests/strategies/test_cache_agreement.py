@@ -27,7 +27,7 @@ from configs.seeding import rng_for
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sim.inline import FIRST_NODE_ID, InlineGrid
 from strategies.aggregation import Mean
-from strategies.caching import Holding
+from strategies.cache import Holding
 from strategies.distillation import DistillationStrategy
 from strategies.labels import SoftLabels
 from strategies.personal import PersonalStrategy

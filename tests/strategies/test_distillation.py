@@ -17,9 +17,9 @@ from configs.schema import Experiment
 from sim.inline import InlineGrid
 from strategies.accounts import RoundAccount
 from strategies.aggregation import Mean
+from strategies.codecs.encoding import Encoding, Parcel
 from strategies.distillation import DistillationStrategy
 from strategies.labels import SoftLabels
-from strategies.parcels import Encoding, Parcel
 from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 
 NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64

@@ -11,12 +11,12 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sim.inline import InlineGrid
-from strategies.caching import Holding
+from strategies.cache import Holding
+from strategies.codecs.encoding import Parcel
+from strategies.codecs.packing import unpack_ids
 from strategies.distillation import DistillationStrategy
 from strategies.labels import Contribution
-from strategies.packing import unpack_ids
-from strategies.parcels import Parcel
-from strategies.weights import Weighted
+from strategies.rules.weighted import Weighted
 from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from tests.strategies.test_distillation import MadeUpTeacher, certain, experiment
 

@@ -16,8 +16,8 @@ from strategies.accounts import RoundAccount
 from strategies.distillation import DistillationStrategy
 from strategies.exchange import POLL_SECONDS
 from strategies.patience import time_limit
+from strategies.rules.weighted import Weighted
 from strategies.waiting import Arrival, Failed, Sent, is_over
-from strategies.weights import Weighted
 from strategies.wire import Header, Reply, Request, pack_replies, unpack_header, unpack_requests
 from tests.strategies.test_distillation import MadeUpTeacher, experiment, parcel
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from strategies.aggregation import EntropyProduct, Mean
-from strategies.codecs import CODECS
+from strategies.codecs.table import CODECS
 from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, describe, find_class
 
 KEY = "strategy.aggregator.name"

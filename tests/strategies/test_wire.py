@@ -14,9 +14,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.codecs import CODECS
+from strategies.codecs.encoding import Encoding, Parcel
+from strategies.codecs.table import CODECS
 from strategies.labels import SoftLabels
-from strategies.parcels import Encoding, Parcel
 from strategies.wire import (
     Header,
     Reply,

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.packing import (
+from strategies.codecs.packing import (
     compress,
     expand,
     pack_bits,

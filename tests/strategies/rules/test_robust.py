@@ -15,8 +15,8 @@ from configs.seeding import rng_for
 from strategies.aggregation import EntropyMean
 from strategies.attacks import ATTACKS, Knowledge
 from strategies.labels import Contribution, SoftLabels
-from strategies.robust import Consensus, CoveredMean, GeometricMedian, Median, TrimmedMean
-from strategies.weights import WEIGHTS, Weighted
+from strategies.rules.robust import Consensus, CoveredMean, GeometricMedian, Median, TrimmedMean
+from strategies.rules.weighted import WEIGHTS, Weighted
 
 
 def vote(

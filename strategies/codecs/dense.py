@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from strategies.codecs.packing import pack_bits, unpack_bits
 from strategies.labels import normalise_rows
-from strategies.packing import pack_bits, unpack_bits
 
 # Largest level of four bits.
 TOP_LEVEL = 15

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.dense_codecs import TOP_LEVEL, check_probabilities, checked_rows, relative_levels
+from strategies.codecs.dense import TOP_LEVEL, check_probabilities, checked_rows, relative_levels
+from strategies.codecs.packing import pack_bits, pack_fields, unpack_bits, unpack_fields
 from strategies.labels import normalise_rows
-from strategies.packing import pack_bits, pack_fields, unpack_bits, unpack_fields
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 A row codec turns (N, H, B) probabilities into an array with one row a sample, encoded by itself: the same sample gives
 the same row in any message. Decoding always ends on the simplex, and refuses what no encoder makes. What is done to
 the rows afterwards, differences and entropy coding, is told by the suffixes ``+delta`` and ``+zlib`` of a codec's name
-(see `strategies.parcels`).
+(see `strategies.codecs.encoding`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.dense_codecs import FloatCodec, FourBitCodec, SquareRootCodec
-from strategies.sparse_codecs import ArgMaxCodec, TopCodec, TopFourBitCodec
+from strategies.codecs.dense import FloatCodec, FourBitCodec, SquareRootCodec
+from strategies.codecs.sparse import ArgMaxCodec, TopCodec, TopFourBitCodec
 
 
 class Codec(Protocol):
@@ -43,7 +43,7 @@ CODECS: dict[str, Codec] = {
 }
 
 
-# What is done to encoded rows before they travel (`strategies.packing`): suffix -> description, source.
+# What is done to encoded rows before they travel (`strategies.codecs.packing`): suffix -> description, source.
 SUFFIXES: dict[str, tuple[str, str]] = {
     "zlib": ("Entropy coded.", "zlib, RFC 1950"),
     "delta": (

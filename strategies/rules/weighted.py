@@ -1,7 +1,7 @@
 """How much each client counts. C clients, N samples, H horizons, B beams.
 
 A weight is a function of the votes; several are multiplied. They say how much a client counts, not which answers are
-outliers: for that see `strategies.robust`.
+outliers: for that see `strategies.rules.robust`.
 """
 
 from __future__ import annotations

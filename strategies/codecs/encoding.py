@@ -1,8 +1,8 @@
 """Soft labels on their way: from distributions to the arrays that travel, and back. N samples, H horizons, B beams.
 
-Three steps, each with its inverse: a row codec (`strategies.codecs`) makes encoded rows, which is what both sides
-keep; a difference against what the other side holds and entropy coding (`strategies.packing`) make bytes; the ids
-travel as numbers or as a bitmap, whichever is smaller.
+Three steps, each with its inverse: a row codec (`strategies.codecs.table`) makes encoded rows, which is what both sides
+keep; a difference against what the other side holds and entropy coding (`strategies.codecs.packing`) make bytes; the
+ids travel as numbers or as a bitmap, whichever is smaller.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.caching import Holding
-from strategies.codecs import find_codec
+from strategies.cache import Holding
+from strategies.codecs.packing import compress, expand, pack_ids, unpack_ids
+from strategies.codecs.table import find_codec
 from strategies.labels import SoftLabels
-from strategies.packing import compress, expand, pack_ids, unpack_ids
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from strategies.caching import KEPT_PUBLICATIONS, Holding, TargetCache, is_fresh
+from strategies.cache import KEPT_PUBLICATIONS, Holding, TargetCache, is_fresh
 
 NOTHING = Holding(np.empty(0, np.int64), np.empty((0, 2), np.uint8), np.empty(0, np.int64))
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.codecs import CODECS, Codec, find_codec
+from strategies.codecs.table import CODECS, Codec, find_codec
 from strategies.labels import SIMPLEX_TOLERANCE, SoftLabels
 
 # Bytes of a sample of 3 horizons and 64 beams.
