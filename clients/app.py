@@ -22,7 +22,7 @@ from clients.masked_exchange import reveal
 from clients.profile import ClientProfile, profiles_of
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
-from strategies.wire import Header, Reply, Request, WireError, pack_replies, unpack_header, unpack_requests
+from strategies.messages.wire import Header, Reply, Request, WireError, pack_replies, unpack_header, unpack_requests
 
 log = logging.getLogger(__name__)
 

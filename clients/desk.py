@@ -9,7 +9,7 @@ from clients.memory import ClientMemory
 from clients.profile import ClientProfile
 from configs.files import is_plain_name
 from configs.placement import Placement, softbeam_home
-from strategies.wire import Header, WireError
+from strategies.messages.wire import Header, WireError
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from clients.desk import Desk
 from clients.sensing.learner import Learner
 from clients.sensing.lessons import Lesson
 from strategies.codecs.encoding import Parcel
-from strategies.wire import Request
+from strategies.messages.wire import Request
 
 State = Mapping[str, Any]
 Facts = Mapping[str, str | int | float | bool]

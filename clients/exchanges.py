@@ -17,7 +17,7 @@ from clients.sensing.by_beam import count_beams, mean_by_beam
 from clients.sensing.learner import Learner
 from clients.sensing.lessons import Lesson, PrototypeLesson
 from clients.training import own_recording
-from strategies.wire import Request, WireError
+from strategies.messages.wire import Request, WireError
 
 
 class PrototypeExchange(Exchange):

@@ -22,7 +22,7 @@ from clients.sensing.recording import open_recording
 from clients.sensing.tracker import count_parameters
 from clients.training import make_learner, make_pooled_learner, own_recording
 from strategies.codecs.encoding import Encoding
-from strategies.wire import Reply, Request, WireError
+from strategies.messages.wire import Reply, Request, WireError
 
 log = logging.getLogger(__name__)
 

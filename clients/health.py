@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from clients.desk import Desk
 from configs.files import write_durably
-from strategies.wire import Reply
+from strategies.messages.wire import Reply
 
 log = logging.getLogger(__name__)
 

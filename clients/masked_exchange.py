@@ -13,8 +13,8 @@ from clients.label_exchanges import PublicExchange
 from clients.memory import set_aside
 from clients.sensing.learner import Learner
 from configs.files import write_durably
+from strategies.messages.wire import Reply, Request, WireError
 from strategies.secure_sum import KEY_BYTES, NONCE_BYTES, Scale, SecureKey, check_summands, context_of
-from strategies.wire import Reply, Request, WireError
 
 KEY_FILE = "secret.key"
 

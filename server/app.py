@@ -30,11 +30,11 @@ from server.plugins import find_plugins
 from server.recorder import Recorder, metrics_of
 from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
-from strategies.accounts import Event, Member, break_even_samples
 from strategies.choreography import Choreography
 from strategies.codecs.encoding import Encoding
 from strategies.correction import known_beams
-from strategies.wire import BASELINES, Request, WireError
+from strategies.messages.records import Event, Member, break_even_samples
+from strategies.messages.wire import BASELINES, Request, WireError
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +114,12 @@ def _run(grid: Grid, placement: Placement, watch: Watch, status: Status, metrics
     if checkpoint is not None:
         desk.note_resumption(checkpoint)
     timeout = experiment.strategy.round_timeout_s
-    strategy.state.members = strategy.letters.meet(
+    strategy.state.members = strategy.mailbox.meet(
         grid, num_nodes=sum(nodes.count for nodes in experiment.data.nodes), timeout=timeout
     )
     start_seconds = time.monotonic() - begin
     if "controls" not in findings:
-        findings["controls"] = desk.train_controls(grid, strategy.letters.members) if experiment.controls else {}
+        findings["controls"] = desk.train_controls(grid, strategy.mailbox.members) if experiment.controls else {}
         desk.checkpoint()
     recorder.keep_rounds(strategy.state.round)
     rounds_begin = time.monotonic()
@@ -135,7 +135,7 @@ def _run(grid: Grid, placement: Placement, watch: Watch, status: Status, metrics
             "rounds": time.monotonic() - rounds_begin,
             "total": total,
         },
-        members=list(strategy.letters.members.values()),
+        members=list(strategy.mailbox.members.values()),
         controls={
             client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in ("local", "offline_kd")}
             for client, metrics in findings["controls"].items()
@@ -145,7 +145,7 @@ def _run(grid: Grid, placement: Placement, watch: Watch, status: Status, metrics
             "before": findings["teacher_before"],
             "after": teacher.evaluate(common).to_dict(),
         },
-        break_even_samples=_break_even(experiment, strategy.letters.members),
+        break_even_samples=_break_even(experiment, strategy.mailbox.members),
     )
 
 
@@ -163,7 +163,7 @@ class _Desk:
     metrics: Metrics
 
     def __post_init__(self) -> None:
-        self.strategy.letters.on_event = lambda event: self.recorder.write_event(self.strategy.now, event)
+        self.strategy.mailbox.on_event = lambda event: self.recorder.write_event(self.strategy.now, event)
 
     def note_resumption(self, checkpoint: Checkpoint) -> None:
         """Record that the server was stopped, where it goes on, and whether a checkpoint was lost."""
@@ -184,7 +184,7 @@ class _Desk:
         self._count("local only and offline KD", 0, len(members))
         # The controls take two whole federations' worth of steps in one message.
         timeout = 2 * settings.rounds * settings.round_timeout_s
-        answers = self.strategy.letters.ask(grid, BASELINES, requests, round_number=0, timeout=timeout)
+        answers = self.strategy.mailbox.ask(grid, BASELINES, requests, round_number=0, timeout=timeout)
         controls: dict[str, dict[str, Any]] = {}
         for answer in answers:
             problem = str(answer.reply) if isinstance(answer.reply, WireError) else answer.reply.error
@@ -195,7 +195,7 @@ class _Desk:
 
     def begin_rounds(self) -> None:
         """Count the answers from here on, after those of the rounds that a resumed run has behind it."""
-        num_members = len(self.strategy.letters.members)
+        num_members = len(self.strategy.mailbox.members)
         self._count("federation", num_members * self.strategy.state.round, num_members * self.strategy.settings.rounds)
 
     def after_round(self, round_number: int, targets: ArrayRecord) -> MetricRecord | None:
@@ -221,7 +221,7 @@ class _Desk:
         """Report progress with every reply from here on."""
         replies = iter(range(done + 1, total + 1))
         self.watch.progress(phase, done, total)
-        self.strategy.letters.on_reply = lambda: self.watch.progress(phase, next(replies, total), total)
+        self.strategy.mailbox.on_reply = lambda: self.watch.progress(phase, next(replies, total), total)
 
 
 def _prepare_teacher(

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from configs.files import make_folder, remove_leftovers, sync, temporary_beside, unwritable, write_durably
-from strategies.accounts import Member
 from strategies.cache import Holding, TargetCache
 from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
+from strategies.messages.records import Member
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
 from configs.files import swap_in
-from strategies.accounts import RoundAccount
+from strategies.messages.records import RoundAccount
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from strategies.accounts import RegisteredNode
+from strategies.messages.records import RegisteredNode
 
 VARIABLE = "SOFTBEAM_NODES"
 _KEYS = ("node_id", "name", "client", "modality")

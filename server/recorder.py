@@ -18,7 +18,7 @@ from clients.sensing.metrics import BeamMetrics
 from configs.files import append_line, read_lines, remove_leftovers, write_whole
 from configs.loading import experiment_digest, source_digest, to_values
 from configs.schema import Experiment
-from strategies.accounts import ClientRound, Event, Member, RoundAccount
+from strategies.messages.records import ClientRound, Event, Member, RoundAccount
 
 ARMS = ("local", "offline_kd", "federated")
 VALIDATION_FILE = "validation.json"
@@ -133,8 +133,8 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
 def faults_of(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What went wrong with each client, how often and when, by client and kind.
 
-    Kinds are those of `strategies.accounts.Fault`, and ``late`` (its answer counted in a later round) and ``warning``
-    (its own word). ``reason`` is that of the last time.
+    Kinds are those of `strategies.messages.records.Fault`, and ``late`` (its answer counted in a later round) and
+    ``warning`` (its own word). ``reason`` is that of the last time.
     """
     faults: dict[tuple[str, str], dict[str, Any]] = {}
     for line in rounds:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from configs.files import swap_in
-from strategies.accounts import one_line
+from strategies.messages.records import one_line
 
 log = logging.getLogger(__name__)
 

@@ -108,7 +108,8 @@ def draw_final_accuracy(runs: Sequence[Run]) -> Figure:
     from matplotlib.figure import Figure
 
     rows = _modalities(runs)
-    axis = (figure := Figure(figsize=(8.2, 3.4), layout="constrained")).add_subplot()
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    axis = figure.add_subplot()
     for place, row in enumerate(rows):
         for offset, arm in enumerate(ARMS):
             found = arm_spread(_summaries(runs), arm, "top5", clients=row.clients)

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from configs.schema import Experiment
 from configs.seeding import rng_for
-from strategies.accounts import ClientRound, Member, PhaseClock, RegisteredNode, RoundAccount, one_line
 from strategies.aggregation import Aggregator
 from strategies.cache import Holding, TargetCache
-from strategies.exchange import Answer, Correspondence
-from strategies.facts import warning_of, with_counts, worked_seconds
 from strategies.labels import SoftLabels
-from strategies.wire import ROUND, Reply, Request, WireError
+from strategies.messages.mailbox import Answer, Mailbox
+from strategies.messages.records import ClientRound, Member, PhaseClock, RegisteredNode, RoundAccount, one_line
+from strategies.messages.roster import warning_of, with_counts, worked_seconds
+from strategies.messages.wire import ROUND, Reply, Request, WireError
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Choreography(Strategy):
         self.teacher = teacher
         self.num_public = num_public
         self.state = state or FederationState()
-        self.letters = Correspondence(
+        self.mailbox = Mailbox(
             experiment, kind=self.kind, run=run, digests=digests, registry=registry, known=self.state.members
         )
         self.account: RoundAccount | None = None
@@ -136,7 +136,7 @@ class Choreography(Strategy):
 
     def invite(self, round_number: int) -> list[str]:
         """The clients that take part in a round."""
-        clients = sorted(self.letters.members)
+        clients = sorted(self.mailbox.members)
         count = max(1, round(self.settings.participation * len(clients)))
         rng = rng_for(self.experiment.seed, "invitation", round_number)
         return sorted(rng.choice(clients, count, replace=False).tolist())
@@ -184,14 +184,14 @@ class Choreography(Strategy):
         self.now = round_number
         self.grid = grid
         self.extra_bytes: dict[str, tuple[int, int]] = {}
-        self.letters.gather(grid, lambda: self.invite(round_number), timeout=timeout)
+        self.mailbox.gather(grid, lambda: self.invite(round_number), timeout=timeout)
         self.prepare(round_number)
-        invited, here, busy = self.invite(round_number), self.letters.roster.here, self.letters.busy(round_number)
+        invited, here, busy = self.invite(round_number), self.mailbox.roster.here, self.mailbox.busy(round_number)
         requests = {client: self.request(client, round_number) for client in invited if client in here - busy}
         # Where nobody came, the time is over; what is owed is only picked up.
         left = timeout if here.intersection(invited) else 0.0
-        answers = self.letters.ask(grid, ROUND, requests, round_number=round_number, timeout=left)
-        members = self.letters.members
+        answers = self.mailbox.ask(grid, ROUND, requests, round_number=round_number, timeout=left)
+        members = self.mailbox.members
         clock.lap("clients")
         away = ClientRound(downlink_bytes=0, problem="its node was not connected", fault="away")
         clients = {client: away for client in invited if client not in here | busy}
@@ -207,14 +207,14 @@ class Choreography(Strategy):
                 entry, downlink_bytes=entry.downlink_bytes + down, uplink_bytes=entry.uplink_bytes + up
             )
         clock.lap("conclude")
-        self.state.round, self.state.members = round_number, self.letters.members
+        self.state.round, self.state.members = round_number, self.mailbox.members
         num_asked = max((len(request.ask) for request in requests.values()), default=0)
         return RoundAccount(round_number, dict(sorted(clients.items())), num_asked, num_targets, clock.laps)
 
     def _judge(self, answer: Answer, member: Member) -> tuple[Any, ClientRound]:
         """What a client contributes, and its line in the account, which names a problem if it does not count."""
         entry = ClientRound(
-            downlink_bytes=self.letters.sent_bytes.get(answer.client, 0),
+            downlink_bytes=self.mailbox.sent_bytes.get(answer.client, 0),
             rounds_late=self.now - answer.round,
             seconds_late=answer.seconds_late,
         )
@@ -230,7 +230,7 @@ class Choreography(Strategy):
             log.warning("round %d: client %s does not count: %s", self.now, answer.client, problem)
             return None, replace(entry, problem=problem, fault=answer.fault)
         if now != member:
-            self.letters.roster.update(now)
+            self.mailbox.roster.update(now)
         return contribution, replace(
             entry,
             uplink_bytes=self.uplink_bytes(answer.reply),
@@ -263,8 +263,8 @@ class Choreography(Strategy):
             evaluate_fn: called after each round; ``account`` holds that round's account then.
         """
         result = Result()
-        if not self.letters.nodes:
-            self.state.members = self.letters.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
+        if not self.mailbox.nodes:
+            self.state.members = self.mailbox.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
         for round_number in range(self.state.round + 1, (num_rounds or self.settings.rounds) + 1):
             self.account = self.run_round(grid, round_number, timeout or self.settings.round_timeout_s)
             result.arrays = self.published()

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.accounts import Member
 from strategies.choreography import Choreography
 from strategies.distillation import DistillationStrategy
-from strategies.exchange import Answer
 from strategies.labels import Contribution, SoftLabels
-from strategies.wire import Reply, Request, WireError
+from strategies.messages.mailbox import Answer
+from strategies.messages.records import Member
+from strategies.messages.wire import Reply, Request, WireError
 
 
 class BeamLabelStrategy(DistillationStrategy):

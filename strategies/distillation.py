@@ -16,17 +16,17 @@ from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.accounts import TEACHER, Member
 from strategies.cache import Holding, TargetCache
 from strategies.choreography import Choreography
 from strategies.codecs.encoding import Encoding
 from strategies.correction import corrected, doubtful, known_beams
-from strategies.exchange import Answer
 from strategies.labels import Contribution, SoftLabels, normalise_rows
+from strategies.messages.mailbox import Answer
+from strategies.messages.records import TEACHER, Member
+from strategies.messages.wire import NO_TARGETS, Reply, Request, WireError, parcel_record
 from strategies.relation_groups import draw_groups, pack_relations
 from strategies.sampling import choose_samples
 from strategies.sharpening import sharpen
-from strategies.wire import NO_TARGETS, Reply, Request, WireError, parcel_record
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.accounts import Member
 from strategies.distillation import DistillationStrategy
-from strategies.exchange import Answer
 from strategies.labels import SoftLabels, normalise_rows
+from strategies.messages.mailbox import Answer
+from strategies.messages.records import Member
+from strategies.messages.wire import REVEAL, Reply, Request, WireError
 from strategies.secure_sum import KEY_BYTES, NONCE_BYTES, Scale, check_summands, sum_masked
-from strategies.wire import REVEAL, Reply, Request, WireError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class SecureDistillationStrategy(DistillationStrategy):
         invited = set(self.invite(round_number))
         self._participants = {
             client: member
-            for client, member in self.letters.members.items()
+            for client, member in self.mailbox.members.items()
             if client in invited and len(member.public_key) == KEY_BYTES
         }
 
@@ -108,7 +108,7 @@ class SecureDistillationStrategy(DistillationStrategy):
         table = np.stack([np.frombuffer(key, np.uint8) for key in dropped])
         requests = {member.id: Request(arrays={"dropped": table}) for member in survivors}
         keys = {member.id: member.public_key for member in survivors}
-        answers = self.letters.ask(
+        answers = self.mailbox.ask(
             self.grid, REVEAL, requests, round_number=self.now, timeout=self.settings.round_timeout_s
         )
         revealed = {}
@@ -118,7 +118,7 @@ class SecureDistillationStrategy(DistillationStrategy):
             if isinstance(reply, WireError) or problem:
                 log.warning("client %s tells no seeds: %s", answer.client, problem)
                 continue
-            self.extra_bytes[answer.client] = (self.letters.sent_bytes[answer.client], reply.num_bytes)
+            self.extra_bytes[answer.client] = (self.mailbox.sent_bytes[answer.client], reply.num_bytes)
             seeds = reply.arrays.get("seeds")
             if seeds is None or seeds.dtype != np.uint8 or seeds.shape != (len(dropped), KEY_BYTES):
                 log.warning("client %s tells no seeds: expected uint8 (%d, %d)", answer.client, len(dropped), KEY_BYTES)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.accounts import Member
 from strategies.choreography import Choreography
-from strategies.exchange import Answer
-from strategies.wire import Reply, Request, WireError
+from strategies.messages.mailbox import Answer
+from strategies.messages.records import Member
+from strategies.messages.wire import Reply, Request, WireError
 
 Weights = Mapping[str, NDArray[np.float32]]
 # Name -> shape of each weight.
@@ -70,7 +70,7 @@ class FedAvgStrategy(Choreography):
 
     def request(self, client: str, round_number: int) -> Request:
         """The average of the client's modality."""
-        return Request(arrays=self._average(self.letters.members[client].modality))
+        return Request(arrays=self._average(self.mailbox.members[client].modality))
 
     def accept(self, member: Member, answer: Answer, reply: Reply) -> tuple[Member, Weights]:
         """A client's weights: finite, float32, of the architecture of the others of its modality."""

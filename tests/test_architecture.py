@@ -1,4 +1,4 @@
-"""The rooms: who may import whom, how large a module may be and what none is called."""
+"""The rooms: who may import whom, and what no module is called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ MODULES = sorted(path for room in ROOMS for path in (CHECKOUT / room).rglob("*.p
 YAMLS = sorted((CHECKOUT / "configs").rglob("*.yaml"))
 STUDIES = [path for path in YAMLS if path.name.startswith("study-")]
 CONFIGS = [path for path in YAMLS if path not in STUDIES]
-MAX_LINES = 300
 EMPTY_NAMES = {"utils", "common", "helpers", "core", "misc", "manager"}
 
 # Package -> what of ours it may import beside itself, and why nothing else.
@@ -50,8 +49,8 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "sim": (("server", "clients", "strategies", "configs"), ""),
 }
 KNOW_FLOWER = {
-    "strategies.wire",
-    "strategies.exchange",
+    "strategies.messages.wire",
+    "strategies.messages.mailbox",
     "strategies.choreography",
     "strategies.distillation",
     "clients.app",
@@ -110,7 +109,7 @@ def test_a_module_imports_only_from_the_rooms_that_its_own_may_know(path: Path) 
     [
         ("configs.schema", "from strategies.codecs.table import CODECS"),
         ("strategies.labels", "import clients.sensing.metrics"),
-        ("strategies.wire", "from server import teacher"),
+        ("strategies.messages.wire", "from server import teacher"),
         ("clients.app", "def late():\n    from server.recorder import Recorder"),
         ("clients.memory", "from sim.data.generate import write_street"),
         ("clients.sensing.tracker", "from clients.profile import ClientProfile"),
@@ -133,7 +132,7 @@ def test_a_forbidden_import_is_caught(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("server.app", "from clients.sensing import metrics\nimport clients.sensing.tracker\nimport flwr"),
-        ("clients.app", "from strategies.wire import Reply\nfrom clients.sensing.learner import Learner"),
+        ("clients.app", "from strategies.messages.wire import Reply\nfrom clients.sensing.learner import Learner"),
         ("clients.sensing.learner", "import torch\nfrom configs.seeding import rng_for"),
         ("sim.launch", "import ray\nfrom ray.cloudpickle import dumps"),
         ("sim.world.channel", "from simulators import rays"),
@@ -144,9 +143,7 @@ def test_an_allowed_import_is_let_through(module: str, source: str) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_is_short_and_named_for_an_idea(path: Path) -> None:
-    num_lines = len(path.read_text().splitlines())
-    assert num_lines <= MAX_LINES, f"{module_name(path)} has {num_lines} lines; split it by idea"
+def test_a_module_is_named_for_an_idea(path: Path) -> None:
     assert not EMPTY_NAMES & set(module_name(path).split(".")), f"{module_name(path)}: name it for what it holds"
 
 

@@ -20,7 +20,7 @@ from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement
 from sim.inline import InlineGrid
 from strategies.codecs.encoding import Encoding
-from strategies.wire import HELLO, ROUND, Header, Reply, Request, pack_requests, unpack_replies
+from strategies.messages.wire import HELLO, ROUND, Header, Reply, Request, pack_requests, unpack_replies
 from tests.conftest import tiny_experiment
 from tests.federations import place
 

@@ -9,7 +9,7 @@ import pytest
 from clients.desk import Desk
 from clients.profile import ClientProfile
 from configs.placement import HOME_VARIABLE, Placement
-from strategies.wire import Header, WireError
+from strategies.messages.wire import Header, WireError
 from tests.conftest import tiny_experiment
 
 

@@ -21,7 +21,7 @@ from configs.seeding import rng_for
 from strategies.attacks import ATTACKS
 from strategies.codecs.encoding import Encoding
 from strategies.labels import SoftLabels
-from strategies.wire import Header, Request
+from strategies.messages.wire import Header, Request
 from tests.conftest import tiny_values
 from tests.federations import place
 

@@ -13,8 +13,8 @@ from clients.desk import Desk
 from clients.handlers import take_round
 from clients.masked_exchange import own_key, reveal
 from clients.profile import profiles_of
+from strategies.messages.wire import Header, Request, WireError
 from strategies.secure_sum import NONCE_BYTES, Scale, SecureKey, context_of
-from strategies.wire import Header, Request, WireError
 from tests.conftest import tiny_experiment
 from tests.federations import place
 

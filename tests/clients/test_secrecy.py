@@ -22,8 +22,8 @@ from configs.seeding import rng_for
 from server.recorder import metrics_of
 from strategies.codecs.encoding import Encoding
 from strategies.labels import SoftLabels
+from strategies.messages.wire import Header, Reply, Request
 from strategies.privacy import epsilon_spent, privatise
-from strategies.wire import Header, Reply, Request
 from tests.conftest import tiny_experiment
 from tests.federations import place
 

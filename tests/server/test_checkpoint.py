@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from server.checkpoint import FILE, PREVIOUS, Checkpoint, load_checkpoint, save_checkpoint
-from strategies.accounts import Member
 from strategies.cache import Holding, TargetCache
 from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
+from strategies.messages.records import Member
 
 
 def labels(*ids: int) -> SoftLabels:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import Metrics
-from strategies.accounts import ClientRound, RoundAccount
+from strategies.messages.records import ClientRound, RoundAccount
 
 QUICK, LIAR, SLOW = "000-gps", "001-gps", "002-lidar"
 

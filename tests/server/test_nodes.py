@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from server.nodes import read_nodes, registered_nodes
-from strategies.accounts import RegisteredNode
+from strategies.messages.records import RegisteredNode
 
 LARGEST = str(2**64 - 1)
 ROOF = {"node_id": LARGEST, "name": "roof-1", "client": "000-camera", "modality": "camera"}

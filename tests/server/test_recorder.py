@@ -15,7 +15,7 @@ from configs.files import write_whole
 from configs.loading import build_experiment, load_experiment
 from configs.schema import Experiment
 from server.recorder import Recorder, faults_of, metrics_of, read_rounds
-from strategies.accounts import ClientRound, Event, Member, RoundAccount
+from strategies.messages.records import ClientRound, Event, Member, RoundAccount
 from tests.server.test_checkpoint import disk_with_room_for
 
 MEMBERS = [

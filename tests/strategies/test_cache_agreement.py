@@ -30,8 +30,8 @@ from strategies.aggregation import Mean
 from strategies.cache import Holding
 from strategies.distillation import DistillationStrategy
 from strategies.labels import SoftLabels
+from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.personal import PersonalStrategy
-from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 
 NUM_PUBLIC, HORIZONS, BEAMS, ROUNDS = 40, 4, 64, 50
 CLIENTS = ["000-gps", "001-gps", "002-gps", "003-gps"]
@@ -136,7 +136,7 @@ class Federation:
             state=state,
         )
         self.grid = self.grid_class(self._app(), num_nodes=len(CLIENTS))
-        strategy.letters.meet(self.grid, num_nodes=len(CLIENTS), timeout=5.0)
+        strategy.mailbox.meet(self.grid, num_nodes=len(CLIENTS), timeout=5.0)
         return strategy
 
     def restart_server(self, folder: Path) -> None:

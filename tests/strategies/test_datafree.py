@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from strategies.accounts import Member
 from strategies.aggregation import Mean
 from strategies.datafree import Prototypes, PrototypeStrategy
-from strategies.exchange import Answer
-from strategies.wire import Reply, Request, WireError
+from strategies.messages.mailbox import Answer
+from strategies.messages.records import Member
+from strategies.messages.wire import Reply, Request, WireError
 from tests.strategies.test_distillation import NUM_PUBLIC, MadeUpTeacher, experiment
 
 MEMBER = Member("000-gps", "gps", 100, 2, 7)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from configs.loading import build_experiment
 from configs.schema import Experiment
 from sim.inline import InlineGrid
-from strategies.accounts import RoundAccount
 from strategies.aggregation import Mean
 from strategies.codecs.encoding import Encoding, Parcel
 from strategies.distillation import DistillationStrategy
 from strategies.labels import SoftLabels
-from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
+from strategies.messages.records import RoundAccount
+from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 
 NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64
 
@@ -126,7 +126,7 @@ class World:
             return Message(pack_replies(header, answers), reply_to=message)
 
         self.grid = InlineGrid(app, num_nodes=len(works))
-        self.strategy.letters.meet(self.grid, num_nodes=len(works), timeout=5.0)
+        self.strategy.mailbox.meet(self.grid, num_nodes=len(works), timeout=5.0)
 
     def round(self, number: int) -> RoundAccount:
         self.requests.clear()
@@ -335,8 +335,8 @@ def test_a_client_that_introduces_itself_badly_is_left_out(fact: str) -> None:
         replies = {f"{number:03d}-gps": Reply(facts=facts)}
         return Message(pack_replies(unpack_header(message.content), replies), reply_to=message)
 
-    world.strategy.letters.nodes.clear()
-    members = world.strategy.letters.meet(InlineGrid(app, num_nodes=2), num_nodes=2, timeout=5.0)
+    world.strategy.mailbox.nodes.clear()
+    members = world.strategy.mailbox.meet(InlineGrid(app, num_nodes=2), num_nodes=2, timeout=5.0)
     assert list(members) == ["001-gps"]
 
 
@@ -355,9 +355,9 @@ def test_two_nodes_that_claim_the_same_client_are_not_both_heard() -> None:
             reply_to=message,
         )
 
-    world.strategy.letters.nodes.clear()
-    world.strategy.letters.meet(InlineGrid(app, num_nodes=2), num_nodes=2, timeout=5.0)
-    heard = [client for clients in world.strategy.letters.nodes.values() for client in clients]
+    world.strategy.mailbox.nodes.clear()
+    world.strategy.mailbox.meet(InlineGrid(app, num_nodes=2), num_nodes=2, timeout=5.0)
+    heard = [client for clients in world.strategy.mailbox.nodes.values() for client in clients]
     assert heard == ["gps"]
 
 
@@ -370,9 +370,9 @@ def test_nobody_at_all_is_an_error() -> None:
         content = pack_replies(unpack_header(message.content), {"000-gps": Reply(error="no data")})
         return Message(content, reply_to=message)
 
-    world.strategy.letters.nodes.clear()
+    world.strategy.mailbox.nodes.clear()
     with pytest.raises(ValueError, match=r"no client can take part.*no data"):
-        world.strategy.letters.meet(InlineGrid(app, num_nodes=1), num_nodes=1, timeout=5.0)
+        world.strategy.mailbox.meet(InlineGrid(app, num_nodes=1), num_nodes=1, timeout=5.0)
 
 
 def test_a_reply_that_is_not_of_the_protocol_is_a_problem_of_its_clients() -> None:

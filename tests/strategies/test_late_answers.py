@@ -16,8 +16,8 @@ from strategies.codecs.encoding import Parcel
 from strategies.codecs.packing import unpack_ids
 from strategies.distillation import DistillationStrategy
 from strategies.labels import Contribution
+from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.rules.weighted import Weighted
-from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from tests.strategies.test_distillation import MadeUpTeacher, certain, experiment
 
 NUM_PUBLIC = 10
@@ -91,7 +91,7 @@ class Federation:
             return Message(pack_replies(header, replies), reply_to=message)
 
         self.grid = SlowGrid(app, rounds_late=rounds_late)
-        self.strategy.letters.meet(self.grid, num_nodes=2, timeout=5.0)
+        self.strategy.mailbox.meet(self.grid, num_nodes=2, timeout=5.0)
 
     def _answer(self, client: str, number: int, request: Request) -> Parcel:
         """The slow one is certain of beam 0, the quick one of beam 1; a difference where the codec sends those."""

@@ -1,21 +1,25 @@
-"""The server's letters: what was asked of whom, what came back and when, what it weighed."""
+"""The server's mailbox: what was asked of whom, what came back and when, and how long a round waits for the rest.
+
+One message goes to each node, which may carry several clients. A round waits for stragglers a multiple of the time that
+a share of the clients took (:func:`time_limit`); an answer that misses its round may still count in a later one.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from configs.schema import Experiment
-from strategies.accounts import Event, Fault, Member, RegisteredNode
-from strategies.roster import Roster
-from strategies.waiting import Arrival, Arrivals, Failed, Found, NoAnswer, Sent, excuse, is_over
-from strategies.wire import (
+from configs.schema import Experiment, Strategy
+from strategies.messages.records import Event, Fault, Member, RegisteredNode
+from strategies.messages.roster import Roster
+from strategies.messages.wire import (
     HELLO,
     ROUND,
     Header,
@@ -62,7 +66,60 @@ class Answer:
         return "failed" if failed else "refused"
 
 
-class Correspondence:
+Found = dict[str, Reply | WireError] | WireError
+"""The replies of a message by client, or why there are none."""
+
+
+class NoAnswer(WireError):
+    """Nothing has come back in time."""
+
+
+class Failed(WireError):
+    """A node, or Flower in its place, says that it could not answer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """A message on its way.
+
+    Attributes:
+        node: that it was sent to.
+        header: that an answer must repeat.
+        requests: by client.
+        was_pushed: whether Flower took it.
+        went_on: when its round went on without the answer, by `time.monotonic`; None while it waits.
+    """
+
+    node: int
+    header: Header
+    requests: Mapping[str, Request]
+    was_pushed: bool = True
+    went_on: float | None = None
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What came back for a message.
+
+    Attributes:
+        found: in it.
+        seconds: after the wait began.
+    """
+
+    found: Found
+    seconds: float
+
+    def counts(self, client: str) -> bool:
+        """Whether it holds an answer of a client, as far as can be seen without decoding it."""
+        reply = None if isinstance(self.found, WireError) else self.found.get(client)
+        return isinstance(reply, Reply) and not reply.error
+
+
+Arrivals = Mapping[str, Arrival]
+"""By id of the message that was answered."""
+
+
+class Mailbox:
     """Asks clients by way of their nodes; one message per node, which may carry several clients.
 
     Args:
@@ -164,7 +221,7 @@ class Correspondence:
     ) -> list[Answer]:
         """Send each connected client its request, a message per node, and wait; answers that come late count, too.
 
-        A round waits for the answers to its own questions, by the rule of `strategies.patience`. Where it asks nobody,
+        A round waits for the answers to its own questions, by the rule of :func:`time_limit`. Where it asks nobody,
         it waits for one that is owed.
 
         Returns:
@@ -276,6 +333,78 @@ class Correspondence:
         level = logging.WARNING if event.kind in ("refused", "repeated") else logging.INFO
         log.log(level, "%s: %s", event.who, event.text)
         self.on_event(event)
+
+
+def is_over(
+    new: Mapping[str, Sent], arrivals: Arrivals, elapsed_s: float, *, settings: Strategy | None, timeout_s: float
+) -> bool:
+    """Whether a wait is over.
+
+    It is when all that were asked now have answered, or failed, or the time limit of :func:`time_limit` is over.
+    What is owed from before does not hold it up, unless nobody was asked: then it is over with the first that comes.
+
+    Args:
+        new: the messages of this wait.
+        arrivals: so far, of new and of owed answers.
+        elapsed_s: since its beginning.
+        settings: with ``patience`` and ``quorum``; None for none.
+        timeout_s: that bounds it in any case.
+    """
+    awaited = {key: sent for key, sent in new.items() if sent.was_pushed}
+    if elapsed_s >= timeout_s:
+        return True
+    if not awaited:
+        return bool(arrivals)
+    if awaited.keys() <= arrivals.keys():
+        return True
+    if settings is None:
+        return False
+    asked = [(key, client) for key, sent in awaited.items() for client in sent.requests]
+    # A client that failed will not answer any more; counted, it would keep the others from being a quorum.
+    alive = [(key, client) for key, client in asked if key not in arrivals or arrivals[key].counts(client)]
+    answered_s = [arrivals[key].seconds for key, _ in alive if key in arrivals]
+    limit = time_limit(answered_s, len(alive), patience=settings.patience, quorum=settings.quorum, timeout_s=timeout_s)
+    return elapsed_s >= limit
+
+
+def excuse(sent: Sent, waited_s: float, timeout_s: float) -> NoAnswer:
+    """Why there is no answer to a message after a wait."""
+    if not sent.was_pushed:
+        return NoAnswer("could not be sent")
+    if waited_s < timeout_s:
+        return NoAnswer(f"no answer in time; the round went on without it after {waited_s:.1f} s")
+    return NoAnswer("no answer in time")
+
+
+# Shares such as 0.7 of 10 are a little more than 7 in floating point.
+_ROUNDING = 1e-9
+
+
+def time_limit(
+    answered_s: Sequence[float], num_asked: int, *, patience: float | None, quorum: float, timeout_s: float
+) -> float:
+    """Seconds after its beginning at which a round goes on without those who have not answered yet.
+
+    Let t be when ``quorum`` of the clients had answered: the limit is ``patience`` t, at most ``timeout_s``. While
+    fewer have answered, or without patience, it is ``timeout_s``.
+
+    Rounds with patience depend on the wall clock: whose answer comes before the limit differs from machine to machine
+    and from run to run, and with it everything that is learned afterwards. Such runs are not reproducible to the bit.
+
+    Source: the reporting window of Bonawitz et al., arXiv 1902.01046, section 2.2, which closes when enough devices
+    have reported or its time is over; ours is as long as the clients make it instead of a constant.
+
+    Args:
+        answered_s: seconds from the beginning of the round to each answer so far; errors are none.
+        num_asked: clients that were asked and have not failed.
+        patience: >= 1; None waits for everyone.
+        quorum: share in (0, 1] of ``num_asked``, rounded up, at least one client.
+        timeout_s: > 0.
+    """
+    needed = max(1, math.ceil(quorum * num_asked - _ROUNDING))
+    if patience is None or len(answered_s) < needed:
+        return timeout_s
+    return min(timeout_s, patience * sorted(answered_s)[needed - 1])
 
 
 def _answer(client: str, sent: Sent, came: Arrival | NoAnswer, begin: float) -> Answer:

@@ -12,13 +12,11 @@ from flwr.clientapp import ClientApp
 
 from configs.strategy import Strategy
 from sim.inline import FIRST_NODE_ID, InlineGrid
-from strategies.accounts import RoundAccount
 from strategies.distillation import DistillationStrategy
-from strategies.exchange import POLL_SECONDS
-from strategies.patience import time_limit
+from strategies.messages.mailbox import POLL_SECONDS, Arrival, Failed, Sent, is_over, time_limit
+from strategies.messages.records import RoundAccount
+from strategies.messages.wire import Header, Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.rules.weighted import Weighted
-from strategies.waiting import Arrival, Failed, Sent, is_over
-from strategies.wire import Header, Reply, Request, pack_replies, unpack_header, unpack_requests
 from tests.strategies.test_distillation import MadeUpTeacher, experiment, parcel
 
 NUM_PUBLIC = 10
@@ -172,7 +170,7 @@ class Federation:
             digests=("e", "s"),
         )
         self.grid = TimedGrid(self._app(), self.clock, seconds)
-        self.strategy.letters.meet(self.grid, num_nodes=len(seconds), timeout=5.0)
+        self.strategy.mailbox.meet(self.grid, num_nodes=len(seconds), timeout=5.0)
 
     def _app(self) -> ClientApp:
         app = ClientApp()

@@ -17,7 +17,7 @@ from configs.seeding import rng_for
 from strategies.codecs.encoding import Encoding, Parcel
 from strategies.codecs.table import CODECS
 from strategies.labels import SoftLabels
-from strategies.wire import (
+from strategies.messages.wire import (
     Header,
     Reply,
     Request,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from strategies.accounts import ClientRound, Member, break_even_samples
+from strategies.messages.records import ClientRound, Member, break_even_samples
 
 
 def test_the_paper_s_fusion_student_breaks_even_at_414_samples() -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from strategies.accounts import MAX_TEXT, Event, Member, RegisteredNode, one_line
-from strategies.facts import warning_of, with_counts, worked_seconds
-from strategies.roster import Roster
-from strategies.wire import Reply, WireError
+from strategies.messages.records import MAX_TEXT, Event, Member, RegisteredNode, one_line
+from strategies.messages.roster import Roster, warning_of, with_counts, worked_seconds
+from strategies.messages.wire import Reply, WireError
 
 ROOF, GATE = 11, 22
 REGISTRY = {

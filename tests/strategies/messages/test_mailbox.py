@@ -12,12 +12,12 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sim.inline import FIRST_NODE_ID, InlineGrid
-from strategies.accounts import Event, RegisteredNode, RoundAccount
 from strategies.aggregation import Mean
 from strategies.choreography import FederationState
 from strategies.distillation import DistillationStrategy
-from strategies.exchange import Answer
-from strategies.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
+from strategies.messages.mailbox import Answer
+from strategies.messages.records import Event, RegisteredNode, RoundAccount
+from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from tests.strategies.test_distillation import MadeUpTeacher, experiment, parcel
 
 A, B = "000-gps", "001-gps"
@@ -72,11 +72,11 @@ class World:
             state=state,
             registry=registry,
         )
-        self.letters = self.strategy.letters
-        self.letters.on_event = self.events.append
+        self.mailbox = self.strategy.mailbox
+        self.mailbox.on_event = self.events.append
         self.grid = MovingGrid(self._app())
         if meets:
-            self.letters.meet(self.grid, num_nodes=2, timeout=5.0)
+            self.mailbox.meet(self.grid, num_nodes=2, timeout=5.0)
 
     def _app(self) -> ClientApp:
         app = ClientApp()
@@ -165,7 +165,7 @@ def test_a_second_node_of_a_client_waits_until_the_first_is_gone() -> None:
 def test_a_node_that_comes_late_takes_part_from_then_on() -> None:
     world = World(meets=False)
     world.grid.away = {NODE_B, NODE_C}
-    assert list(world.letters.meet(world.grid, num_nodes=2, timeout=0.2)) == [A]
+    assert list(world.mailbox.meet(world.grid, num_nodes=2, timeout=0.2)) == [A]
     assert faults(world.round(1)) == {A: ""}
     world.grid.away = {NODE_C}
     assert faults(world.round(2)) == {A: "", B: ""}
@@ -174,10 +174,10 @@ def test_a_node_that_comes_late_takes_part_from_then_on() -> None:
 
 
 def test_a_silent_newcomer_holds_up_the_run_once_and_joins_when_it_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strategies.exchange.INTRODUCTION_SECONDS", 0.5)
+    monkeypatch.setattr("strategies.messages.mailbox.INTRODUCTION_SECONDS", 0.5)
     world = World(meets=False)
     world.grid.away = {NODE_B, NODE_C}
-    world.letters.meet(world.grid, num_nodes=1, timeout=5.0)
+    world.mailbox.meet(world.grid, num_nodes=1, timeout=5.0)
     world.grid.away, world.grid.silent = {NODE_C}, {NODE_B}
     took = []
     for number in (1, 2):
@@ -203,7 +203,7 @@ def test_the_meeting_waits_for_as_many_nodes_as_are_registered() -> None:
             world.grid.away = set()
 
     world.grid.on_look = comes
-    assert list(world.letters.meet(world.grid, num_nodes=1, timeout=5.0)) == [A, B]
+    assert list(world.mailbox.meet(world.grid, num_nodes=1, timeout=5.0)) == [A, B]
     assert world.told() == [("refused", f"node {NODE_C}")]
     assert NODE_C not in world.grid.hellos
 
@@ -211,7 +211,7 @@ def test_the_meeting_waits_for_as_many_nodes_as_are_registered() -> None:
 def test_an_impostor_is_refused_in_every_round_and_let_in_when_it_says_who_it_is() -> None:
     world = World(registry=REGISTRY, meets=False)
     world.lives_on[NODE_B] = A
-    world.letters.meet(world.grid, num_nodes=2, timeout=5.0)
+    world.mailbox.meet(world.grid, num_nodes=2, timeout=5.0)
     (event,) = world.events
     assert event.text == f"says that it is {A} (gps), but node gate-2 has the key of {B} (gps)"
     assert faults(world.round(1)) == {A: ""}
@@ -255,7 +255,7 @@ def test_after_a_stop_the_server_goes_on_without_those_that_are_not_back_yet() -
     state = first.strategy.state
     resumed = World(state=state, meets=False)
     resumed.grid.away = {NODE_A, NODE_B, NODE_C}
-    assert list(resumed.letters.meet(resumed.grid, num_nodes=2, timeout=0.1)) == [A, B]
+    assert list(resumed.mailbox.meet(resumed.grid, num_nodes=2, timeout=0.1)) == [A, B]
     resumed.grid.away = {NODE_A, NODE_B}  # B comes back on another node
     assert faults(resumed.round(2)) == {A: "away", B: ""}
 
@@ -264,7 +264,7 @@ def test_without_anyone_a_first_meeting_fails_when_its_time_is_over() -> None:
     world = World(meets=False)
     world.grid.away = {NODE_A, NODE_B, NODE_C}
     with pytest.raises(ValueError, match=r"no client can take part.*no node came within 0\.1 s"):
-        world.letters.meet(world.grid, num_nodes=2, timeout=0.1)
+        world.mailbox.meet(world.grid, num_nodes=2, timeout=0.1)
 
 
 def test_those_who_are_there_are_heard_although_the_time_went_by_waiting_for_more() -> None:
@@ -278,7 +278,7 @@ def test_those_who_are_there_are_heard_although_the_time_went_by_waiting_for_mor
         return [*replies, *held]
 
     world.grid.tamper = a_little_later
-    assert list(world.letters.meet(world.grid, num_nodes=3, timeout=0.2)) == [A, B]
+    assert list(world.mailbox.meet(world.grid, num_nodes=3, timeout=0.2)) == [A, B]
 
 
 def test_the_second_of_two_equal_replies_is_thrown_away_and_told() -> None:

@@ -1,0 +1,1 @@
+"""What travels between server and clients, who is there, and what is recorded of it. No knowledge of any method."""
