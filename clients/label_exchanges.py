@@ -32,8 +32,7 @@ from strategies.codecs.encoding import Encoding
 from strategies.labels import SoftLabels
 from strategies.messages.wire import NO_TARGETS, Request, WireError
 from strategies.privacy import privatise, reveal_top1
-from strategies.relation_groups import unpack_relations
-from strategies.relations import relational_kd
+from strategies.relations import relational_kd, unpack_relations
 
 
 class LabelExchange(Exchange):

@@ -1,4 +1,4 @@
-"""Soft labels of which the server learns the sum only (`strategies.secure_sum`)."""
+"""Soft labels of which the server learns the sum only (`strategies.methods.secure_sum`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clients.memory import set_aside
 from clients.sensing.learner import Learner
 from configs.files import write_durably
 from strategies.messages.wire import Reply, Request, WireError
-from strategies.secure_sum import KEY_BYTES, NONCE_BYTES, Scale, SecureKey, check_summands, context_of
+from strategies.methods.secure_sum import KEY_BYTES, NONCE_BYTES, Scale, SecureKey, check_summands, context_of
 
 KEY_FILE = "secret.key"
 

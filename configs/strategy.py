@@ -77,7 +77,7 @@ class Privacy(Section):
 
 
 class PairRelations(Section):
-    """How the teacher tells clients which public samples it finds alike (`strategies.relation_groups`).
+    """How the teacher tells clients which public samples it finds alike (`strategies.relations`).
 
     Attributes:
         pairs: partners of each sample, each told in two float16 numbers: a distance and an angle.
@@ -126,9 +126,10 @@ class Strategy(Section):
         mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
         relations: what comes down of relations between public samples, beside or instead of targets; None: nothing.
         privacy: what clients do to their soft labels before they leave.
-        secure_sum: whether the server learns the sum of the clients' soft labels only (`strategies.secure_sum`).
-        late_rounds: an answer may come so many rounds late and still count; 0 drops what misses its round.
-        patience: a round waits for stragglers at most this many times as long as ``quorum`` of the clients took; what
+        secure_sum: whether the server learns the sum of the clients' soft labels only
+        (`strategies.methods.secure_sum`). late_rounds: an answer may come so many rounds late and still count; 0 drops
+        what misses its round. patience: a round waits for stragglers at most this many times as long as ``quorum`` of
+        the clients took; what
             they answer may still count later (``late_rounds``). None waits for all, up to ``round_timeout_s``. Which
             answers are in time then depends on the clock, so such a run is not reproducible to the bit.
         quorum: share of the clients asked in a round whose answers start ``patience``.

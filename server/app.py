@@ -30,11 +30,11 @@ from server.plugins import find_plugins
 from server.recorder import Recorder, metrics_of
 from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
-from strategies.choreography import Choreography
 from strategies.codecs.encoding import Encoding
-from strategies.correction import known_beams
 from strategies.messages.records import Event, Member, break_even_samples
 from strategies.messages.wire import BASELINES, Request, WireError
+from strategies.methods.base import Choreography
+from strategies.methods.fedgems import known_beams
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ import torch
 
 from configs.files import make_folder, remove_leftovers, sync, temporary_beside, unwritable, write_durably
 from strategies.cache import Holding, TargetCache
-from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
 from strategies.messages.records import Member
+from strategies.methods.base import FederationState
 
 log = logging.getLogger(__name__)
 

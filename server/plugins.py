@@ -6,11 +6,11 @@ from typing import Any
 
 from configs.placement import Placement
 from strategies.attacks import ATTACKS
-from strategies.choreography import Choreography
 from strategies.codecs.encoding import Encoding
-from strategies.distillation import DistillationStrategy
+from strategies.methods.base import Choreography
+from strategies.methods.distillation import DistillationStrategy
+from strategies.methods.secure_sum import SecureDistillationStrategy
 from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, check_options, find_class
-from strategies.secure import SecureDistillationStrategy
 
 # Kinds of knowledge beside which relations of public samples are told.
 RELATES = (DistillationStrategy.kind, SecureDistillationStrategy.kind)

@@ -33,13 +33,13 @@ AGGREGATORS: dict[str, str] = {
 }
 # The class of every recipe of `configs.recipes` that needs one of its own; the others are parts of the protocol.
 STRATEGIES: dict[str, str] = {
-    **dict.fromkeys(RECIPES, "strategies.distillation:DistillationStrategy"),
-    "personal": "strategies.personal:PersonalStrategy",
-    "fd": "strategies.datafree:BeamLabelStrategy",
-    "fedproto": "strategies.datafree:PrototypeStrategy",
-    "fedavg": "strategies.yardsticks:FedAvgStrategy",
-    "local": "strategies.yardsticks:LocalStrategy",
-    "centralised": "strategies.yardsticks:CentralisedStrategy",
+    **dict.fromkeys(RECIPES, "strategies.methods.distillation:DistillationStrategy"),
+    "personal": "strategies.methods.personal:PersonalStrategy",
+    "fd": "strategies.methods.beams:BeamLabelStrategy",
+    "fedproto": "strategies.methods.beams:PrototypeStrategy",
+    "fedavg": "strategies.methods.baselines:FedAvgStrategy",
+    "local": "strategies.methods.baselines:LocalStrategy",
+    "centralised": "strategies.methods.baselines:CentralisedStrategy",
 }
 
 

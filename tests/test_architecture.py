@@ -51,8 +51,8 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
 KNOW_FLOWER = {
     "strategies.messages.wire",
     "strategies.messages.mailbox",
-    "strategies.choreography",
-    "strategies.distillation",
+    "strategies.methods.base",
+    "strategies.methods.distillation",
     "clients.app",
     "server.app",
     "sim.launch",

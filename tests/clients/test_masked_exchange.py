@@ -14,7 +14,7 @@ from clients.handlers import take_round
 from clients.masked_exchange import own_key, reveal
 from clients.profile import profiles_of
 from strategies.messages.wire import Header, Request, WireError
-from strategies.secure_sum import NONCE_BYTES, Scale, SecureKey, context_of
+from strategies.methods.secure_sum import NONCE_BYTES, Scale, SecureKey, context_of
 from tests.conftest import tiny_experiment
 from tests.federations import place
 

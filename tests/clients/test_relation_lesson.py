@@ -21,8 +21,7 @@ from configs.seeding import rng_for
 from sim.data.federation import ensure_federation
 from strategies.labels import SoftLabels
 from strategies.losses import response_kd
-from strategies.relation_groups import draw_groups, pack_relations, unpack_relations
-from strategies.relations import relational_kd
+from strategies.relations import draw_groups, pack_relations, relational_kd, unpack_relations
 from tests.conftest import tiny_experiment
 
 SETTINGS = tiny_experiment(relations={})

@@ -16,9 +16,9 @@ import torch
 
 from server.checkpoint import FILE, PREVIOUS, Checkpoint, load_checkpoint, save_checkpoint
 from strategies.cache import Holding, TargetCache
-from strategies.choreography import FederationState
 from strategies.labels import SoftLabels
 from strategies.messages.records import Member
+from strategies.methods.base import FederationState
 
 
 def labels(*ids: int) -> SoftLabels:

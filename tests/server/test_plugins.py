@@ -10,14 +10,14 @@ import pytest
 from configs.placement import Placement
 from server.plugins import find_plugins
 from strategies.aggregation import EntropyMean
-from strategies.personal import PersonalStrategy
-from strategies.secure import SecureDistillationStrategy
+from strategies.methods.personal import PersonalStrategy
+from strategies.methods.secure_sum import SecureDistillationStrategy
 from tests.conftest import tiny_experiment
 
 USERS = """
-from strategies.datafree import BeamLabelStrategy
-from strategies.distillation import DistillationStrategy
-from strategies.yardsticks import LocalStrategy
+from strategies.methods.beams import BeamLabelStrategy
+from strategies.methods.distillation import DistillationStrategy
+from strategies.methods.baselines import LocalStrategy
 
 
 class Closed(DistillationStrategy):

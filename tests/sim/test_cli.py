@@ -27,7 +27,7 @@ CLIENTS = ["000-gps", "001-gps", "002-lidar"]
 # Passes of 14 frames hold 14 - 8 - 3 = 3 windows each.
 NUM_PASSES, PASS_LENGTH = 6, 14
 STOPPER = """
-from strategies.distillation import DistillationStrategy
+from strategies.methods.distillation import DistillationStrategy
 from pathlib import Path
 
 class Stops(DistillationStrategy):

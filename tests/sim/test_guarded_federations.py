@@ -22,8 +22,8 @@ from server.app import check_plugins
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from strategies.attacks import ATTACKS
-from strategies.choreography import FederationState
 from strategies.codecs.encoding import Encoding
+from strategies.methods.base import FederationState
 from strategies.privacy import epsilon_spent
 from tests.conftest import tiny_values
 from tests.federations import assert_same_outcome, place, run_apps

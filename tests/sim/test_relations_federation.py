@@ -23,7 +23,7 @@ from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from sim.launch import launch
 from strategies.codecs.packing import unpack_ids
-from strategies.relation_groups import unpack_relations
+from strategies.relations import unpack_relations
 from tests.conftest import tiny_values
 from tests.federations import assert_same_outcome, place, run_apps
 from tests.sim.test_live_clients import strip_labels

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from configs.loading import build_experiment
 from configs.schema import Experiment
 from strategies.codecs.packing import pack_ids
-from strategies.relation_groups import Group, draw_groups, pack_relations, unpack_relations
-from strategies.relations import relational_kd, relations
+from strategies.relations import Group, draw_groups, pack_relations, relational_kd, relations, unpack_relations
 from tests.conftest import tiny_values
 
 NUM_PUBLIC = 200

@@ -13,12 +13,12 @@ from flwr.clientapp import ClientApp
 
 from sim.inline import FIRST_NODE_ID, InlineGrid
 from strategies.aggregation import Mean
-from strategies.choreography import FederationState
-from strategies.distillation import DistillationStrategy
 from strategies.messages.mailbox import Answer
 from strategies.messages.records import Event, RegisteredNode, RoundAccount
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
-from tests.strategies.test_distillation import MadeUpTeacher, experiment, parcel
+from strategies.methods.base import FederationState
+from strategies.methods.distillation import DistillationStrategy
+from tests.strategies.methods.test_distillation import MadeUpTeacher, experiment, parcel
 
 A, B = "000-gps", "001-gps"
 NODE_A, NODE_B, NODE_C = (FIRST_NODE_ID + number for number in range(3))

@@ -12,12 +12,12 @@ from flwr.clientapp import ClientApp
 
 from configs.strategy import Strategy
 from sim.inline import FIRST_NODE_ID, InlineGrid
-from strategies.distillation import DistillationStrategy
 from strategies.messages.mailbox import POLL_SECONDS, Arrival, Failed, Sent, is_over, time_limit
 from strategies.messages.records import RoundAccount
 from strategies.messages.wire import Header, Reply, Request, pack_replies, unpack_header, unpack_requests
+from strategies.methods.distillation import DistillationStrategy
 from strategies.rules.weighted import Weighted
-from tests.strategies.test_distillation import MadeUpTeacher, experiment, parcel
+from tests.strategies.methods.test_distillation import MadeUpTeacher, experiment, parcel
 
 NUM_PUBLIC = 10
 
@@ -157,8 +157,8 @@ class Federation:
 
     def __init__(self, seconds: list[float], monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         self.clock = Clock()
-        for module in ("exchange", "accounts"):
-            monkeypatch.setattr(f"strategies.{module}.time", self.clock)
+        for module in ("mailbox", "records"):
+            monkeypatch.setattr(f"strategies.messages.{module}.time", self.clock)
         self.names = [f"{number:03d}-gps" for number in range(len(seconds))]
         self.asked: list[list[str]] = []
         self.strategy = DistillationStrategy(

@@ -17,10 +17,10 @@ from configs.schema import Experiment
 from sim.inline import InlineGrid
 from strategies.aggregation import Mean
 from strategies.codecs.encoding import Encoding, Parcel
-from strategies.distillation import DistillationStrategy
 from strategies.labels import SoftLabels
 from strategies.messages.records import RoundAccount
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
+from strategies.methods.distillation import DistillationStrategy
 
 NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64
 

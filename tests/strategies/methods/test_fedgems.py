@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from strategies.correction import corrected, doubtful, is_right, known_beams
 from strategies.labels import SoftLabels
+from strategies.methods.fedgems import corrected, doubtful, is_right, known_beams
 
 # Best beams of a public set of five samples.
 BEAMS = np.array([[0, 0], [1, 1], [2, 2], [0, 1], [2, 2]])

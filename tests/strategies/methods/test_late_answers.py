@@ -14,11 +14,11 @@ from sim.inline import InlineGrid
 from strategies.cache import Holding
 from strategies.codecs.encoding import Parcel
 from strategies.codecs.packing import unpack_ids
-from strategies.distillation import DistillationStrategy
 from strategies.labels import Contribution
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
+from strategies.methods.distillation import DistillationStrategy
 from strategies.rules.weighted import Weighted
-from tests.strategies.test_distillation import MadeUpTeacher, certain, experiment
+from tests.strategies.methods.test_distillation import MadeUpTeacher, certain, experiment
 
 NUM_PUBLIC = 10
 SLOW, QUICK = "000-gps", "001-gps"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from strategies.aggregation import Mean, Votes, align
 from strategies.labels import Contribution, SoftLabels
-from strategies.personal import PersonalStrategy, distances, mixture_weights, same_cluster
-from tests.strategies.test_distillation import (
+from strategies.methods.personal import PersonalStrategy, distances, mixture_weights, same_cluster
+from tests.strategies.methods.test_distillation import (
     BEAMS,
     HORIZONS,
     NUM_PUBLIC,

@@ -13,8 +13,8 @@ from strategies.aggregation import Mean
 from strategies.messages.mailbox import Answer
 from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
-from strategies.yardsticks import FedAvgStrategy
-from tests.strategies.test_distillation import NUM_PUBLIC, MadeUpTeacher, experiment
+from strategies.methods.baselines import FedAvgStrategy
+from tests.strategies.methods.test_distillation import NUM_PUBLIC, MadeUpTeacher, experiment
 
 
 def fedavg() -> FedAvgStrategy:

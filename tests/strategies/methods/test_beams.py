@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from strategies.aggregation import Mean
-from strategies.datafree import Prototypes, PrototypeStrategy
 from strategies.messages.mailbox import Answer
 from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
-from tests.strategies.test_distillation import NUM_PUBLIC, MadeUpTeacher, experiment
+from strategies.methods.beams import Prototypes, PrototypeStrategy
+from tests.strategies.methods.test_distillation import NUM_PUBLIC, MadeUpTeacher, experiment
 
 MEMBER = Member("000-gps", "gps", 100, 2, 7)
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.secure_sum import NONCE_BYTES, Scale, SecureKey, check_summands, context_of, sum_masked
+from strategies.methods.secure_sum import NONCE_BYTES, Scale, SecureKey, check_summands, context_of, sum_masked
 
 IDS = np.arange(3)
 NONCE = bytes(NONCE_BYTES)

@@ -4,8 +4,9 @@ Flower's own ``Strategy.start`` sends weights, takes two phases per round, polls
 seconds and cannot resume. Ours keeps the interface (the "global arrays" are the published targets) and drives
 the grid itself: push, pull with a short poll, record who is missing, go on.
 
-What is exchanged, and what becomes of it, is a subclass's: soft labels of public samples in `strategies.distillation`,
-other knowledge in `strategies.datafree`, the yardsticks in `strategies.yardsticks`.
+What is exchanged, and what becomes of it, is a subclass's: soft labels of public samples in
+`strategies.methods.distillation`, other knowledge in `strategies.methods.beams`, the yardsticks in
+`strategies.methods.baselines`.
 """
 
 from __future__ import annotations

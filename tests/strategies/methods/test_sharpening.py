@@ -7,7 +7,7 @@ from math import exp
 import numpy as np
 import pytest
 
-from strategies.sharpening import sharpen
+from strategies.methods.distillation import sharpen
 
 ROW = np.array([[[0.5, 0.3, 0.2]]], np.float32)
 

@@ -28,10 +28,10 @@ from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sim.inline import FIRST_NODE_ID, InlineGrid
 from strategies.aggregation import Mean
 from strategies.cache import Holding
-from strategies.distillation import DistillationStrategy
 from strategies.labels import SoftLabels
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
-from strategies.personal import PersonalStrategy
+from strategies.methods.distillation import DistillationStrategy
+from strategies.methods.personal import PersonalStrategy
 
 NUM_PUBLIC, HORIZONS, BEAMS, ROUNDS = 40, 4, 64, 50
 CLIENTS = ["000-gps", "001-gps", "002-gps", "003-gps"]

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.choreography import Choreography
-from strategies.distillation import DistillationStrategy
 from strategies.labels import Contribution, SoftLabels
 from strategies.messages.mailbox import Answer
 from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
+from strategies.methods.base import Choreography
+from strategies.methods.distillation import DistillationStrategy
 
 
 class BeamLabelStrategy(DistillationStrategy):

@@ -14,8 +14,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from strategies.aggregation import Votes, align, weighted_mean
-from strategies.distillation import DistillationStrategy
 from strategies.labels import Contribution, SoftLabels
+from strategies.methods.distillation import DistillationStrategy
 from strategies.privacy import project_to_simplex
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.choreography import Choreography
 from strategies.messages.mailbox import Answer
 from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
+from strategies.methods.base import Choreography
 
 Weights = Mapping[str, NDArray[np.float32]]
 # Name -> shape of each weight.

@@ -1,0 +1,288 @@
+"""Federated distillation: soft labels of public samples up, targets down, in hooks that a subclass may replace.
+
+A new aggregation rule needs no subclass (see `strategies.aggregation`), nor does a new mixture of the parts that the
+``strategy`` section offers (see `configs.recipes`). A new choreography overrides one of ``choose_samples``,
+``aggregate``, ``calibrate``, ``teach``, ``targets`` or ``targets_for``.
+
+N samples, H horizons, B beams.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from flwr.app import ArrayRecord
+from numpy.typing import NDArray
+
+from configs.seeding import rng_for
+from strategies.cache import Holding, TargetCache
+from strategies.codecs.encoding import Encoding
+from strategies.labels import Contribution, SoftLabels, normalise_rows
+from strategies.messages.mailbox import Answer
+from strategies.messages.records import TEACHER, Member
+from strategies.messages.wire import NO_TARGETS, Reply, Request, WireError, parcel_record
+from strategies.methods.base import Choreography
+from strategies.methods.fedgems import corrected, doubtful, known_beams
+from strategies.relations import draw_groups, pack_relations
+
+log = logging.getLogger(__name__)
+
+
+# Samples are drawn in runs of neighbours: these share most of their frames, so a client encodes each frame about once.
+RUN_LENGTH = 16
+
+
+class DistillationStrategy(Choreography):
+    """Soft labels up, targets down; the arguments are those of `Choreography`."""
+
+    kind: ClassVar[str] = "public"
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        task = self.experiment.task
+        self.up = Encoding(self.settings.codec, task.num_horizons, task.num_beams)
+        self.down = Encoding(self.settings.codec_down, task.num_horizons, task.num_beams)
+        if self.state.cache is None:
+            self.state.cache = TargetCache(self.down.nothing)
+        if self.settings.publish == "corrected":
+            self._beams = known_beams(self.teacher.public_beams())
+
+    # Hooks: what a new choreography replaces.
+
+    def choose_samples(self, round_number: int) -> NDArray[np.int64]:
+        """Public samples to get targets for in a round; all are asked unless ``publish`` is ``corrected``."""
+        drawn = self._draw(round_number)
+        if self.settings.ask_cached:
+            return drawn
+        fresh = self._cache().newest.fresh(round_number, self.settings.target_lifetime)
+        return drawn[~np.isin(drawn, fresh.sample_ids)]
+
+    def voters(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> list[Contribution]:
+        """Those whose answers count: the clients and, if it votes, the teacher."""
+        if not self.settings.teacher_votes:
+            return list(contributions)
+        vote = self.teacher.answer(asked, self.settings.temperature)
+        return [*contributions, Contribution(TEACHER, TEACHER, vote, self.teacher.num_examples)]
+
+    def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
+        """The ensemble of all voters."""
+        return self.aggregator.aggregate(self.voters(contributions, asked))
+
+    def calibrate(self, ensemble: SoftLabels) -> SoftLabels:
+        """The ensemble as certain as it shall be."""
+        probs = sharpen(ensemble.probs, self.settings.sharpen, self.settings.sharpness)
+        return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)
+
+    def teach(self, ensemble: SoftLabels | None) -> None:
+        """Let the teacher learn from everything that was aggregated so far."""
+        known = self.state.ensembles
+        if ensemble is not None:
+            known = ensemble if known is None else known.update(ensemble)
+        self.state.ensembles = known
+        self.teacher.learn(known)
+
+    def targets(self, ensemble: SoftLabels) -> SoftLabels:
+        """What is published to all: the ensemble, fused with the teacher."""
+        (fused,) = self.fuse([ensemble])
+        return fused
+
+    def targets_for(self, contributions: Sequence[Contribution], ensemble: SoftLabels) -> dict[str, SoftLabels]:
+        """What is published to one client alone, by client; those that are not in it get what all get."""
+        return {}
+
+    def first_targets(self) -> SoftLabels | None:
+        """What clients digest in round 1, before anyone has answered; None for nothing."""
+        if not self.settings.teacher_starts:
+            return None
+        return self.teacher.answer(np.arange(self.num_public), self.settings.temperature)
+
+    def relate(self, round_number: int) -> dict[str, NDArray[np.generic]]:
+        """What the teacher tells of how the samples of a round lie to each other, as it travels; empty for nothing."""
+        speaks = round_number > 1 or self.settings.teacher_starts
+        if self.settings.relations is None or not speaks or len(samples := self._draw(round_number)) < 2:
+            return {}
+        groups = draw_groups(samples, self.experiment, round_number)
+        return pack_relations(groups, self.teacher.features(np.concatenate([group.sample_ids for group in groups])))
+
+    def fuse(self, several: Sequence[SoftLabels]) -> list[SoftLabels]:
+        """Each fused with what the teacher says now; corrected ones are as they shall be before it learns from them."""
+        if self.settings.publish in ("ensemble", "corrected") or not several:
+            return list(several)
+        sample_ids = np.unique(np.concatenate([labels.sample_ids for labels in several]))
+        taught = self.teacher.answer(sample_ids, self.settings.temperature)
+        mix = 1.0 if self.settings.publish == "teacher" else self.settings.mix
+        return [_mixed(labels, taught.take(labels.sample_ids), mix) for labels in several]
+
+    # The protocol.
+
+    def prepare(self, round_number: int) -> None:
+        """Choose the samples; before the first round, publish what the teacher knows."""
+        if round_number == 1 and self.settings.sends_targets and (first := self.first_targets()) is not None:
+            self.state.cache = self._cache().publish(self.down.encode(first, 0))
+        self._relations = self.relate(round_number)
+        self._asked = self.choose_samples(round_number)
+        if self.settings.publish == "corrected":
+            self._taught = self.teacher.answer(self._asked, self.settings.temperature)
+            self._asked = doubtful(self._taught, self._beams)
+
+    def request(self, client: str, round_number: int) -> Request:
+        """The targets that a client lacks, the teacher's relations and the samples to answer."""
+        known = self.state.known_rounds.get(client, NO_TARGETS)
+        cache = self._cache(client)
+        lacking = cache.newest.newer_than(known).fresh(round_number, self.settings.target_lifetime)
+        held = self._held(cache, known, round_number) if self.down.is_delta else None
+        answers = self.state.answers.get(client)
+        return Request(
+            targets=self.down.pack(lacking, reference=held) if len(lacking) else None,
+            ask=self._asked,
+            known_round=known,
+            answered_round=0 if answers is None else int(answers.rounds.max()),
+            arrays=self._relations,
+        )
+
+    def accept(self, member: Member, answer: Answer, reply: Reply) -> Contribution:
+        """A client's contribution, if its answer is one."""
+        self._note_known_round(answer, reply)
+        if reply.error:
+            raise WireError(reply.error)
+        if reply.labels is None:
+            if len(answer.request.ask):
+                raise WireError("answered no soft labels")
+            nothing = self.up.decode(self.up.nothing, self.settings.temperature)
+            return Contribution(member.id, member.modality, nothing, member.num_examples)
+        held = self.state.answers.get(member.id) if self.up.is_delta else None
+        try:
+            holding = self.up.unpack(reply.labels, reference=held)
+            labels = self.up.decode(holding, self.settings.temperature)
+        except ValueError as error:
+            raise WireError(str(error)) from None
+        if not np.all(np.isin(labels.sample_ids, answer.request.ask)):
+            raise WireError("answered samples that it was not asked for")
+        if np.any(holding.rounds != answer.round):
+            raise WireError(f"its answer is of round {holding.rounds[0]}, expected {answer.round}")
+        if self.up.is_delta and len(holding):
+            # What was sent whole replaces what we held: a client that lost its memory starts over.
+            keeps = held is not None and reply.labels.is_delta
+            self.state.answers[member.id] = held.update(holding) if keeps and held is not None else holding
+        # A late answer counts where the same samples are asked for now: alone, it would replace a whole ensemble.
+        counts = labels.take(labels.sample_ids[np.isin(labels.sample_ids, self._asked)])
+        return Contribution(
+            member.id,
+            member.modality,
+            counts,
+            member.num_examples,
+            age=self.now - answer.round,
+            seen=None if member.seen is None else np.array(member.seen),
+        )
+
+    def num_answers(self, contribution: Contribution) -> int:
+        """Samples that a client answered."""
+        return len(contribution.labels)
+
+    def conclude(self, contributions: Sequence[Contribution], round_number: int) -> int:
+        """Aggregate, teach, publish."""
+        answered = [one for one in contributions if len(one.labels)]
+        ensemble = self.calibrate(self.aggregate(answered, self._asked)) if answered else None
+        own = {} if ensemble is None else self.targets_for(answered, ensemble)
+        return self.publish(ensemble, own, round_number)
+
+    def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], round_number: int) -> int:
+        """Teach, then publish targets to all and to some alone, unless relations stand in for them; the number."""
+        if self.settings.publish == "corrected":
+            own_targets = {client: self._corrected(own) for client, own in own_targets.items()}
+            known = self._corrected(ensemble)
+            ensemble = known if len(known) else None
+        self.teach(ensemble)
+        if ensemble is None or not self.settings.sends_targets:
+            return 0
+        targets = self.targets(ensemble)
+        fused = dict(zip(own_targets, self.fuse(list(own_targets.values())), strict=True))
+        for client in {*own_targets, *self.state.own_caches}:
+            mine = self.down.encode(fused.get(client, targets), round_number)
+            self.state.own_caches[client] = self._cache(client).publish(mine)
+        self.state.cache = self._cache().publish(self.down.encode(targets, round_number))
+        return len(targets)
+
+    def published(self) -> ArrayRecord:
+        """The newest targets, as they would travel."""
+        return parcel_record(self.down.pack(self._cache().newest))
+
+    def _draw(self, round_number: int) -> NDArray[np.int64]:
+        """The public samples that a round is about."""
+        rng = rng_for(self.experiment.seed, "public", round_number)
+        return draw_samples(self.num_public, self.settings.public_samples, rng)
+
+    def _cache(self, client: str = "") -> TargetCache:
+        """The targets published to a client: its own, or those for all."""
+        return self.state.own_caches.get(client) or self.state.cache or TargetCache(self.down.nothing)
+
+    def _held(self, cache: TargetCache, known_round: int, now: int) -> Holding | None:
+        """What a client holds that has the targets up to a round; None where we cannot say."""
+        held = cache.held_at(known_round)
+        return None if held is None else held.fresh(now, self.settings.target_lifetime)
+
+    def _note_known_round(self, answer: Answer, reply: Reply) -> None:
+        """After an answer the client holds everything published before that round, unless it says that it has less."""
+        if reply.error and "known_round" not in reply.facts:
+            return  # It may have failed before it could remember anything.
+        known = reply.facts.get("known_round", answer.round - 1)
+        if not isinstance(known, int) or not NO_TARGETS <= known < answer.round:
+            raise WireError(f"known_round must be a round from {NO_TARGETS} to {answer.round - 1}, got {known!r}")
+        self.state.known_rounds[answer.client] = known
+        held = self._held(self._cache(answer.client), known, answer.round)
+        digest = reply.facts.get("holding")
+        if digest is not None and held is not None and digest != held.digest():
+            log.warning("client %s holds other targets than were sent to it; it gets them again", answer.client)
+            self.state.known_rounds[answer.client] = NO_TARGETS
+
+    def _corrected(self, labels: SoftLabels | None) -> SoftLabels:
+        """What the teacher said before it was asked for help where that is right, else the labels."""
+        nothing = self.down.decode(self.down.nothing, self.settings.temperature)
+        return corrected(nothing if labels is None else labels, self._taught, self._beams)
+
+
+def _mixed(labels: SoftLabels, taught: SoftLabels, share: float) -> SoftLabels:
+    if share == 1.0:
+        return taught
+    probs = normalise_rows((1.0 - share) * labels.probs + share * taught.probs)
+    return SoftLabels(labels.sample_ids, probs, labels.temperature)
+
+
+def draw_samples(num_public: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Public samples for a round, in random runs of consecutive ones.
+
+    Args:
+        num_public: size of the public set.
+        wanted: how many; 0 or more than there are takes all.
+        rng: the only source of randomness.
+
+    Returns:
+        (N,) strictly increasing.
+    """
+    if wanted == 0 or wanted >= num_public:
+        return np.arange(num_public)
+    offset = int(rng.integers(RUN_LENGTH))
+    runs = np.split(np.arange(num_public), np.arange(offset, num_public, RUN_LENGTH))
+    order = rng.permutation(len(runs))
+    return np.sort(np.concatenate([runs[index] for index in order])[:wanted])
+
+
+def sharpen(probs: NDArray[np.float32], kind: Literal["none", "softmax", "power"], by: float) -> NDArray[np.float32]:
+    """Entropy reduction of distributions.
+
+    Sources: ``softmax``: softmax(p / by), DS-FL, arXiv 2008.06180; ``power``: p^by / sum p^by, the enhanced entropy
+    reduction of SCARLET, arXiv 2504.19602. A power of 1 changes nothing, and none moves the ranking of beams.
+
+    Args:
+        probs: (..., B).
+        kind: ``none`` leaves them as they are.
+        by: > 0.
+    """
+    if kind == "none":
+        return probs
+    rows = probs.astype(np.float64)
+    top = rows.max(axis=-1, keepdims=True)
+    return normalise_rows(np.exp((rows - top) / by) if kind == "softmax" else (rows / top) ** by)
