@@ -15,10 +15,10 @@ import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from clients.desk import Desk
+from clients.context import ClientContext
+from clients.exchanges.secure_sum import reveal
 from clients.handlers import introduce, take_round, train_controls
 from clients.health import report_health
-from clients.masked_exchange import reveal
 from clients.profile import ClientProfile, profiles_of
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
@@ -31,7 +31,7 @@ CLIENT_APP_RAISED = 2
 # Characters of an error that travels.
 MAX_ERROR_LENGTH = 300
 
-Work = Callable[[Desk, Request], Reply]
+Work = Callable[[ClientContext, Request], Reply]
 
 
 def build_app(placement: Placement | None = None) -> ClientApp:
@@ -50,8 +50,8 @@ def build_app(placement: Placement | None = None) -> ClientApp:
     def tell_seeds(message: Message, context: Context) -> Message:
         return _answer(message, context, placement, reveal)
 
-    @client_app.train("baselines")
-    def baselines(message: Message, context: Context) -> Message:
+    @client_app.train("controls")
+    def controls(message: Message, context: Context) -> Message:
         return _answer(message, context, placement, train_controls)
 
     @client_app.train("round")
@@ -87,18 +87,18 @@ def _guarded(
 ) -> Reply:
     if profile is None:
         return Reply(error="no such client on this node")
-    begin, desk = time.monotonic(), None
+    begin, context = time.monotonic(), None
     try:
-        desk = Desk(profile, placement, header)
-        reply = work(desk, request)
+        context = ClientContext(profile, placement, header)
+        reply = work(context, request)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also what ends a process, and what libraries in other languages raise
         log.exception("%s: cannot do what it was asked in round %d", profile.id, header.round)
         reply = Reply(error=describe(error))
     seconds = time.monotonic() - begin
-    if desk is not None:
-        report_health(desk, reply, seconds=seconds)
+    if context is not None:
+        report_health(context, reply, seconds=seconds)
     return replace(reply, facts={**reply.facts, "seconds": seconds})
 
 

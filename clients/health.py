@@ -7,7 +7,7 @@ import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from clients.desk import Desk
+from clients.context import ClientContext
 from configs.files import write_durably
 from strategies.messages.wire import Reply
 
@@ -47,14 +47,14 @@ class Health:
     warning: str
 
 
-def health_of(desk: Desk, reply: Reply, *, seconds: float, now: datetime) -> Health:
+def health_of(context: ClientContext, reply: Reply, *, seconds: float, now: datetime) -> Health:
     """How a client is that gave a reply after some seconds."""
     passes, examples = (reply.facts.get(name) for name in ("num_passes", "num_examples"))
     return Health(
-        client=desk.profile.id,
-        modality=desk.profile.modality,
-        run=desk.header.run,
-        round=desk.header.round,
+        client=context.profile.id,
+        modality=context.profile.modality,
+        run=context.header.run,
+        round=context.header.round,
         time=now.isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
         passes=passes if isinstance(passes, int) else None,
@@ -65,12 +65,12 @@ def health_of(desk: Desk, reply: Reply, *, seconds: float, now: datetime) -> Hea
     )
 
 
-def report_health(desk: Desk, reply: Reply, *, seconds: float) -> None:
+def report_health(context: ClientContext, reply: Reply, *, seconds: float) -> None:
     """Write the health file of a client on a real machine; where that fails, it is logged and nothing else."""
-    if desk.profile.is_virtual:
+    if context.profile.is_virtual:
         return
-    health = health_of(desk, reply, seconds=seconds, now=datetime.now(UTC))
+    health = health_of(context, reply, seconds=seconds, now=datetime.now(UTC))
     try:
-        write_durably(desk.folder / HEALTH_FILE, (json.dumps(asdict(health), indent=1) + "\n").encode())
+        write_durably(context.folder / HEALTH_FILE, (json.dumps(asdict(health), indent=1) + "\n").encode())
     except OSError as error:
-        log.warning("%s: health not written: %s", desk.profile.id, error)
+        log.warning("%s: health not written: %s", context.profile.id, error)

@@ -1,17 +1,20 @@
-"""A client's learner: its student, its labels, the public set."""
+"""A client's learner: its student, the lightweight model of its modality, with its labels and the public set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from clients.profile import ClientProfile, client_folders
 from clients.sensing.arrivals import open_growing
 from clients.sensing.learner import Learner, Losses
 from clients.sensing.material import Material, material_of, pool
 from clients.sensing.recording import Recording, open_recording
-from clients.students import make_student
+from clients.sensing.tracker import BeamTracker
 from configs.schema import Experiment
+from configs.seeding import seed_for
 from strategies.losses import response_kd, task_loss
 
 
@@ -84,3 +87,16 @@ def _learner(
         seed=experiment.seed,
         name=name or profile.id,
     )
+
+
+def make_student(experiment: Experiment, *, client: str, modality: str) -> BeamTracker:
+    """A fresh student, the same for the same experiment and client.
+
+    Args:
+        experiment: gives sizes and seed.
+        client: id of the client.
+        modality: what it senses.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(experiment.seed, "student", client))
+        return BeamTracker((modality,), experiment.student_size(modality), experiment.task)

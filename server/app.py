@@ -32,7 +32,7 @@ from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
 from strategies.codecs.encoding import Encoding
 from strategies.messages.records import Event, Member, break_even_samples
-from strategies.messages.wire import BASELINES, Request, WireError
+from strategies.messages.wire import CONTROLS, Request, WireError
 from strategies.methods.base import Choreography
 from strategies.methods.fedgems import known_beams
 
@@ -184,7 +184,7 @@ class _Desk:
         self._count("local only and offline KD", 0, len(members))
         # The controls take two whole federations' worth of steps in one message.
         timeout = 2 * settings.rounds * settings.round_timeout_s
-        answers = self.strategy.mailbox.ask(grid, BASELINES, requests, round_number=0, timeout=timeout)
+        answers = self.strategy.mailbox.ask(grid, CONTROLS, requests, round_number=0, timeout=timeout)
         controls: dict[str, dict[str, Any]] = {}
         for answer in answers:
             problem = str(answer.reply) if isinstance(answer.reply, WireError) else answer.reply.error

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from configs.files import make_folder, remove_leftovers, sync, temporary_beside, unwritable, write_durably
-from strategies.cache import Holding, TargetCache
+from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
 from strategies.messages.records import Member
 from strategies.methods.base import FederationState
@@ -114,7 +114,7 @@ def _pack_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "cache": None if federation.cache is None else _pack_cache(federation.cache),
         "own_caches": {client: _pack_cache(cache) for client, cache in federation.own_caches.items()},
         "known_rounds": federation.known_rounds,
-        "answers": {client: _pack_holding(answers) for client, answers in federation.answers.items()},
+        "answers": {client: _pack_cached(answers) for client, answers in federation.answers.items()},
         "ensembles": _pack(federation.ensembles),
         "arrays": {name: torch.from_numpy(np.array(array)) for name, array in federation.arrays.items()},
         "members": {
@@ -136,7 +136,7 @@ def _unpack_checkpoint(content: bytes) -> Checkpoint:
         cache=None if state["cache"] is None else _unpack_cache(state["cache"]),
         own_caches={client: _unpack_cache(cache) for client, cache in state["own_caches"].items()},
         known_rounds=state["known_rounds"],
-        answers={client: _unpack_holding(answers) for client, answers in state["answers"].items()},
+        answers={client: _unpack_cached(answers) for client, answers in state["answers"].items()},
         ensembles=_unpack(state["ensembles"]),
         arrays={name: array.numpy() for name, array in state["arrays"].items()},
         members={
@@ -164,18 +164,17 @@ def _unpack(state: dict[str, Any] | None) -> SoftLabels | None:
 
 
 def _pack_cache(cache: TargetCache) -> list[dict[str, torch.Tensor]]:
-    return [_pack_holding(holding) for holding in (cache.base, *cache.recent)]
+    return [_pack_cached(cached) for cached in (cache.base, *cache.recent)]
 
 
 def _unpack_cache(state: list[dict[str, torch.Tensor]]) -> TargetCache:
-    base, *recent = (_unpack_holding(holding) for holding in state)
+    base, *recent = (_unpack_cached(cached) for cached in state)
     return TargetCache(base, tuple(recent))
 
 
-def _pack_holding(holding: Holding) -> dict[str, torch.Tensor]:
-    arrays = {"sample_ids": holding.sample_ids, "payload": holding.payload, "rounds": holding.rounds}
-    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+def _pack_cached(cached: CachedLabels) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(array)) for name, array in cached.arrays().items()}
 
 
-def _unpack_holding(state: dict[str, torch.Tensor]) -> Holding:
-    return Holding(state["sample_ids"].numpy(), state["payload"].numpy(), state["rounds"].numpy())
+def _unpack_cached(state: dict[str, torch.Tensor]) -> CachedLabels:
+    return CachedLabels.from_arrays({name: tensor.numpy() for name, tensor in state.items()})

@@ -9,11 +9,11 @@ from strategies.attacks import ATTACKS
 from strategies.codecs.encoding import Encoding
 from strategies.methods.base import Choreography
 from strategies.methods.distillation import DistillationStrategy
-from strategies.methods.secure_sum import SecureDistillationStrategy
+from strategies.methods.secure_sum import SecureSumStrategy
 from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, check_options, find_class
 
 # Kinds of knowledge beside which relations of public samples are told.
-RELATES = (DistillationStrategy.kind, SecureDistillationStrategy.kind)
+RELATES = (DistillationStrategy.kind, SecureSumStrategy.kind)
 
 
 def find_plugins(placement: Placement) -> tuple[type[Any], Any]:
@@ -34,7 +34,7 @@ def find_plugins(placement: Placement) -> tuple[type[Any], Any]:
     if strategy.secure_sum:
         if strategy_class is not DistillationStrategy:
             raise ValueError(f"strategy.secure_sum: {strategy.name} is a choreography of its own; it cannot be masked")
-        strategy_class = SecureDistillationStrategy
+        strategy_class = SecureSumStrategy
     tells = issubclass(strategy_class, DistillationStrategy) and strategy_class.kind in RELATES
     if strategy.relations is not None and not tells:
         raise ValueError(f"strategy.relations: {strategy.name} tells no relations of public samples; leave it out")

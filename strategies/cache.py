@@ -1,9 +1,9 @@
 """Who holds which soft labels: one form, one rule of freshness, on both sides of the wire.
 
-A *holding* is soft labels as they were encoded, each with the round in which it was made. Server and client keep the
-encoded rows, not what was decoded from them, so that both decode the same numbers, a difference can be coded against
-what the other side holds, and equal holdings have equal digests. The alternative, to keep probabilities and encode them
-again for every client, drifts as soon as a codec is not exact on its own output.
+*Cached labels* are soft labels as they were encoded, each with the round in which it was made. Server and client keep
+the encoded rows, not what was decoded from them, so that both decode the same numbers, a difference can be coded
+against what the other side holds, and equal labels have equal digests. The alternative, to keep probabilities and
+encode them again for every client, drifts as soon as a codec is not exact on its own output.
 
 A client that holds the targets up to round r lacks exactly those made later. N samples.
 """
@@ -11,7 +11,9 @@ A client that holds the targets up to round r lacks exactly those made later. N 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ def is_fresh(made: NDArray[np.int64] | int, now: int, lifetime: int | None) -> N
 
 
 @dataclass(frozen=True)
-class Holding:
+class CachedLabels:
     """Encoded soft labels by sample.
 
     Attributes:
@@ -50,23 +52,23 @@ class Holding:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
-    def update(self, newer: Holding) -> Holding:
-        """This holding with the rows of ``newer`` added or put in place."""
+    def update(self, newer: CachedLabels) -> CachedLabels:
+        """These labels with the rows of ``newer`` added or put in place."""
         kept = ~np.isin(self.sample_ids, newer.sample_ids)
         ids = np.concatenate([self.sample_ids[kept], newer.sample_ids])
         order = np.argsort(ids)
         payload = np.concatenate([self.payload[kept], newer.payload])[order]
-        return Holding(ids[order], payload, np.concatenate([self.rounds[kept], newer.rounds])[order])
+        return CachedLabels(ids[order], payload, np.concatenate([self.rounds[kept], newer.rounds])[order])
 
-    def take(self, wanted: NDArray[np.bool_]) -> Holding:
+    def take(self, wanted: NDArray[np.bool_]) -> CachedLabels:
         """The rows for which ``wanted`` (N,) is true."""
-        return Holding(self.sample_ids[wanted], self.payload[wanted], self.rounds[wanted])
+        return CachedLabels(self.sample_ids[wanted], self.payload[wanted], self.rounds[wanted])
 
-    def newer_than(self, round_number: int) -> Holding:
+    def newer_than(self, round_number: int) -> CachedLabels:
         """What was made after a round."""
         return self.take(self.rounds > round_number)
 
-    def fresh(self, now: int, lifetime: int | None) -> Holding:
+    def fresh(self, now: int, lifetime: int | None) -> CachedLabels:
         """What may still be used in round ``now``."""
         return self.take(is_fresh(self.rounds, now, lifetime))
 
@@ -76,6 +78,15 @@ class Holding:
         held = np.isin(sample_ids, self.sample_ids)
         rows[held] = self.payload[np.searchsorted(self.sample_ids, sample_ids[held])]
         return rows
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """The labels as arrays by name, for a file; :meth:`from_arrays` takes them back."""
+        return {"sample_ids": self.sample_ids, "payload": self.payload, "rounds": self.rounds}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> CachedLabels:
+        """The labels that :meth:`arrays` gave."""
+        return cls(arrays["sample_ids"], arrays["payload"], arrays["rounds"])
 
     def digest(self) -> str:
         """The same for the same content, on every machine."""
@@ -94,10 +105,10 @@ class TargetCache:
         recent: the last publications, oldest first.
     """
 
-    base: Holding
-    recent: tuple[Holding, ...] = ()
+    base: CachedLabels
+    recent: tuple[CachedLabels, ...] = ()
 
-    def publish(self, targets: Holding) -> TargetCache:
+    def publish(self, targets: CachedLabels) -> TargetCache:
         """The cache with newer targets in it."""
         if len(targets) == 0:
             return self
@@ -107,18 +118,18 @@ class TargetCache:
         return TargetCache(self.base.update(recent[0]), recent[1:])
 
     @property
-    def newest(self) -> Holding:
+    def newest(self) -> CachedLabels:
         """The newest target of every sample that has one."""
         return self._up_to(len(self.recent))
 
-    def held_at(self, round_number: int) -> Holding | None:
+    def held_at(self, round_number: int) -> CachedLabels | None:
         """What a client holds that has the targets up to a round; None where that is too long ago to say."""
         if len(self.base) and self.base.rounds.max() > round_number:
             return None
         return self._up_to(sum(int(one.rounds.max()) <= round_number for one in self.recent))
 
-    def _up_to(self, count: int) -> Holding:
-        holding = self.base
+    def _up_to(self, count: int) -> CachedLabels:
+        cached = self.base
         for publication in self.recent[:count]:
-            holding = holding.update(publication)
-        return holding
+            cached = cached.update(publication)
+        return cached

@@ -16,7 +16,7 @@ An account is one of a client in a run, and of what the two bounds speak of. Wit
 loss, its validation score, its scores on own test passes and which beams it has seen; with k of n, which all of these
 follow from, the scores on own test passes. What no account covers: how many passes and windows it has, how long it
 takes, and its scores on the common test set, which a node without one does not send. Noise and draw come from the
-client's own randomness (`clients.secrecy`). They are ordinary floating-point numbers, not hardened against somebody
+client's own randomness (`clients.privacy`). They are ordinary floating-point numbers, not hardened against somebody
 who studies their last bits (Mironov, CCS 2012).
 """
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clients.privacy import count_owned, draw_material
 from clients.profile import client_folders, profiles_of
-from clients.secrecy import count_owned, draw_material
 from clients.sensing.learner import Learner
 from clients.sensing.metrics import BeamMetrics
 from clients.training import make_learner

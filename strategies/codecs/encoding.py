@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.cache import Holding
+from strategies.cache import CachedLabels
 from strategies.codecs.packing import compress, expand, pack_ids, unpack_ids
 from strategies.codecs.table import find_codec
 from strategies.labels import SoftLabels
 
 
 @dataclass(frozen=True)
-class Parcel:
+class EncodedLabels:
     """Encoded soft labels as they travel.
 
     Attributes:
@@ -55,63 +55,63 @@ class Encoding:
         self.num_horizons = num_horizons
         self.num_beams = num_beams
         none = self.codec.encode(np.empty((0, num_horizons, num_beams), np.float32))
-        self.nothing = Holding(np.empty(0, np.int64), none, np.empty(0, np.int64))
+        self.nothing = CachedLabels(np.empty(0, np.int64), none, np.empty(0, np.int64))
 
-    def encode(self, labels: SoftLabels, round_number: int) -> Holding:
+    def encode(self, labels: SoftLabels, round_number: int) -> CachedLabels:
         """Encoded rows, made in a round."""
-        return Holding(labels.sample_ids, self.codec.encode(labels.probs), np.full(len(labels), round_number))
+        return CachedLabels(labels.sample_ids, self.codec.encode(labels.probs), np.full(len(labels), round_number))
 
-    def decode(self, holding: Holding, temperature: float) -> SoftLabels:
+    def decode(self, cached: CachedLabels, temperature: float) -> SoftLabels:
         """What the encoded rows stand for.
 
         Raises:
             ValueError: they stand for no distributions.
         """
-        probs = self.codec.decode(holding.payload, self.num_horizons, self.num_beams)
-        return SoftLabels(holding.sample_ids, probs, temperature)
+        probs = self.codec.decode(cached.payload, self.num_horizons, self.num_beams)
+        return SoftLabels(cached.sample_ids, probs, temperature)
 
-    def pack(self, holding: Holding, *, reference: Holding | None = None) -> Parcel:
+    def pack(self, cached: CachedLabels, *, reference: CachedLabels | None = None) -> EncodedLabels:
         """What travels.
 
         Args:
-            holding: to send.
+            cached: to send.
             reference: what the receiver holds; None if that is not known for sure.
         """
         is_delta = self.is_delta and reference is not None
-        values = holding.payload
+        values = cached.payload
         if is_delta and reference is not None:
-            values = compress(values, reference=reference.rows_of(holding.sample_ids))
+            values = compress(values, reference=reference.rows_of(cached.sample_ids))
         elif self.is_compressed:
             values = compress(values)
-        rounds = np.unique(holding.rounds)
-        made = rounds if len(rounds) == 1 else holding.rounds
-        return Parcel(pack_ids(holding.sample_ids), values, made.astype(np.uint16), is_delta)
+        rounds = np.unique(cached.rounds)
+        made = rounds if len(rounds) == 1 else cached.rounds
+        return EncodedLabels(pack_ids(cached.sample_ids), values, made.astype(np.uint16), is_delta)
 
-    def unpack(self, parcel: Parcel, *, reference: Holding | None = None) -> Holding:
+    def unpack(self, encoded: EncodedLabels, *, reference: CachedLabels | None = None) -> CachedLabels:
         """What was sent.
 
         Args:
-            parcel: as it came.
+            encoded: as it came.
             reference: what we hold.
 
         Raises:
             ValueError: it was not packed by this encoding, or against something that we do not hold.
         """
-        sample_ids = unpack_ids(parcel.ids)
-        values, row = parcel.values, self.nothing.payload
+        sample_ids = unpack_ids(encoded.ids)
+        values, row = encoded.values, self.nothing.payload
         if self.is_compressed:
             known = None
-            if parcel.is_delta:
+            if encoded.is_delta:
                 if reference is None:
                     raise ValueError("the values are a difference, but against what is not known")
                 known = reference.rows_of(sample_ids)
             values = expand(values, (len(sample_ids), *row.shape[1:]), row.dtype, reference=known)
-        elif parcel.is_delta:
+        elif encoded.is_delta:
             raise ValueError("the values are a difference, which this codec does not send")
         if values.shape[:1] != (len(sample_ids),):
             raise ValueError(f"expected values of {len(sample_ids)} samples, got shape {values.shape}")
-        rounds = parcel.rounds
+        rounds = encoded.rounds
         if rounds.dtype != np.uint16 or rounds.shape not in ((1,), (len(sample_ids),)):
             raise ValueError(f"rounds must be uint16, one or {len(sample_ids)}, got {rounds.dtype} {rounds.shape}")
         made = np.broadcast_to(rounds.astype(np.int64), (len(sample_ids),)).copy()
-        return Holding(sample_ids, values, made)
+        return CachedLabels(sample_ids, values, made)

@@ -24,12 +24,12 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from strategies.codecs.encoding import Parcel
+from strategies.codecs.encoding import EncodedLabels
 from strategies.codecs.packing import pack_ids, unpack_ids
 
 HELLO = "query.hello"
 REVEAL = "query.reveal"
-BASELINES = "train.baselines"
+CONTROLS = "train.controls"
 ROUND = "train.round"
 
 # The newest targets of a client that holds none; those of round 0 are published before anyone has answered.
@@ -49,7 +49,7 @@ class Header:
         experiment: digest of the experiment.
         source: digest of the source that both sides must share.
         round: 0 before the first.
-        kind: of knowledge that is exchanged, such as ``public`` (see `clients.exchanges`).
+        kind: of knowledge that is exchanged, such as ``public`` (see `clients.exchanges.table`).
     """
 
     run: str
@@ -71,7 +71,7 @@ class Request:
         arrays: what is no soft label, such as prototypes.
     """
 
-    targets: Parcel | None = None
+    targets: EncodedLabels | None = None
     ask: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     known_round: int = NO_TARGETS
     answered_round: int = 0
@@ -91,7 +91,7 @@ class Reply:
         arrays: what is no soft label, such as prototypes.
     """
 
-    labels: Parcel | None = None
+    labels: EncodedLabels | None = None
     metrics: Mapping[str, float | list[float]] = field(default_factory=dict)
     facts: Mapping[str, str | int | float | bool | list[int]] = field(default_factory=dict)
     error: str = ""
@@ -107,7 +107,7 @@ def pack_requests(header: Header, requests: Mapping[str, Request]) -> RecordDict
             {"known_round": request.known_round, "answered_round": request.answered_round}
         )
         if request.targets is not None:
-            content[f"{client}/targets"] = parcel_record(request.targets)
+            content[f"{client}/targets"] = encoded_record(request.targets)
         if len(request.ask):
             content[f"{client}/ask"] = ArrayRecord({"ids": Array(pack_ids(request.ask))})
         if request.arrays:
@@ -152,7 +152,7 @@ def unpack_requests(content: RecordDict) -> dict[str, Request]:
             if not isinstance(value, int):
                 raise WireError(f"{name} must be a round, got {value!r}")
         requests[client] = Request(
-            targets=_parcel(content.array_records.get(f"{client}/targets")),
+            targets=_encoded(content.array_records.get(f"{client}/targets")),
             ask=np.empty(0, np.int64) if ask is None else _ids(ask),
             arrays=_arrays(content.array_records.get(f"{client}/arrays")),
             **rounds,  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def pack_replies(header: Header, replies: Mapping[str, Reply]) -> RecordDict:
         content[f"{client}/facts"] = ConfigRecord({**reply.facts, "error": reply.error})
         content[f"{client}/metrics"] = MetricRecord(dict(reply.metrics))
         if reply.labels is not None:
-            content[f"{client}/labels"] = parcel_record(reply.labels)
+            content[f"{client}/labels"] = encoded_record(reply.labels)
         if reply.arrays:
             content[f"{client}/arrays"] = _array_record(reply.arrays)
     return content
@@ -205,7 +205,7 @@ def _unpack_reply(content: RecordDict, client: str) -> Reply:
             raise WireError(f"metric {name} is not finite")
     records = [content.array_records.get(f"{client}/{name}") for name in ("labels", "arrays")]
     return Reply(
-        labels=_parcel(records[0]),
+        labels=_encoded(records[0]),
         metrics=metrics,  # type: ignore[arg-type]
         error=str(facts.pop("error", "")),
         facts=facts,  # type: ignore[arg-type]
@@ -214,20 +214,20 @@ def _unpack_reply(content: RecordDict, client: str) -> Reply:
     )
 
 
-def parcel_record(parcel: Parcel) -> ArrayRecord:
-    """The arrays of a parcel; the name of its values says whether they are a difference."""
-    values = "delta" if parcel.is_delta else "values"
-    return ArrayRecord({"ids": Array(parcel.ids), values: Array(parcel.values), "rounds": Array(parcel.rounds)})
+def encoded_record(encoded: EncodedLabels) -> ArrayRecord:
+    """The arrays of a encoded; the name of its values says whether they are a difference."""
+    values = "delta" if encoded.is_delta else "values"
+    return ArrayRecord({"ids": Array(encoded.ids), values: Array(encoded.values), "rounds": Array(encoded.rounds)})
 
 
-def _parcel(record: ArrayRecord | None) -> Parcel | None:
+def _encoded(record: ArrayRecord | None) -> EncodedLabels | None:
     if record is None:
         return None
     values = "delta" if "delta" in record else "values"
     if set(record) != {"ids", values, "rounds"}:
         raise WireError(f"expected ids, {values} and rounds, got {sorted(record)}")
     ids, payload, rounds = (_read_array(record, name) for name in ("ids", values, "rounds"))
-    return Parcel(ids, payload, rounds, is_delta=values == "delta")
+    return EncodedLabels(ids, payload, rounds, is_delta=values == "delta")
 
 
 def _array_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from configs.schema import Experiment
 from configs.seeding import rng_for
 from strategies.aggregation import Aggregator
-from strategies.cache import Holding, TargetCache
+from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
 from strategies.messages.mailbox import Answer, Mailbox
 from strategies.messages.records import ClientRound, Member, PhaseClock, RegisteredNode, RoundAccount, one_line
@@ -73,7 +73,7 @@ class FederationState:
     cache: TargetCache | None = None
     own_caches: dict[str, TargetCache] = field(default_factory=dict)
     known_rounds: dict[str, int] = field(default_factory=dict)
-    answers: dict[str, Holding] = field(default_factory=dict)
+    answers: dict[str, CachedLabels] = field(default_factory=dict)
     ensembles: SoftLabels | None = None
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Choreography(Strategy):
     """
 
     kind: ClassVar[str]
-    """Of knowledge that is exchanged: a key of `clients.exchanges.EXCHANGES`."""
+    """Of knowledge that is exchanged: a key of `clients.exchanges.table.EXCHANGES`."""
 
     def __init__(
         self,

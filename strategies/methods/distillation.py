@@ -18,12 +18,12 @@ from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.cache import Holding, TargetCache
+from strategies.cache import CachedLabels, TargetCache
 from strategies.codecs.encoding import Encoding
 from strategies.labels import Contribution, SoftLabels, normalise_rows
 from strategies.messages.mailbox import Answer
 from strategies.messages.records import TEACHER, Member
-from strategies.messages.wire import NO_TARGETS, Reply, Request, WireError, parcel_record
+from strategies.messages.wire import NO_TARGETS, Reply, Request, WireError, encoded_record
 from strategies.methods.base import Choreography
 from strategies.methods.fedgems import corrected, doubtful, known_beams
 from strategies.relations import draw_groups, pack_relations
@@ -155,18 +155,18 @@ class DistillationStrategy(Choreography):
             return Contribution(member.id, member.modality, nothing, member.num_examples)
         held = self.state.answers.get(member.id) if self.up.is_delta else None
         try:
-            holding = self.up.unpack(reply.labels, reference=held)
-            labels = self.up.decode(holding, self.settings.temperature)
+            cached = self.up.unpack(reply.labels, reference=held)
+            labels = self.up.decode(cached, self.settings.temperature)
         except ValueError as error:
             raise WireError(str(error)) from None
         if not np.all(np.isin(labels.sample_ids, answer.request.ask)):
             raise WireError("answered samples that it was not asked for")
-        if np.any(holding.rounds != answer.round):
-            raise WireError(f"its answer is of round {holding.rounds[0]}, expected {answer.round}")
-        if self.up.is_delta and len(holding):
+        if np.any(cached.rounds != answer.round):
+            raise WireError(f"its answer is of round {cached.rounds[0]}, expected {answer.round}")
+        if self.up.is_delta and len(cached):
             # What was sent whole replaces what we held: a client that lost its memory starts over.
             keeps = held is not None and reply.labels.is_delta
-            self.state.answers[member.id] = held.update(holding) if keeps and held is not None else holding
+            self.state.answers[member.id] = held.update(cached) if keeps and held is not None else cached
         # A late answer counts where the same samples are asked for now: alone, it would replace a whole ensemble.
         counts = labels.take(labels.sample_ids[np.isin(labels.sample_ids, self._asked)])
         return Contribution(
@@ -208,7 +208,7 @@ class DistillationStrategy(Choreography):
 
     def published(self) -> ArrayRecord:
         """The newest targets, as they would travel."""
-        return parcel_record(self.down.pack(self._cache().newest))
+        return encoded_record(self.down.pack(self._cache().newest))
 
     def _draw(self, round_number: int) -> NDArray[np.int64]:
         """The public samples that a round is about."""
@@ -219,7 +219,7 @@ class DistillationStrategy(Choreography):
         """The targets published to a client: its own, or those for all."""
         return self.state.own_caches.get(client) or self.state.cache or TargetCache(self.down.nothing)
 
-    def _held(self, cache: TargetCache, known_round: int, now: int) -> Holding | None:
+    def _held(self, cache: TargetCache, known_round: int, now: int) -> CachedLabels | None:
         """What a client holds that has the targets up to a round; None where we cannot say."""
         held = cache.held_at(known_round)
         return None if held is None else held.fresh(now, self.settings.target_lifetime)
@@ -233,7 +233,7 @@ class DistillationStrategy(Choreography):
             raise WireError(f"known_round must be a round from {NO_TARGETS} to {answer.round - 1}, got {known!r}")
         self.state.known_rounds[answer.client] = known
         held = self._held(self._cache(answer.client), known, answer.round)
-        digest = reply.facts.get("holding")
+        digest = reply.facts.get("cache_digest")
         if digest is not None and held is not None and digest != held.digest():
             log.warning("client %s holds other targets than were sent to it; it gets them again", answer.client)
             self.state.known_rounds[answer.client] = NO_TARGETS

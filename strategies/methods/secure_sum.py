@@ -56,13 +56,13 @@ class MaskedAnswer:
     masked: NDArray[np.unsignedinteger]
 
 
-class SecureDistillationStrategy(DistillationStrategy):
+class SecureSumStrategy(DistillationStrategy):
     """The plain mean by secure summation: one message a round, and one more where somebody drops out.
 
     Source: `strategies.methods.secure_sum`. The arguments are those of `DistillationStrategy`.
     """
 
-    kind: ClassVar[str] = "masked"
+    kind: ClassVar[str] = "secure_sum"
 
     def prepare(self, round_number: int) -> None:
         """Choose samples and say whose masks there will be, and for which attempt at the round."""

@@ -16,7 +16,7 @@ from clients.sensing.lessons import public_lesson
 from clients.sensing.material import Material, material_of
 from clients.sensing.recording import Recording
 from clients.sensing.tracker import BeamTracker
-from clients.students import make_student
+from clients.training import make_student
 from configs.loading import build_experiment, load_experiment
 from configs.schema import Experiment, Model, Task, Training
 from strategies.labels import SoftLabels

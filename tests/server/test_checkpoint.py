@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from server.checkpoint import FILE, PREVIOUS, Checkpoint, load_checkpoint, save_checkpoint
-from strategies.cache import Holding, TargetCache
+from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
 from strategies.messages.records import Member
 from strategies.methods.base import FederationState
@@ -27,24 +27,24 @@ def labels(*ids: int) -> SoftLabels:
     return SoftLabels(np.array(ids, np.int64), probs, 2.0)
 
 
-def holding(round_number: int, *ids: int) -> Holding:
+def cached(round_number: int, *ids: int) -> CachedLabels:
     payload = np.arange(2 * len(ids), dtype=np.uint8).reshape(len(ids), 2) + round_number
-    return Holding(np.array(ids, np.int64), payload.astype(np.uint8), np.full(len(ids), round_number))
+    return CachedLabels(np.array(ids, np.int64), payload.astype(np.uint8), np.full(len(ids), round_number))
 
 
-def assert_same(one: Holding, other: Holding) -> None:
+def assert_same(one: CachedLabels, other: CachedLabels) -> None:
     assert one.digest() == other.digest()
     assert one.payload.dtype == other.payload.dtype
 
 
 def checkpoint(round_number: int = 3) -> Checkpoint:
-    cache = TargetCache(holding(0)).publish(holding(1, 0, 1, 2)).publish(holding(2, 2, 5))
+    cache = TargetCache(cached(0)).publish(cached(1, 0, 1, 2)).publish(cached(2, 2, 5))
     federation = FederationState(
         round=round_number,
         cache=cache,
-        own_caches={"001-gps": cache.publish(holding(2, 7))},
+        own_caches={"001-gps": cache.publish(cached(2, 7))},
         known_rounds={"000-gps": 2, "001-gps": -1},
-        answers={"000-gps": holding(2, 3, 4)},
+        answers={"000-gps": cached(2, 3, 4)},
         ensembles=labels(0, 1, 2, 5),
         arrays={"beams": np.array([1, 5], np.uint16)},
         members={
@@ -95,7 +95,7 @@ def test_after_a_stop_a_client_lacks_what_it_lacked_before(tmp_path: Path) -> No
     assert read is not None
     assert read.federation.cache is not None
     np.testing.assert_array_equal(read.federation.cache.newest.newer_than(1).sample_ids, [2, 5])
-    published = read.federation.cache.publish(holding(3, 1, 9)).newest.newer_than(2)
+    published = read.federation.cache.publish(cached(3, 1, 9)).newest.newer_than(2)
     np.testing.assert_array_equal(published.sample_ids, [1, 9])
 
 

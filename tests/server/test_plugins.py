@@ -11,7 +11,7 @@ from configs.placement import Placement
 from server.plugins import find_plugins
 from strategies.aggregation import EntropyMean
 from strategies.methods.personal import PersonalStrategy
-from strategies.methods.secure_sum import SecureDistillationStrategy
+from strategies.methods.secure_sum import SecureSumStrategy
 from tests.conftest import tiny_experiment
 
 USERS = """
@@ -63,7 +63,7 @@ def refusal(folder: Path, **strategy: Any) -> str:
 def test_a_strategy_and_its_aggregator_are_found(tmp_path: Path) -> None:
     assert find(tmp_path, name="personal", options={"pull": 2})[0] is PersonalStrategy
     assert find(tmp_path, aggregator={"options": {"exponent": 2}})[1] == EntropyMean(exponent=2)
-    assert find(tmp_path, secure_sum=True, aggregator={"name": "mean"})[0] is SecureDistillationStrategy
+    assert find(tmp_path, secure_sum=True, aggregator={"name": "mean"})[0] is SecureSumStrategy
 
 
 @pytest.mark.parametrize("option", ["run", "state", "experiment", "teacher", "registry", "num_public"])
@@ -106,4 +106,4 @@ def test_a_user_s_strategy_that_would_ignore_relations_refuses_them(folder: Path
     )
     assert find(folder, name=f"{folder.name}:Plain", relations={})[0].__name__ == "Plain"
     masked = {"secure_sum": True, "aggregator": {"name": "mean"}}
-    assert find(folder, relations={}, **masked)[0] is SecureDistillationStrategy
+    assert find(folder, relations={}, **masked)[0] is SecureSumStrategy

@@ -11,8 +11,8 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from clients.adversary import attack_of
 from clients.app import build_app as build_client_app
-from clients.hostility import attack_of
 from clients.profile import ClientProfile, profiles_of
 from clients.training import make_learner
 from configs.loading import build_experiment

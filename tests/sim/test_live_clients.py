@@ -164,7 +164,7 @@ def test_a_full_disk_costs_no_answer_and_the_next_round_heals_what_it_cost(
         if kind in WITH_TARGETS:
             # In rounds 2 and 3 it durably holds what it held after round 1.
             assert facts["known_round"] == {2: 0, 3: 0}.get(number, number - 1)
-            assert ("holding" in facts) == (number not in (2, 3))
+            assert ("cache_digest" in facts) == (number not in (2, 3))
     assert {path.name for path in memory_of(placement).iterdir()} - {"secret.key"} == {
         "000001.pt",
         "000004.pt",
@@ -291,7 +291,7 @@ def test_a_client_without_labels_answers_once_it_has_digested_something(kind: st
     run_apps(placement, client_app=app)
     lines = read_rounds(placement.run)
     # A sum needs all or nothing of each, so there it counts as one that dropped out.
-    assert [bool(text) for text in problems(placement.run)] == [kind == "masked", False, False]
+    assert [bool(text) for text in problems(placement.run)] == [kind == "secure_sum", False, False]
     assert [line["clients"][ONE]["num_answers"] for line in lines] == [0, 24, 24]
     assert [line["num_targets"] for line in lines] == [24, 24, 24]
 

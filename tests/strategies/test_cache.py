@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from strategies.cache import KEPT_PUBLICATIONS, Holding, TargetCache, is_fresh
+from strategies.cache import KEPT_PUBLICATIONS, CachedLabels, TargetCache, is_fresh
 
-NOTHING = Holding(np.empty(0, np.int64), np.empty((0, 2), np.uint8), np.empty(0, np.int64))
+NOTHING = CachedLabels(np.empty(0, np.int64), np.empty((0, 2), np.uint8), np.empty(0, np.int64))
 
 
-def made(round_number: int, ids: Sequence[int], value: int = 0) -> Holding:
+def made(round_number: int, ids: Sequence[int], value: int = 0) -> CachedLabels:
     payload = np.full((len(ids), 2), value or round_number, np.uint8)
-    return Holding(np.array(ids, np.int64), payload, np.full(len(ids), round_number))
+    return CachedLabels(np.array(ids, np.int64), payload, np.full(len(ids), round_number))
 
 
 def three_rounds() -> TargetCache:
@@ -93,7 +93,7 @@ def test_rows_that_are_not_held_are_zeros() -> None:
     np.testing.assert_array_equal(NOTHING.rows_of(np.array([3])), [[0, 0]])
 
 
-def test_holdings_that_differ_in_anything_have_other_digests() -> None:
+def test_cached_labels_that_differ_in_anything_have_other_digests() -> None:
     one = made(1, [0, 1])
     others = [made(2, [0, 1], value=1), made(1, [0, 2]), made(1, [0, 1], value=9), made(1, [0])]
     assert len({one.digest(), *(other.digest() for other in others)}) == 5

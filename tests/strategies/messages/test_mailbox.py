@@ -18,7 +18,7 @@ from strategies.messages.records import Event, RegisteredNode, RoundAccount
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.base import FederationState
 from strategies.methods.distillation import DistillationStrategy
-from tests.strategies.methods.test_distillation import MadeUpTeacher, experiment, parcel
+from tests.strategies.methods.test_distillation import MadeUpTeacher, encoded, experiment
 
 A, B = "000-gps", "001-gps"
 NODE_A, NODE_B, NODE_C = (FIRST_NODE_ID + number for number in range(3))
@@ -98,7 +98,7 @@ class World:
             for client, request in unpack_requests(message.content).items():
                 self.asked.append(f"{client}@{here(context)}")
                 facts = {"known_round": header.round - 1, **self.facts}
-                replies[client] = Reply(parcel(request.ask, 0, header.round), facts=facts)
+                replies[client] = Reply(encoded(request.ask, 0, header.round), facts=facts)
             return Message(pack_replies(header, replies), reply_to=message)
 
         return app
@@ -314,7 +314,7 @@ def test_an_old_answer_in_a_new_envelope_is_refused() -> None:
         for reply in replies:
             if reply.metadata.src_node_id == NODE_B:
                 header = unpack_header(reply.content)
-                old = Reply(parcel(np.arange(10), 0, 1), facts={"known_round": header.round - 1})
+                old = Reply(encoded(np.arange(10), 0, 1), facts={"known_round": header.round - 1})
                 reply.content = pack_replies(header, {B: old})
         return replies
 

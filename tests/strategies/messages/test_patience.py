@@ -17,7 +17,7 @@ from strategies.messages.records import RoundAccount
 from strategies.messages.wire import Header, Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.distillation import DistillationStrategy
 from strategies.rules.weighted import Weighted
-from tests.strategies.methods.test_distillation import MadeUpTeacher, experiment, parcel
+from tests.strategies.methods.test_distillation import MadeUpTeacher, encoded, experiment
 
 NUM_PUBLIC = 10
 
@@ -186,7 +186,7 @@ class Federation:
             header = unpack_header(message.content)
             (client, request), *_ = unpack_requests(message.content).items()
             self.asked[-1].append(client)
-            labels = parcel(request.ask, self.names.index(client), header.round)
+            labels = encoded(request.ask, self.names.index(client), header.round)
             reply = Reply(labels, facts={"known_round": header.round - 1})
             return Message(pack_replies(header, {client: reply}), reply_to=message)
 

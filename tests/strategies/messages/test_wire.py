@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from strategies.codecs.encoding import Encoding, Parcel
+from strategies.codecs.encoding import EncodedLabels, Encoding
 from strategies.codecs.table import CODECS
 from strategies.labels import SoftLabels
 from strategies.messages.wire import (
@@ -39,12 +39,12 @@ def labels(*ids: int) -> SoftLabels:
     return SoftLabels(np.array(ids, np.int64), probs, 2.0)
 
 
-def parcel(*ids: int, codec: str = "float32") -> Parcel:
+def encoded(*ids: int, codec: str = "float32") -> EncodedLabels:
     encoding = Encoding(codec, 2, 8)
     return encoding.pack(encoding.encode(labels(*ids), 3))
 
 
-def opened(one: Parcel | None, codec: str = "float32") -> SoftLabels:
+def opened(one: EncodedLabels | None, codec: str = "float32") -> SoftLabels:
     assert one is not None
     encoding = Encoding(codec, 2, 8)
     return encoding.decode(encoding.unpack(one), 2.0)
@@ -54,7 +54,7 @@ def replies(codec: str = "float32") -> dict[str, Reply]:
     """A cohort of three, of which one answered nothing and one failed."""
     return {
         "000-gps": Reply(
-            parcel(0, 4, 7, codec=codec),
+            encoded(0, 4, 7, codec=codec),
             {"loss": 1.5, "common.top5": [0.25, 0.5]},
             {"seconds": 0.5, "modality": "gps", "n": 3},
         ),
@@ -67,7 +67,7 @@ def unpack(content: RecordDict, header: Header = HEADER) -> Answers:
     return unpack_replies(content, header)
 
 
-def assert_equal(one: Parcel | None, other: Parcel | None) -> None:
+def assert_equal(one: EncodedLabels | None, other: EncodedLabels | None) -> None:
     assert one is not None and other is not None
     for name in ("ids", "values", "rounds"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -80,10 +80,10 @@ def test_a_header_arrives_as_it_was_sent() -> None:
 
 def test_the_requests_of_a_cohort_arrive_as_they_were_sent() -> None:
     sent = {
-        "000-gps": Request(parcel(1, 2, 5), np.array([0, 3]), known_round=2, answered_round=1),
+        "000-gps": Request(encoded(1, 2, 5), np.array([0, 3]), known_round=2, answered_round=1),
         "001-gps": Request(None, np.array([0, 3]), known_round=1),
         "002-gps": Request(
-            replace(parcel(9), is_delta=True), arrays={"a": np.arange(3), "b": np.ones((2, 2), np.float16)}
+            replace(encoded(9), is_delta=True), arrays={"a": np.arange(3), "b": np.ones((2, 2), np.float16)}
         ),
     }
     arrived = unpack_requests(pack_requests(HEADER, sent))
@@ -132,7 +132,7 @@ def test_every_codec_arrives_as_it_was_encoded(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", sorted(CODECS))
 def test_bytes_are_those_of_the_serialised_arrays(codec: str) -> None:
-    content = pack_requests(HEADER, {"a": Request(parcel(1, 2, 5, codec=codec), np.array([0, 3])), "b": Request()})
+    content = pack_requests(HEADER, {"a": Request(encoded(1, 2, 5, codec=codec), np.array([0, 3])), "b": Request()})
     serialised = [
         len(array.data)
         for name, record in content.array_records.items()

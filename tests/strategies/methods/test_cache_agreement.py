@@ -16,9 +16,9 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from clients.desk import Desk
-from clients.exchange import BehindError
-from clients.label_exchanges import LabelExchange
+from clients.context import ClientContext
+from clients.exchanges.base import BehindError
+from clients.exchanges.labels import LabelExchange
 from clients.profile import ClientProfile
 from configs.loading import build_experiment
 from configs.placement import Placement
@@ -27,7 +27,7 @@ from configs.seeding import rng_for
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sim.inline import FIRST_NODE_ID, InlineGrid
 from strategies.aggregation import Mean
-from strategies.cache import Holding
+from strategies.cache import CachedLabels
 from strategies.labels import SoftLabels
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.distillation import DistillationStrategy
@@ -65,7 +65,7 @@ class ScriptedExchange(LabelExchange):
     """Answers made-up soft labels, not for every sample that it is asked for."""
 
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
-        client, now = self.desk.profile.id, self.desk.header.round
+        client, now = self.context.profile.id, self.context.header.round
         keeps = rng_for(0, "filter", client, now).random(len(ask)) < 0.8
         return drawn(ask[keeps], client, now)
 
@@ -121,7 +121,7 @@ class Federation:
         self.grid_class = grid_class
         self.strategy_class = strategy_class
         self.memories: dict[str, dict[str, Any]] = {}
-        self.held: dict[tuple[str, int], Holding] = {}
+        self.held: dict[tuple[str, int], CachedLabels] = {}
         self.answers: dict[tuple[str, int], Any] = {}
         self.strategy = self._build(None)
 
@@ -160,21 +160,21 @@ class Federation:
             replies = {}
             for client, request in unpack_requests(message.content).items():
                 profile = ClientProfile(client, "gps", Path(), Path(), None)
-                desk = Desk(profile, Placement(self.settings, Path(), Path(), Path()), header)
-                replies[client] = self._take_round(desk, request)
+                context = ClientContext(profile, Placement(self.settings, Path(), Path(), Path()), header)
+                replies[client] = self._take_round(context, request)
             return Message(pack_replies(header, replies), reply_to=message)
 
         return app
 
-    def _take_round(self, desk: Desk, request: Request) -> Reply:
-        client, now = desk.profile.id, desk.header.round
+    def _take_round(self, context: ClientContext, request: Request) -> Reply:
+        client, now = context.profile.id, context.header.round
         if client == LATE_JOINER and now < JOINS:
             return Reply(error="not there yet")
         if client == FORGETFUL and now >= FORGETS and "forgot" not in self.memories:
             self.memories["forgot"] = {}
             self.memories.pop(client, None)
         try:
-            exchange = ScriptedExchange(desk, None, request, self.memories.get(client, {}))  # type: ignore[arg-type]
+            exchange = ScriptedExchange(context, None, request, self.memories.get(client, {}))  # type: ignore[arg-type]
         except BehindError as error:
             return Reply(error=str(error), facts={"known_round": error.known_round})
         said = exchange.answer()

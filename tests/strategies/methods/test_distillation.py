@@ -16,7 +16,7 @@ from configs.loading import build_experiment
 from configs.schema import Experiment
 from sim.inline import InlineGrid
 from strategies.aggregation import Mean
-from strategies.codecs.encoding import Encoding, Parcel
+from strategies.codecs.encoding import EncodedLabels, Encoding
 from strategies.labels import SoftLabels
 from strategies.messages.records import RoundAccount
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
@@ -48,7 +48,7 @@ def encoding(codec: str = "float32") -> Encoding:
     return Encoding(codec, HORIZONS, BEAMS)
 
 
-def parcel(ids: NDArray[np.int64], beam: int, number: int) -> Parcel:
+def encoded(ids: NDArray[np.int64], beam: int, number: int) -> EncodedLabels:
     return encoding().pack(encoding().encode(certain(ids, beam), number))
 
 
@@ -137,7 +137,7 @@ class World:
 
 
 def answers_beam(beam: int) -> Work:
-    return lambda name, number, request: Reply(parcel(request.ask, beam, number), facts={"known_round": number - 1})
+    return lambda name, number, request: Reply(encoded(request.ask, beam, number), facts={"known_round": number - 1})
 
 
 def target_ids(request: Request) -> list[int]:
@@ -274,11 +274,11 @@ def test_a_client_that_lost_its_memory_is_given_everything_again() -> None:
 
 
 def _outside(name: str, number: int, request: Request) -> Reply:
-    return Reply(parcel(np.setdiff1d(np.arange(NUM_PUBLIC), request.ask)[:1], 0, number))
+    return Reply(encoded(np.setdiff1d(np.arange(NUM_PUBLIC), request.ask)[:1], 0, number))
 
 
 def _fact(key: str, value: Any) -> Work:
-    return lambda name, number, request: Reply(parcel(request.ask, 0, number), facts={key: value})
+    return lambda name, number, request: Reply(encoded(request.ask, 0, number), facts={key: value})
 
 
 REFUSED: dict[str, tuple[Work, str]] = {
@@ -286,11 +286,11 @@ REFUSED: dict[str, tuple[Work, str]] = {
     "no labels": (lambda name, number, request: Reply(), "answered no soft labels"),
     "samples not asked for": (_outside, "not asked for"),
     "a single number": (
-        lambda name, number, request: Reply(replace(parcel(request.ask, 0, number), values=np.array(5.0, np.float32))),
+        lambda name, number, request: Reply(replace(encoded(request.ask, 0, number), values=np.array(5.0, np.float32))),
         "expected values of 3 samples",
     ),
     "an answer of another round": (
-        lambda name, number, request: Reply(parcel(request.ask, 0, number + 1)),
+        lambda name, number, request: Reply(encoded(request.ask, 0, number + 1)),
         "of round 2, expected 1",
     ),
     "another codec": (
@@ -302,7 +302,7 @@ REFUSED: dict[str, tuple[Work, str]] = {
         "expected float32",
     ),
     "a NaN metric": (
-        lambda name, number, request: Reply(parcel(request.ask, 0, number), {"loss": float("nan")}),
+        lambda name, number, request: Reply(encoded(request.ask, 0, number), {"loss": float("nan")}),
         "not finite",
     ),
     "a known round of the future": (_fact("known_round", 9), "known_round"),

@@ -11,8 +11,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sim.inline import InlineGrid
-from strategies.cache import Holding
-from strategies.codecs.encoding import Parcel
+from strategies.cache import CachedLabels
+from strategies.codecs.encoding import EncodedLabels
 from strategies.codecs.packing import unpack_ids
 from strategies.labels import Contribution
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
@@ -70,7 +70,7 @@ class Federation:
         )
         self.asked: list[list[str]] = []
         self.requests: dict[tuple[str, int], Request] = {}
-        self.answers: dict[str, dict[int, Holding]] = {SLOW: {}, QUICK: {}}
+        self.answers: dict[str, dict[int, CachedLabels]] = {SLOW: {}, QUICK: {}}
         app = ClientApp()
 
         @app.query("hello")
@@ -93,13 +93,13 @@ class Federation:
         self.grid = SlowGrid(app, rounds_late=rounds_late)
         self.strategy.mailbox.meet(self.grid, num_nodes=2, timeout=5.0)
 
-    def _answer(self, client: str, number: int, request: Request) -> Parcel:
+    def _answer(self, client: str, number: int, request: Request) -> EncodedLabels:
         """The slow one is certain of beam 0, the quick one of beam 1; a difference where the codec sends those."""
         encoding, kept = self.strategy.up, self.answers[client]
-        holding = encoding.encode(certain(request.ask, 0 if client == SLOW else 1), number)
+        cached = encoding.encode(certain(request.ask, 0 if client == SLOW else 1), number)
         reference = kept.get(request.answered_round) if encoding.is_delta else None
-        kept[number] = holding if reference is None else reference.update(holding)
-        return encoding.pack(holding, reference=reference)
+        kept[number] = cached if reference is None else reference.update(cached)
+        return encoding.pack(cached, reference=reference)
 
     def run(self, rounds: int) -> list[dict[str, str]]:
         """By round: client -> why it does not count, for those in the account."""

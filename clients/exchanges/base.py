@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.desk import Desk
+from clients.context import ClientContext
 from clients.sensing.learner import Learner
 from clients.sensing.lessons import Lesson
-from strategies.codecs.encoding import Parcel
+from strategies.codecs.encoding import EncodedLabels
 from strategies.messages.wire import Request
 
 State = Mapping[str, Any]
@@ -40,7 +40,7 @@ class BehindError(Exception):
 
 
 @dataclass(frozen=True)
-class Said:
+class Answer:
     """What an exchange answers.
 
     Attributes:
@@ -50,7 +50,7 @@ class Said:
         metrics: numbers to record, such as the privacy spent.
     """
 
-    labels: Parcel | None = None
+    labels: EncodedLabels | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     facts: Facts = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Exchange(ABC):
     """One message's worth of knowledge.
 
     Args:
-        desk: of the handler.
+        context: of the handler.
         learner: of the client, as it was after its last message.
         request: of the server.
         state: what :meth:`state` returned after the client's last message; empty before its first.
@@ -70,19 +70,19 @@ class Exchange(ABC):
         ValueError: the request is malformed.
     """
 
-    def __init__(self, desk: Desk, learner: Learner, request: Request, state: State) -> None:
-        self.desk = desk
+    def __init__(self, context: ClientContext, learner: Learner, request: Request, state: State) -> None:
+        self.context = context
         self.learner = learner
         self.request = request
-        self.settings = desk.placement.experiment.strategy
-        self.task = desk.placement.experiment.task
+        self.settings = context.placement.experiment.strategy
+        self.task = context.placement.experiment.task
 
     def lesson(self) -> Lesson | None:
         """What there is to digest."""
         return None
 
     @abstractmethod
-    def answer(self) -> Said:
+    def answer(self) -> Answer:
         """What was asked, after learning."""
 
     def state(self) -> dict[str, Any]:

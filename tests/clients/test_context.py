@@ -6,40 +6,40 @@ from pathlib import Path
 
 import pytest
 
-from clients.desk import Desk
+from clients.context import ClientContext
 from clients.profile import ClientProfile
 from configs.placement import HOME_VARIABLE, Placement
 from strategies.messages.wire import Header, WireError
 from tests.conftest import tiny_experiment
 
 
-def desk(run: str = "street-1", memory: Path | None = None, *, is_virtual: bool = False) -> Desk:
+def context(run: str = "street-1", memory: Path | None = None, *, is_virtual: bool = False) -> ClientContext:
     profile = ClientProfile("mast-3", "gps", None, Path("public"), None, memory=memory, is_virtual=is_virtual)
     placement = Placement(tiny_experiment(), Path("federation"), Path("/results/street-1-of-flower"), Path())
-    return Desk(profile, placement, Header(run, "e", "s", 1, "public"))
+    return ClientContext(profile, placement, Header(run, "e", "s", 1, "public"))
 
 
 def test_a_machine_with_a_folder_for_it_keeps_its_memory_there_by_run_and_client() -> None:
-    assert desk(memory=Path("/state/runs")).memory().folder == Path("/state/runs/street-1/mast-3")
+    assert context(memory=Path("/state/runs")).memory().folder == Path("/state/runs/street-1/mast-3")
 
 
 def test_a_machine_without_one_keeps_it_under_the_home_of_softbeam(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
-    assert desk().memory().folder == tmp_path / "runs" / "street-1" / "clients" / "mast-3"
+    assert context().memory().folder == tmp_path / "runs" / "street-1" / "clients" / "mast-3"
 
 
 def test_a_virtual_client_keeps_it_in_the_folder_of_the_results() -> None:
-    assert desk(is_virtual=True).memory().folder == Path("/results/street-1-of-flower/clients/mast-3")
+    assert context(is_virtual=True).memory().folder == Path("/results/street-1-of-flower/clients/mast-3")
 
 
 @pytest.mark.parametrize("run", ["street-1", "a run", "...", ".hidden", "ütf-8"])
 def test_the_name_of_one_folder_is_taken(run: str) -> None:
-    assert desk(run, Path("/state")).folder == Path("/state") / run / "mast-3"
+    assert context(run, Path("/state")).folder == Path("/state") / run / "mast-3"
 
 
 @pytest.mark.parametrize("run", ["", ".", "..", "/etc", "../other", "a/b", "a/", "a\\b", "a\0b"])
 def test_a_run_that_is_no_name_of_a_folder_is_refused(run: str) -> None:
     with pytest.raises(WireError, match="run: must be the name of one folder"):
-        desk(run)
+        context(run)

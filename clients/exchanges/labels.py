@@ -1,4 +1,4 @@
-"""Soft labels as a client exchanges them: of public samples, or of beams. N samples or windows, H horizons, B beams."""
+"""Soft labels as a client exchanges them. N samples or windows, H horizons, B beams."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.desk import Desk
-from clients.exchange import BehindError, Exchange, Facts, Said, State, own_beams
-from clients.hostility import attack_of, poison
-from clients.secrecy import book_release, noise_rng
-from clients.sensing.by_beam import mean_by_beam
+from clients.adversary import attack_of, poison
+from clients.context import ClientContext
+from clients.exchanges.base import Answer, BehindError, Exchange, Facts, State
+from clients.privacy import book_release, noise_rng
 from clients.sensing.familiarity import trusted
 from clients.sensing.learner import Learner
 from clients.sensing.lessons import (
-    BeamLesson,
     ComparedSamples,
     JointLesson,
     Lesson,
@@ -27,7 +25,7 @@ from clients.sensing.lessons import (
     public_lesson,
 )
 from configs.strategy import PairRelations
-from strategies.cache import Holding
+from strategies.cache import CachedLabels
 from strategies.codecs.encoding import Encoding
 from strategies.labels import SoftLabels
 from strategies.messages.wire import NO_TARGETS, Request, WireError
@@ -46,8 +44,8 @@ class LabelExchange(Exchange):
     is, through checkpoints and late answers, and would send the most to those whose link is the worst.
     """
 
-    def __init__(self, desk: Desk, learner: Learner, request: Request, state: State) -> None:
-        super().__init__(desk, learner, request, state)
+    def __init__(self, context: ClientContext, learner: Learner, request: Request, state: State) -> None:
+        super().__init__(context, learner, request, state)
         shape = (self.task.num_horizons, self.task.num_beams)
         self.up, self.down = Encoding(self.settings.codec, *shape), Encoding(self.settings.codec_down, *shape)
         kept: Mapping[int, Mapping[str, torch.Tensor]] = state.get("targets", {})
@@ -58,7 +56,7 @@ class LabelExchange(Exchange):
             self.known = _unpack(kept[request.known_round])
         else:
             raise BehindError(max(kept, default=NO_TARGETS))
-        now, lifetime = desk.header.round, self.settings.target_lifetime
+        now, lifetime = context.header.round, self.settings.target_lifetime
         held = self.known.fresh(now, lifetime)
         if request.targets is not None:
             held = held.update(self.down.unpack(request.targets, reference=held)).fresh(now, lifetime)
@@ -66,7 +64,7 @@ class LabelExchange(Exchange):
         # What it said first, for those who replay it.
         self.first: dict[str, torch.Tensor] | None = state.get("first")
         # Its answers as of the last two, since the server may not have got the last one.
-        self.answers: dict[int, Holding] = {n: _unpack(one) for n, one in state.get("answers", {}).items()}
+        self.answers: dict[int, CachedLabels] = {n: _unpack(one) for n, one in state.get("answers", {}).items()}
         self.no_labels = self.up.decode(self.up.nothing, self.settings.temperature)
         # (N, H, B) what it says this time, the lie of one that lies.
         self.claimed = self.no_labels.probs
@@ -74,7 +72,7 @@ class LabelExchange(Exchange):
     def facts_unsaved(self, facts: Facts) -> Facts:
         """It holds what the server knew that it held, beside what it may hold since."""
         known_round = self.request.known_round
-        return {**{name: fact for name, fact in facts.items() if name != "holding"}, "known_round": known_round}
+        return {**{name: fact for name, fact in facts.items() if name != "cache_digest"}, "known_round": known_round}
 
     def targets(self) -> SoftLabels:
         """What it holds, decoded."""
@@ -84,29 +82,29 @@ class LabelExchange(Exchange):
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
         """Soft labels for what was asked, or for as much of it as the client trusts itself on."""
 
-    def answer(self) -> Said:
+    def answer(self) -> Answer:
         """Encoded soft labels."""
-        now = self.desk.header.round
-        facts: dict[str, str | int | float | bool] = {"known_round": now - 1, "holding": self.held.digest()}
+        now = self.context.header.round
+        facts: dict[str, str | int | float | bool] = {"known_round": now - 1, "cache_digest": self.held.digest()}
         if not len(self.request.ask):
-            return Said(facts=facts)
+            return Answer(facts=facts)
         labels = self._private(self.answers_to(self.request.ask))
         self.claimed = self._claim(labels)
         with np.errstate(invalid="ignore"):  # a lie of not-a-number becomes whatever the codec makes of it
             payload = self.up.codec.encode(self.claimed)
-        holding = Holding(labels.sample_ids, payload, np.full(len(labels), now))
+        cached = CachedLabels(labels.sample_ids, payload, np.full(len(labels), now))
         reference = self.answers.get(self.request.answered_round) if self.up.is_delta else None
-        parcel = self.up.pack(holding, reference=reference)
+        encoded = self.up.pack(cached, reference=reference)
         if self.up.is_delta:
             kept = {n: one for n, one in self.answers.items() if n == self.request.answered_round}
-            self.answers = {**kept, now: holding if reference is None else reference.update(holding)}
-        return Said(labels=parcel, facts=facts, metrics=book_release(self.desk, len(labels)))
+            self.answers = {**kept, now: cached if reference is None else reference.update(cached)}
+        return Answer(labels=encoded, facts=facts, metrics=book_release(self.context, len(labels)))
 
     def _private(self, labels: SoftLabels) -> SoftLabels:
         """What may leave, by the rules of ``strategy.privacy``."""
         privacy, probs = self.settings.privacy, labels.probs
         if privacy.clip is not None:
-            rng = noise_rng(self.desk)
+            rng = noise_rng(self.context)
             probs = privatise(probs, clip=privacy.clip, noise_multiplier=privacy.noise_multiplier, rng=rng)
         if privacy.reveal == "top1":
             probs = reveal_top1(probs)
@@ -114,7 +112,7 @@ class LabelExchange(Exchange):
 
     def _claim(self, labels: SoftLabels) -> NDArray[np.float32]:
         """The answer's (N, H, B) rows, or the lie in their place, which need not be soft labels."""
-        attack = attack_of(self.desk.placement, self.desk.profile.id)
+        attack = attack_of(self.context.placement, self.context.profile.id)
         if attack is None:
             return labels.probs
         if self.first is None:
@@ -122,11 +120,11 @@ class LabelExchange(Exchange):
         first = labels.probs.copy()
         known = np.isin(labels.sample_ids, ids := self.first["ids"].numpy())
         first[known] = self.first["probs"].numpy()[np.searchsorted(ids, labels.sample_ids[known])]
-        return poison(attack, self.desk.placement, labels.probs, labels.sample_ids, first)
+        return poison(attack, self.context.placement, labels.probs, labels.sample_ids, first)
 
     def state(self) -> dict[str, Any]:
         """Targets and answers as they were encoded; both by round, the targets by that up to which it holds them."""
-        known_round = self.desk.header.round - 1
+        known_round = self.context.header.round - 1
         targets = {self.request.known_round: self.known, known_round: self.held}
         return {
             "known_round": known_round,
@@ -152,8 +150,8 @@ class PublicExchange(LabelExchange):
 
     def _compared(self, wanted: PairRelations) -> list[ComparedSamples]:
         """What the teacher tells in this round of how samples lie to each other; it is not kept."""
-        experiment, num_public = self.desk.placement.experiment, len(self.learner.material.public_starts)
-        told = unpack_relations(self.request.arrays, experiment, self.desk.header.round, num_public=num_public)
+        experiment, num_public = self.context.placement.experiment, len(self.learner.material.public_starts)
+        told = unpack_relations(self.request.arrays, experiment, self.context.header.round, num_public=num_public)
         kd = partial(relational_kd, distance_weight=wanted.distance_weight, angle_weight=wanted.angle_weight)
         return [
             ComparedSamples(group.sample_ids, partial(kd, teacher=seen, partners=torch.from_numpy(group.partners)))
@@ -172,26 +170,9 @@ class PublicExchange(LabelExchange):
         return SoftLabels(mine, self.learner.answer(mine, self.settings.temperature), self.settings.temperature)
 
 
-class BeamExchange(LabelExchange):
-    """The mean soft label of every beam that the client has seen."""
-
-    def lesson(self) -> Lesson | None:
-        """The mean of all clients, as a regulariser on own windows."""
-        return BeamLesson(self.targets()) if len(self.held) and self.learner.material.is_labelled else None
-
-    def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
-        """Its own means."""
-        recording, train = self.learner.material.recording, self.learner.material.train
-        probs = self.learner.soften(recording, train, self.settings.temperature)
-        seen, means = mean_by_beam(probs, own_beams(self.learner), self.task.num_beams)
-        wanted = np.isin(seen, ask)
-        return SoftLabels(seen[wanted], means[wanted], self.settings.temperature)
+def _pack(cached: CachedLabels) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(array)) for name, array in cached.arrays().items()}
 
 
-def _pack(holding: Holding) -> dict[str, torch.Tensor]:
-    arrays = {"sample_ids": holding.sample_ids, "payload": holding.payload, "rounds": holding.rounds}
-    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-
-
-def _unpack(state: Mapping[str, torch.Tensor]) -> Holding:
-    return Holding(*(state[name].numpy() for name in ("sample_ids", "payload", "rounds")))
+def _unpack(state: Mapping[str, torch.Tensor]) -> CachedLabels:
+    return CachedLabels.from_arrays({name: tensor.numpy() for name, tensor in state.items()})

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from clients.desk import Desk
+from clients.context import ClientContext
 from clients.sensing.material import Material
 from configs.files import write_durably
 from configs.seeding import rng_for
@@ -39,11 +39,11 @@ class Ledger:
     num_owned: int = 0
 
 
-def book_release(desk: Desk, count: int) -> dict[str, float]:
+def book_release(context: ClientContext, count: int) -> dict[str, float]:
     """Book soft labels that are about to leave, durably, and say what all so far are worth.
 
     Args:
-        desk: of the handler.
+        context: of the handler.
         count: soft labels of this answer.
 
     Returns:
@@ -52,28 +52,28 @@ def book_release(desk: Desk, count: int) -> dict[str, float]:
     Raises:
         OSError, ValueError: they could not be booked, so they must not leave.
     """
-    privacy = _privacy(desk)
+    privacy = _privacy(context)
     if not privacy.has_noise:
         return {}
-    ledger = _open_ledger(desk)
+    ledger = _open_ledger(context)
     if count:
         ledger = replace(ledger, num_released=ledger.num_released + count)
-        _write(desk, ledger)
+        _write(context, ledger)
     multiplier, delta = privacy.noise_multiplier, privacy.delta
     return {"epsilon": epsilon_spent(ledger.num_released, noise_multiplier=multiplier, delta=delta), "delta": delta}
 
 
-def noise_rng(desk: Desk) -> np.random.Generator:
+def noise_rng(context: ClientContext) -> np.random.Generator:
     """What an answer's noise is drawn from: new for each, since the same noise on two answers shows their difference.
 
     An experiment that is to be reproducible draws by client and round, and its account is nominal.
     """
-    if _privacy(desk).reproducible:
-        return rng_for(desk.placement.experiment.seed, desk.profile.id, "privacy", desk.header.round)
+    if _privacy(context).reproducible:
+        return rng_for(context.placement.experiment.seed, context.profile.id, "privacy", context.header.round)
     return np.random.default_rng(secrets.randbits(SECRET_BITS))
 
 
-def drawn_material(desk: Desk, material: Material) -> Material:
+def drawn_material(context: ClientContext, material: Material) -> Material:
     """What a client may learn from: all of its windows, or those for training and validation that it drew in this run.
 
     It draws when it first has labels. Windows of recordings that come later have higher numbers and are left out, since
@@ -82,15 +82,15 @@ def drawn_material(desk: Desk, material: Material) -> Material:
     Raises:
         OSError, ValueError: what it drew from cannot be read or written.
     """
-    share = _privacy(desk).window_share
+    share = _privacy(context).window_share
     if share is None or not material.is_labelled:
         return material
-    ledger = _open_ledger(desk)
+    ledger = _open_ledger(context)
     if ledger.num_owned == 0:
         ledger = replace(ledger, num_owned=count_owned(material))
-        _write(desk, ledger)
-    if _privacy(desk).reproducible:
-        rng = rng_for(desk.placement.experiment.seed, desk.profile.id, "privacy", "windows")
+        _write(context, ledger)
+    if _privacy(context).reproducible:
+        rng = rng_for(context.placement.experiment.seed, context.profile.id, "privacy", "windows")
     else:
         rng = np.random.default_rng(int(ledger.secret, 16))
     return draw_material(material, share=share, num_owned=ledger.num_owned, rng=rng)
@@ -116,23 +116,23 @@ def count_owned(material: Material) -> int:
     return len(material.train) + len(material.validation)
 
 
-def window_bound(desk: Desk) -> dict[str, float]:
+def window_bound(context: ClientContext) -> dict[str, float]:
     """``window_epsilon`` and ``window_delta`` of learning from the windows drawn; nothing where none were."""
-    share = _privacy(desk).window_share
-    num_owned = 0 if share is None else _open_ledger(desk).num_owned
+    share = _privacy(context).window_share
+    num_owned = 0 if share is None else _open_ledger(context).num_owned
     if share is None or num_owned == 0:
         return {}
     epsilon, delta = sampling_bound(count_drawn(num_owned, share), num_owned)
     return {"window_epsilon": epsilon, "window_delta": delta}
 
 
-def _privacy(desk: Desk) -> Privacy:
-    return desk.placement.experiment.strategy.privacy
+def _privacy(context: ClientContext) -> Privacy:
+    return context.placement.experiment.strategy.privacy
 
 
-def _open_ledger(desk: Desk) -> Ledger:
+def _open_ledger(context: ClientContext) -> Ledger:
     """The client's account; a new one where there is none, which is not written yet."""
-    path = desk.folder / LEDGER_FILE
+    path = context.folder / LEDGER_FILE
     try:
         return Ledger(**json.loads(path.read_text()))
     except FileNotFoundError:
@@ -143,5 +143,5 @@ def _open_ledger(desk: Desk) -> Ledger:
         ) from None
 
 
-def _write(desk: Desk, ledger: Ledger) -> None:
-    write_durably(desk.folder / LEDGER_FILE, f"{json.dumps(asdict(ledger))}\n".encode(), mode=0o600)
+def _write(context: ClientContext, ledger: Ledger) -> None:
+    write_durably(context.folder / LEDGER_FILE, f"{json.dumps(asdict(ledger))}\n".encode(), mode=0o600)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.desk import Desk
-from clients.exchange import Said
+from clients.context import ClientContext
+from clients.exchanges.base import Answer
+from clients.exchanges.labels import LabelExchange
 from clients.handlers import introduce, take_round, train_controls
-from clients.label_exchanges import LabelExchange
+from clients.privacy import LEDGER_FILE, draw_material, drawn_material, window_bound
 from clients.profile import profiles_of
-from clients.secrecy import LEDGER_FILE, draw_material, drawn_material, window_bound
 from clients.training import make_learner
 from configs.seeding import rng_for
 from server.recorder import metrics_of
@@ -39,33 +39,33 @@ class Scripted(LabelExchange):
         return SoftLabels(ask, ROWS[ask], 2.0)
 
 
-def desk(folder: Path, *, round_number: int = 1, client: int = 0, **privacy: Any) -> Desk:
+def context(folder: Path, *, round_number: int = 1, client: int = 0, **privacy: Any) -> ClientContext:
     """Of a client of a tiny federation, with float32 soft labels."""
     placement = place(tiny_experiment(codec="float32", privacy=privacy), folder)
     (profile,) = profiles_of({"partition-id": client}, placement.federation)
-    return Desk(profile, placement, Header("run", "e", "s", round_number, "public"))
+    return ClientContext(profile, placement, Header("run", "e", "s", round_number, "public"))
 
 
-def answer(at: Desk, state: dict[str, Any] | None = None) -> tuple[Said, dict[str, Any]]:
+def answer(at: ClientContext, state: dict[str, Any] | None = None) -> tuple[Answer, dict[str, Any]]:
     exchange = Scripted(at, None, Request(ask=IDS), state or {})  # type: ignore[arg-type]
     said = exchange.answer()
     return said, exchange.state()
 
 
-def released(said: Said) -> NDArray[np.float32]:
+def released(said: Answer) -> NDArray[np.float32]:
     assert said.labels is not None
     encoding = Encoding("float32", 4, 64)
     return encoding.decode(encoding.unpack(said.labels), 2.0).probs
 
 
-def by_seed(at: Desk) -> NDArray[np.float32]:
+def by_seed(at: ClientContext) -> NDArray[np.float32]:
     """What leaves if the noise follows from what the server knows."""
     rng = rng_for(at.placement.experiment.seed, at.profile.id, "privacy", at.header.round)
     return privatise(ROWS, clip=0.5, noise_multiplier=1.0, rng=rng)
 
 
 def test_noise_does_not_follow_from_what_the_server_knows_and_never_repeats(tmp_path: Path) -> None:
-    at = desk(tmp_path, **NOISE)
+    at = context(tmp_path, **NOISE)
     first, again = released(answer(at)[0]), released(answer(at)[0])
     for one, other in ((first, again), (first, by_seed(at)), (again, by_seed(at))):
         # Not a row of a horizon is alike.
@@ -73,13 +73,13 @@ def test_noise_does_not_follow_from_what_the_server_knows_and_never_repeats(tmp_
 
 
 def test_a_reproducible_experiment_draws_its_noise_from_the_seed(tmp_path: Path) -> None:
-    at = desk(tmp_path, **NOISE, reproducible=True)
+    at = context(tmp_path, **NOISE, reproducible=True)
     np.testing.assert_array_equal(released(answer(at)[0]), by_seed(at))
 
 
 def test_labels_that_were_released_stay_released_when_the_server_goes_back_a_round(tmp_path: Path) -> None:
-    _, after_first = answer(desk(tmp_path, **NOISE))
-    second = desk(tmp_path, round_number=2, **NOISE)
+    _, after_first = answer(context(tmp_path, **NOISE))
+    second = context(tmp_path, round_number=2, **NOISE)
     answer(second, after_first)
     said, _ = answer(second, after_first)
     assert said.metrics["epsilon"] == epsilon_spent(30, noise_multiplier=1.0, delta=1e-4)
@@ -87,7 +87,7 @@ def test_labels_that_were_released_stay_released_when_the_server_goes_back_a_rou
 
 
 def test_labels_are_booked_before_they_leave_or_do_not_leave(tmp_path: Path) -> None:
-    at = desk(tmp_path, **NOISE)
+    at = context(tmp_path, **NOISE)
     at.folder.parent.mkdir(parents=True)
     at.folder.write_text("a file where the memory should be")
     with pytest.raises(OSError, match=r"Not a directory|File exists"):
@@ -96,7 +96,7 @@ def test_labels_are_booked_before_they_leave_or_do_not_leave(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"secret": "0", "num_released": 3, "colour": 1}'])
 def test_an_account_that_cannot_be_read_is_no_new_beginning(content: str, tmp_path: Path) -> None:
-    at = desk(tmp_path, **NOISE)
+    at = context(tmp_path, **NOISE)
     answer(at)
     (at.folder / LEDGER_FILE).write_text(content)
     with pytest.raises(ValueError, match=r"privacy\.json: the privacy account is not readable"):
@@ -104,20 +104,20 @@ def test_an_account_that_cannot_be_read_is_no_new_beginning(content: str, tmp_pa
 
 
 def test_without_noise_there_is_no_account_and_no_file(tmp_path: Path) -> None:
-    at = desk(tmp_path, clip=0.5)
+    at = context(tmp_path, clip=0.5)
     said, _ = answer(at)
     assert said.metrics == {}
     assert not (at.folder / LEDGER_FILE).exists()
 
 
 def test_the_account_is_for_the_client_s_own_eyes(tmp_path: Path) -> None:
-    at = desk(tmp_path, **NOISE)
+    at = context(tmp_path, **NOISE)
     answer(at)
     assert (at.folder / LEDGER_FILE).stat().st_mode & 0o077 == 0
 
 
 def test_a_draw_takes_what_it_draws_from_training_and_validation_windows(tmp_path: Path) -> None:
-    at = desk(tmp_path)
+    at = context(tmp_path)
     material = replace(
         make_learner(at.profile, at.placement.experiment).material,
         train=np.array([1, 2, 3, 8]),
@@ -133,25 +133,25 @@ def test_a_draw_takes_what_it_draws_from_training_and_validation_windows(tmp_pat
     assert (drawn.train.tolist(), drawn.validation.tolist()) == ([2], [6])
 
 
-def windows(at: Desk) -> list[int]:
+def windows(at: ClientContext) -> list[int]:
     """What a client may learn from, as each of its messages finds it."""
     drawn = drawn_material(at, make_learner(at.profile, at.placement.experiment).material)
     return [*drawn.train.tolist(), *drawn.validation.tolist()]
 
 
 def test_windows_are_drawn_once_in_a_run_and_from_what_the_server_does_not_know(tmp_path: Path) -> None:
-    at = desk(tmp_path / "one", window_share=0.5)
+    at = context(tmp_path / "one", window_share=0.5)
     mine = windows(at)
     assert windows(at) == mine
     assert windows(replace(at, header=replace(at.header, round=7))) == mine
-    assert windows(desk(tmp_path / "other", window_share=0.5)) != mine
-    seeded = desk(tmp_path / "seeded", window_share=0.5, reproducible=True)
+    assert windows(context(tmp_path / "other", window_share=0.5)) != mine
+    seeded = context(tmp_path / "seeded", window_share=0.5, reproducible=True)
     assert windows(seeded) != mine
-    assert windows(seeded) == windows(desk(tmp_path / "again", window_share=0.5, reproducible=True))
+    assert windows(seeded) == windows(context(tmp_path / "again", window_share=0.5, reproducible=True))
 
 
 def test_windows_recorded_after_the_draw_are_not_learned_from(tmp_path: Path) -> None:
-    at = desk(tmp_path, window_share=1.0)
+    at = context(tmp_path, window_share=1.0)
     whole = make_learner(at.profile, at.placement.experiment).material
     new = whole.recording.power.shape[0] + np.arange(5)  # type: ignore[union-attr]
     before = drawn_material(at, whole)
@@ -161,7 +161,7 @@ def test_windows_recorded_after_the_draw_are_not_learned_from(tmp_path: Path) ->
 
 
 def test_the_bound_of_the_draw_is_told_with_its_delta(tmp_path: Path) -> None:
-    at = desk(tmp_path, window_share=0.5)
+    at = context(tmp_path, window_share=0.5)
     assert window_bound(at) == {}
     at.folder.mkdir(parents=True)
     (at.folder / LEDGER_FILE).write_text(json.dumps({"secret": "a", "num_owned": 4}))
@@ -171,7 +171,7 @@ def test_the_bound_of_the_draw_is_told_with_its_delta(tmp_path: Path) -> None:
 
 def test_the_student_learns_scales_and_steps_from_the_drawn_windows_alone(tmp_path: Path) -> None:
     # So few windows that not all frames are in one of them.
-    at = desk(tmp_path, window_share=0.1, reproducible=True)
+    at = context(tmp_path, window_share=0.1, reproducible=True)
     every = make_learner(at.profile, at.placement.experiment)
     mine = drawn_material(at, every.material)
     learner = make_learner(at.profile, at.placement.experiment, choose=lambda material: drawn_material(at, material))
@@ -209,7 +209,7 @@ def names(reply: Reply) -> set[str]:
 def test_a_client_withholds_what_its_account_does_not_cover(
     privacy: dict[str, Any], seen: bool, metrics: set[str], controls: set[str], tmp_path: Path
 ) -> None:
-    at = desk(tmp_path, **privacy)
+    at = context(tmp_path, **privacy)
     hello, reply = introduce(at, Request()), take_round(at, Request(ask=IDS))
     for facts in (hello.facts, reply.facts):
         assert ("seen" in facts) == seen

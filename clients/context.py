@@ -13,7 +13,7 @@ from strategies.messages.wire import Header, WireError
 
 
 @dataclass(frozen=True)
-class Desk:
+class ClientContext:
     """What a handler works with.
 
     Attributes:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.desk import Desk
+from clients.adversary import attack_of
+from clients.context import ClientContext
+from clients.exchanges.labels import LabelExchange
 from clients.handlers import introduce
-from clients.hostility import attack_of
-from clients.label_exchanges import LabelExchange
 from clients.profile import profiles_of
 from clients.training import make_learner
 from configs.loading import build_experiment
@@ -33,15 +33,16 @@ def experiment(attack: str, **strategy: Any) -> Experiment:
     return build_experiment(values, origin="test")
 
 
-def desks(attack: str, folder: Path) -> tuple[Desk, Desk]:
+def contexts(attack: str, folder: Path) -> tuple[ClientContext, ClientContext]:
     """Of the liar and of an honest client."""
     placement = place(experiment(attack), folder)
     header = Header("run", "e", "s", 1, "public")
     every = [
-        Desk(profiles_of({"partition-id": number}, placement.federation)[0], placement, header) for number in range(3)
+        ClientContext(profiles_of({"partition-id": number}, placement.federation)[0], placement, header)
+        for number in range(3)
     ]
-    (liar,) = [desk for desk in every if attack_of(placement, desk.profile.id) is not None]
-    return liar, next(desk for desk in every if desk is not liar)
+    (liar,) = [context for context in every if attack_of(placement, context.profile.id) is not None]
+    return liar, next(context for context in every if context is not liar)
 
 
 class Scripted(LabelExchange):
@@ -53,8 +54,10 @@ class Scripted(LabelExchange):
         return SoftLabels(ask, self.rows, 2.0)
 
 
-def sent(desk: Desk, rows: NDArray[np.float32], state: dict[str, Any] | None = None) -> tuple[NDArray[Any], Any]:
-    exchange = Scripted(desk, None, Request(ask=IDS), state or {})  # type: ignore[arg-type]
+def sent(
+    context: ClientContext, rows: NDArray[np.float32], state: dict[str, Any] | None = None
+) -> tuple[NDArray[Any], Any]:
+    exchange = Scripted(context, None, Request(ask=IDS), state or {})  # type: ignore[arg-type]
     exchange.rows = rows
     said, encoding = exchange.answer(), Encoding("float32", 4, 64)
     assert said.labels is not None
@@ -80,7 +83,7 @@ def lie(attack: str, beam: int) -> dict[int, float]:
 
 @pytest.mark.parametrize("attack", ["label_flip", "impersonation", "peak_control"])
 def test_a_lie_worked_out_by_hand_is_what_leaves(attack: str, tmp_path: Path) -> None:
-    liar, honest = desks(attack, tmp_path)
+    liar, honest = contexts(attack, tmp_path)
     expected = np.zeros((3, 4, 64), np.float32)
     for beam, value in lie(attack, 10).items():
         expected[..., beam] = value
@@ -90,7 +93,7 @@ def test_a_lie_worked_out_by_hand_is_what_leaves(attack: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("attack", ["permuted", "colluding_one_hot", "colluding_sweep", "top_k"])
 def test_a_lie_that_is_drawn_hardly_names_the_beams_of_the_answer(attack: str, tmp_path: Path) -> None:
-    liar, honest = desks(attack, tmp_path)
+    liar, honest = contexts(attack, tmp_path)
     rows = rng_for(0, "rows").dirichlet(np.full(64, 0.2), size=(3, 4)).astype(np.float32)
     poisoned = sent(liar, rows)[0]
     np.testing.assert_allclose(poisoned.sum(axis=-1), 1.0, atol=1e-5)
@@ -103,12 +106,12 @@ def test_a_lie_that_is_drawn_hardly_names_the_beams_of_the_answer(attack: str, t
 
 
 def test_not_a_number_leaves_as_such(tmp_path: Path) -> None:
-    liar, _ = desks("nan", tmp_path)
+    liar, _ = contexts("nan", tmp_path)
     assert np.isnan(sent(liar, peak_at(10))[0]).all()
 
 
 def test_a_stale_client_sends_its_first_answer_again(tmp_path: Path) -> None:
-    liar, honest = desks("stale", tmp_path)
+    liar, honest = contexts("stale", tmp_path)
     _, state = sent(liar, peak_at(10))
     np.testing.assert_array_equal(sent(liar, peak_at(20), state)[0], peak_at(10))
     _, state = sent(honest, peak_at(10))
@@ -117,10 +120,10 @@ def test_a_stale_client_sends_its_first_answer_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_impostor_claims_a_hundred_times_its_windows_and_others_the_truth(attack: str, tmp_path: Path) -> None:
-    liar, honest = desks(attack, tmp_path)
-    for desk, factor in ((liar, 100 if attack == "impersonation" else 1), (honest, 1)):
-        owned = len(make_learner(desk.profile, desk.placement.experiment).material.train)
-        assert introduce(desk, Request()).facts["num_examples"] == factor * owned
+    liar, honest = contexts(attack, tmp_path)
+    for context, factor in ((liar, 100 if attack == "impersonation" else 1), (honest, 1)):
+        owned = len(make_learner(context.profile, context.placement.experiment).material.train)
+        assert introduce(context, Request()).facts["num_examples"] == factor * owned
 
 
 @pytest.mark.parametrize("strategy", ["fedproto", "fedavg", "local", "centralised"])

@@ -1,0 +1,19 @@
+"""The kinds of knowledge that a client can exchange, and the class that exchanges each."""
+
+from __future__ import annotations
+
+from clients.exchanges.base import Exchange
+from clients.exchanges.baselines import NoExchange, PooledExchange, WeightExchange
+from clients.exchanges.beams import BeamExchange, PrototypeExchange
+from clients.exchanges.labels import PublicExchange
+from clients.exchanges.secure_sum import SecureSumExchange
+
+EXCHANGES: dict[str, type[Exchange]] = {
+    "public": PublicExchange,
+    "secure_sum": SecureSumExchange,
+    "beams": BeamExchange,
+    "prototypes": PrototypeExchange,
+    "weights": WeightExchange,
+    "nothing": NoExchange,
+    "pooled": PooledExchange,
+}
