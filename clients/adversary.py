@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.data.recording import open_recording
 from clients.profile import client_folders
-from clients.sensing.recording import open_recording
 from configs.placement import Placement
 from configs.seeding import seed_for
 from strategies.attacks import ATTACKS, Attack, Knowledge

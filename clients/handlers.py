@@ -11,15 +11,15 @@ from typing import Any
 
 from clients.adversary import attack_of
 from clients.context import ClientContext
+from clients.data.by_beam import count_beams
+from clients.data.recording import open_recording
 from clients.exchanges.base import BehindError, Facts, own_beams
 from clients.exchanges.secure_sum import own_key
 from clients.exchanges.table import EXCHANGES
+from clients.learning.learner import Learner, Lesson
+from clients.learning.lessons import public_lesson
+from clients.models.tracker import count_parameters
 from clients.privacy import drawn_material, window_bound
-from clients.sensing.by_beam import count_beams
-from clients.sensing.learner import Learner
-from clients.sensing.lessons import Lesson, public_lesson
-from clients.sensing.recording import open_recording
-from clients.sensing.tracker import count_parameters
 from clients.training import make_learner, make_pooled_learner, own_recording
 from strategies.codecs.encoding import Encoding
 from strategies.messages.wire import Reply, Request, WireError

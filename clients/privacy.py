@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from clients.context import ClientContext
-from clients.sensing.material import Material
+from clients.data.material import Material
 from configs.files import write_durably
 from configs.seeding import rng_for
 from configs.strategy import Privacy

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from clients.data.arrivals import open_growing
+from clients.data.material import Material, material_of, pool
+from clients.data.recording import Recording, open_recording
+from clients.learning.learner import Learner, Losses
+from clients.models.tracker import BeamTracker
 from clients.profile import ClientProfile, client_folders
-from clients.sensing.arrivals import open_growing
-from clients.sensing.learner import Learner, Losses
-from clients.sensing.material import Material, material_of, pool
-from clients.sensing.recording import Recording, open_recording
-from clients.sensing.tracker import BeamTracker
 from configs.schema import Experiment
 from configs.seeding import seed_for
 from strategies.losses import response_kd, task_loss

@@ -1,7 +1,7 @@
 """What a study is: which trackers are trained, with which knowledge, on which passes.
 
 A study is centralised, as in arXiv 2603.16116: all data on one machine, a teacher, then students that learn from it.
-Models are named as in `clients.sensing.model_registry`.
+Models are named as in `clients.models.registry`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Ablation(Section):
     Attributes:
         models: students.
         kd: kinds of knowledge; ``cross-modal`` learns from the teacher with the most sensors.
-        alignment: of the radar maps (`clients.sensing.step_tracker`); None takes the model's own.
+        alignment: of the radar maps (`clients.models.step_tracker`); None takes the model's own.
         lengths: L; empty takes the first of the study's.
         futures: of the parts; empty takes all.
     """

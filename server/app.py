@@ -17,8 +17,8 @@ import torch
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
-from clients.sensing.recording import Recording, open_recording
-from clients.sensing.tracker import count_parameters
+from clients.data.recording import Recording, open_recording
+from clients.models.tracker import count_parameters
 from configs.files import held_alone
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from clients.sensing.metrics import BeamMetrics
+from clients.learning.metrics import BeamMetrics
 from configs.files import append_line, read_lines, remove_leftovers, write_whole
 from configs.loading import experiment_digest, source_digest, to_values
 from configs.schema import Experiment

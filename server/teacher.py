@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.sensing.learner import Learner, Losses
-from clients.sensing.lessons import public_lesson
-from clients.sensing.material import open_material
-from clients.sensing.metrics import BeamMetrics
-from clients.sensing.recording import PUBLIC_POWER, Recording, open_recording
-from clients.sensing.tracker import BeamTracker
+from clients.data.material import open_material
+from clients.data.recording import PUBLIC_POWER, Recording, open_recording
+from clients.learning.learner import Learner, Losses
+from clients.learning.lessons import public_lesson
+from clients.learning.metrics import BeamMetrics
+from clients.models.tracker import BeamTracker
 from configs.schema import Experiment, Task
 from configs.seeding import seed_for
 from strategies.labels import SoftLabels

@@ -50,15 +50,15 @@ def bench_attacks(
     """Every aggregation rule under every attack, the clients with the most data attacking; two minutes a seed."""
     from rich.progress import track
 
-    from sim.bench.attack_table import RULES, Cell, attack_cells, electorate_experiment, make_electorate
+    from sim.bench.attack_table import RULES, Cell, attack_cells, make_voters, voters_experiment
     from sim.bench.exchange_tables import attacks_table
     from strategies.attacks import ATTACKS
 
     console, cells = wide_console(stderr=True), list[Cell]()
     wanted = {"rules": rule or list(RULES), "attacks": attack or list(ATTACKS)}
     for seed in track(numbers(seeds, "--seeds"), "seeds", console=console):
-        electorate = make_electorate(electorate_experiment(seed, override or []))
-        cells += attack_cells(electorate, seed=seed, counts=numbers(attackers, "--attackers"), **wanted)
+        voters = make_voters(voters_experiment(seed, override or []))
+        cells += attack_cells(voters, seed=seed, counts=numbers(attackers, "--attackers"), **wanted)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")

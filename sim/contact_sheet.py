@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.recording import Recording
+from clients.data.recording import Recording
 from sim.data.inspection import Part, pass_slices
 from sim.figures import INK, MUTED, PALETTE, SETTINGS
 from sim.world.sensors import LIDAR_MAX_M, lidar_azimuths
@@ -38,7 +38,7 @@ ROW_IN = {"camera": 0.95, "radar": 1.6, "doppler": 1.6, "lidar": 1.15}
 TITLE_IN, LEAST_IN = 0.6, 3.0
 RADAR_MAX_M = 25.0
 FLOOR_DB = -15.0
-# The noise floor of both radar maps, see `clients.sensing.radar_maps`.
+# The noise floor of both radar maps, see `clients.data.radar_maps`.
 NOISE_LOG2 = 1.5
 CAPTION = (
     "Numbers mark the same moments on the left and on the right. Radar: log2(1 + magnitude), one scale for the page.\n"

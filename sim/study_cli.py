@@ -26,7 +26,7 @@ def bench_trackers(
     as_json: JsonOption = False,
 ) -> None:
     """Measure parameters, operations, bytes and milliseconds of the trackers of a study, whole and streaming."""
-    from clients.sensing.model_registry import MODELS
+    from clients.models.registry import MODELS
     from sim.bench.tracker_cost import costs_table, tracker_costs
 
     costs = tracker_costs(model or list(MODELS), num_frames=frames, num_future=future, rounds=rounds)

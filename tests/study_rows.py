@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clients.sensing.model_registry import MODELS
+from clients.models.registry import MODELS
 from sim.study.scores import METRICS
 
 MODALITIES = {"image": "image", "fusion": "image+radar", "long": "image"}

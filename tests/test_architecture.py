@@ -27,16 +27,18 @@ EMPTY_NAMES = {"utils", "common", "helpers", "core", "misc", "manager"}
 MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "configs": ((), "configs says what an experiment is; it needs none of the other rooms"),
     "strategies": (("configs",), "strategies is the protocol; it knows neither clients nor server nor worlds"),
-    "clients.sensing": (
-        ("configs",),
-        "what a client senses is no matter of the protocol, so server and clients share it",
+    "clients.data": (("configs",), "what a client senses is no matter of the protocol or of a model"),
+    "clients.models": (("clients.data", "configs"), "a tracker is there whoever trains it"),
+    "clients.learning": (
+        ("clients.data", "clients.models", "configs"),
+        "how a tracker learns is no matter of the protocol, so server and clients share it",
     ),
     "clients": (("strategies", "configs"), "a client runs on a machine that has no server and no worlds"),
     "server": (
-        ("strategies", "clients.sensing", "configs"),
-        "the server shares sensing with the clients, nothing else",
+        ("strategies", "clients.data", "clients.models", "clients.learning", "configs"),
+        "the server shares data, models and learning with the clients, nothing else",
     ),
-    "sim.world": (("clients.sensing", "configs"), "a street is there whoever learns in it"),
+    "sim.world": (("clients.data", "configs"), "a street is there whoever learns in it"),
     "sim.data": (("sim.world", "clients", "configs"), "data is made without a server, a protocol or a launch"),
     "sim.bench": (
         ("sim.data", "sim.world", "server", "clients", "strategies", "configs"),
@@ -108,13 +110,13 @@ def test_a_module_imports_only_from_the_rooms_that_its_own_may_know(path: Path) 
     ("module", "source"),
     [
         ("configs.schema", "from strategies.codecs.table import CODECS"),
-        ("strategies.labels", "import clients.sensing.metrics"),
+        ("strategies.labels", "import clients.learning.metrics"),
         ("strategies.messages.wire", "from server import teacher"),
         ("clients.app", "def late():\n    from server.recorder import Recorder"),
         ("clients.memory", "from sim.data.generate import write_street"),
-        ("clients.sensing.tracker", "from clients.profile import ClientProfile"),
-        ("clients.sensing.tracker", "from clients import profile"),
-        ("clients.sensing.learner", "from strategies.labels import SoftLabels"),
+        ("clients.models.tracker", "from clients.profile import ClientProfile"),
+        ("clients.models.tracker", "from clients import profile"),
+        ("clients.learning.learner", "from strategies.labels import SoftLabels"),
         ("server.app", "from clients.app import build_app"),
         ("server.app", "import clients"),
         ("server.teacher", "try:\n    import flwr.app\nexcept ImportError:\n    pass"),
@@ -131,9 +133,9 @@ def test_a_forbidden_import_is_caught(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("server.app", "from clients.sensing import metrics\nimport clients.sensing.tracker\nimport flwr"),
-        ("clients.app", "from strategies.messages.wire import Reply\nfrom clients.sensing.learner import Learner"),
-        ("clients.sensing.learner", "import torch\nfrom configs.seeding import rng_for"),
+        ("server.app", "from clients.learning import metrics\nimport clients.models.tracker\nimport flwr"),
+        ("clients.app", "from strategies.messages.wire import Reply\nfrom clients.learning.learner import Learner"),
+        ("clients.learning.learner", "import torch\nfrom configs.seeding import rng_for"),
         ("sim.launch", "import ray\nfrom ray.cloudpickle import dumps"),
         ("sim.world.channel", "from simulators import rays"),
     ],
@@ -175,7 +177,7 @@ def test_importing_the_aggregation_rules_loads_neither_torch_nor_flower() -> Non
 
 
 def test_importing_a_learner_loads_neither_flower_nor_ray() -> None:
-    assert not {"flwr", "ray"} & _loaded_after("import clients.sensing.learner")
+    assert not {"flwr", "ray"} & _loaded_after("import clients.learning.learner")
 
 
 def test_there_are_configs() -> None:

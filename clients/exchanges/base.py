@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.context import ClientContext
-from clients.sensing.learner import Learner
-from clients.sensing.lessons import Lesson
+from clients.learning.learner import Learner, Lesson
 from strategies.codecs.encoding import EncodedLabels
 from strategies.messages.wire import Request
 

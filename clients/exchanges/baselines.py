@@ -7,7 +7,7 @@ import torch
 
 from clients.context import ClientContext
 from clients.exchanges.base import Answer, Exchange, State
-from clients.sensing.learner import Learner
+from clients.learning.learner import Learner
 from clients.training import own_recording
 from strategies.messages.wire import Request
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.data.by_beam import count_beams, mean_by_beam
 from clients.exchanges.base import Answer, Exchange, own_beams
 from clients.exchanges.labels import LabelExchange
-from clients.sensing.by_beam import count_beams, mean_by_beam
-from clients.sensing.lessons import BeamLesson, Lesson, PrototypeLesson
+from clients.learning.learner import Lesson
+from clients.learning.lessons import BeamLesson, PrototypeLesson
 from strategies.labels import SoftLabels
 from strategies.messages.wire import WireError
 

@@ -14,16 +14,10 @@ from numpy.typing import NDArray
 from clients.adversary import attack_of, poison
 from clients.context import ClientContext
 from clients.exchanges.base import Answer, BehindError, Exchange, Facts, State
+from clients.learning.density import trusted
+from clients.learning.learner import Learner, Lesson
+from clients.learning.lessons import ComparedSamples, JointLesson, RelationLesson, public_lesson
 from clients.privacy import book_release, noise_rng
-from clients.sensing.familiarity import trusted
-from clients.sensing.learner import Learner
-from clients.sensing.lessons import (
-    ComparedSamples,
-    JointLesson,
-    Lesson,
-    RelationLesson,
-    public_lesson,
-)
 from configs.strategy import PairRelations
 from strategies.cache import CachedLabels
 from strategies.codecs.encoding import Encoding

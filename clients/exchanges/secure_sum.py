@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from clients.context import ClientContext
 from clients.exchanges.base import Answer, State
 from clients.exchanges.labels import PublicExchange
+from clients.learning.learner import Learner
 from clients.memory import set_aside
-from clients.sensing.learner import Learner
 from configs.files import write_durably
 from strategies.messages.wire import Reply, Request, WireError
 from strategies.methods.secure_sum import KEY_BYTES, NONCE_BYTES, Scale, SecureKey, check_summands, context_of

@@ -1,1 +1,1 @@
-"""What a client senses: modalities, recordings, DeepSense 6G, encoders, beam metrics. No Flower, no protocol."""
+"""The folder of which the guides taught `clients.sensing.streaming`; what was here is in data, models and learning."""

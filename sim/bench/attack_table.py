@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clients.data.by_beam import count_beams
+from clients.data.recording import PUBLIC_POWER, open_recording
+from clients.learning.metrics import BeamMetrics
 from clients.profile import profiles_of
-from clients.sensing.by_beam import count_beams
-from clients.sensing.metrics import BeamMetrics
-from clients.sensing.recording import PUBLIC_POWER, open_recording
 from clients.training import make_learner
 from configs.files import swap_in
 from configs.loading import data_digest, load_experiment, to_values
@@ -56,7 +56,7 @@ CLIENTS_PER_MODALITY = 5
 
 
 @dataclass(frozen=True)
-class Electorate:
+class Voters:
     """What honest clients answer, and what is true. C clients, N public samples, H horizons, B beams.
 
     Attributes:
@@ -70,22 +70,22 @@ class Electorate:
     power: NDArray[np.float32]
 
 
-def electorate_experiment(seed: int, overrides: Sequence[str] = ()) -> Experiment:
+def voters_experiment(seed: int, overrides: Sequence[str] = ()) -> Experiment:
     """Twenty clients, five of each sensor, on the street of the quickstart."""
     counts = [f"data.nodes.{index}.count={CLIENTS_PER_MODALITY}" for index in range(4)]
     amounts = ["data.passes.public=16", "data.amount_spread=0.5", "training.first_round_steps=500"]
     return load_experiment("quickstart", [f"seed={seed}", *counts, *amounts, *overrides])
 
 
-def make_electorate(experiment: Experiment) -> Electorate:
+def make_voters(experiment: Experiment) -> Voters:
     """Train every client on its own labels, a fifth of the steps first and then the rest; kept on disk.
 
     Raises:
         ValueError: the data cannot be made.
     """
     torch.set_num_threads(1)
-    key = row_key("electorate", to_values(experiment), data_digest(experiment)).split()[-1]
-    path = softbeam_home() / "bench" / f"electorate-{key}.npz"
+    key = row_key("voters", to_values(experiment), data_digest(experiment)).split()[-1]
+    path = softbeam_home() / "bench" / f"voters-{key}.npz"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         trained = io.BytesIO()
@@ -105,7 +105,7 @@ def make_electorate(experiment: Experiment) -> Electorate:
         )
         for row, client in enumerate(found["clients"])
     )
-    return Electorate(contributions, found["first"], found["power"])
+    return Voters(contributions, found["first"], found["power"])
 
 
 def _train(experiment: Experiment) -> dict[str, NDArray[Any]]:
@@ -131,21 +131,21 @@ def _train(experiment: Experiment) -> dict[str, NDArray[Any]]:
     return {**{name: np.array(values) for name, values in columns.items()}, "power": power}
 
 
-def attacked(electorate: Electorate, attack: str, num_attackers: int, *, seed: int) -> list[Contribution]:
+def attacked(voters: Voters, attack: str, num_attackers: int, *, seed: int) -> list[Contribution]:
     """The contributions with those of the largest clients poisoned; one that is no distribution is left out.
 
     Args:
-        electorate: of honest clients.
+        voters: of honest clients.
         attack: a key of `ATTACKS`; empty for none.
         num_attackers: how many, those with the most labelled windows.
         seed: that the attackers share.
     """
-    by_size = sorted(electorate.contributions, key=lambda one: (-one.num_examples, one.client))
+    by_size = sorted(voters.contributions, key=lambda one: (-one.num_examples, one.client))
     hostile = {one.client for one in by_size[:num_attackers]} if attack else set()
     contributions = []
-    for row, one in enumerate(electorate.contributions):
+    for row, one in enumerate(voters.contributions):
         if one.client in hostile:
-            known = Knowledge(seed_for(seed, attack), one.labels.sample_ids, electorate.first[row])
+            known = Knowledge(seed_for(seed, attack), one.labels.sample_ids, voters.first[row])
             probs = ATTACKS[attack].poison(one.labels.probs, known)
             try:
                 labels = SoftLabels(one.labels.sample_ids, probs, one.labels.temperature)
@@ -164,7 +164,7 @@ class Cell:
         rule: a key of `RULES`.
         attack: a key of `ATTACKS`; empty for none.
         num_attackers: those with the most labelled windows.
-        seed: of the electorate and of the attackers.
+        seed: of the voters and of the attackers.
         top1: of the ensemble.
         top3: of the ensemble.
         top5: of the ensemble.
@@ -180,7 +180,7 @@ class Cell:
 
 
 def attack_cells(
-    electorate: Electorate, *, seed: int, rules: Iterable[str], attacks: Iterable[str], counts: Iterable[int]
+    voters: Voters, *, seed: int, rules: Iterable[str], attacks: Iterable[str], counts: Iterable[int]
 ) -> Iterator[Cell]:
     """The clean cell and the attacked cells of every rule.
 
@@ -195,6 +195,6 @@ def attack_cells(
         short, options = RULES[name]
         rule: Aggregator = build_plugin(find_class(short, AGGREGATORS, key="rule"), options, key="rule")
         for attack, count in [("", 0), *((attack, count) for attack in attacks for count in counts)]:
-            probs = rule.aggregate(attacked(electorate, attack, count, seed=seed)).probs
-            metrics = BeamMetrics.of(probs, electorate.power)
+            probs = rule.aggregate(attacked(voters, attack, count, seed=seed)).probs
+            metrics = BeamMetrics.of(probs, voters.power)
             yield Cell(name, attack, count, seed, *(metrics.mean(metric) for metric in ("top1", "top3", "top5")))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from clients.data.recording import open_recording
 from clients.profile import profiles_of
-from clients.sensing.recording import open_recording
 from clients.training import make_learner
 from configs.loading import data_digest, to_values
 from configs.schema import Experiment

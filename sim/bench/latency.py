@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable, Mapping
 import numpy as np
 import torch
 
-from clients.sensing.complexity import empty_frames
-from clients.sensing.step_tracker import StepTracker
-from clients.sensing.tracker import Windows
+from clients.models.complexity import empty_frames
+from clients.models.step_tracker import StepTracker
+from clients.models.tracker import Windows
 from configs.seeding import rng_for
 
 ROUNDS = 15

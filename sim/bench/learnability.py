@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.sensing.learner import Learner, Losses
-from clients.sensing.lessons import Targets, public_lesson
-from clients.sensing.material import Material
-from clients.sensing.recording import Recording, open_recording
-from clients.sensing.tracker import BeamTracker, count_parameters
+from clients.data.material import Material
+from clients.data.recording import Recording, open_recording
+from clients.learning.learner import Learner, Losses
+from clients.learning.lessons import Targets, public_lesson
+from clients.models.tracker import BeamTracker, count_parameters
 from configs.loading import data_digest, to_values
 from configs.schema import Experiment, Task
 from configs.seeding import seed_for

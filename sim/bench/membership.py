@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clients.learning.learner import Learner
+from clients.learning.metrics import BeamMetrics
 from clients.privacy import count_owned, draw_material
 from clients.profile import client_folders, profiles_of
-from clients.sensing.learner import Learner
-from clients.sensing.metrics import BeamMetrics
 from clients.training import make_learner
 from configs.loading import load_experiment
 from configs.schema import Experiment

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from clients.sensing.complexity import BYTES_PER_WEIGHT, count_macs, count_window_macs
-from clients.sensing.model_registry import make_tracker
-from clients.sensing.quantised import decode_int8, encode_int8
-from clients.sensing.step_tracker import StepTracker
-from clients.sensing.streaming import StreamingTracker, count_slot_macs
-from clients.sensing.tracker import count_parameters
+from clients.models.complexity import BYTES_PER_WEIGHT, count_macs, count_window_macs
+from clients.models.quantised import decode_int8, encode_int8
+from clients.models.registry import make_tracker
+from clients.models.step_tracker import StepTracker
+from clients.models.streaming import StreamingTracker, count_slot_macs
+from clients.models.tracker import count_parameters
 from configs.schema import Task
 from sim.bench.latency import ROUNDS, median_ms, random_windows, window_call
 

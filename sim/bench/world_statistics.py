@@ -62,7 +62,7 @@ def measured_statistics(folder: Path | None) -> Mapping[str, float]:
     """
     if folder is None:
         return SCENARIO_9
-    from clients.sensing.deepsense import read_scenario
+    from clients.data.deepsense import read_scenario
 
     scenario = read_scenario(folder)
     if scenario.power is None:

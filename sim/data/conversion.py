@@ -3,7 +3,7 @@
 Images, radar cubes and LiDAR scans are tens of gigabytes in tens of thousands of files; what a learner sees of them is
 some tens of kilobytes a frame. Passes that are done stay in a draft beside the result, so that a conversion that was
 stopped goes on where it was; the draft knows by a digest what it was made from. The result appears whole or not at all:
-a recording (`clients.sensing.recording`) with ``conversion.json``, which says where it came from. F frames.
+a recording (`clients.data.recording`) with ``conversion.json``, which says where it came from. F frames.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from clients.sensing.deepsense import Scenario, read_scenario
-from clients.sensing.modalities import MODALITIES
-from clients.sensing.recording import MANIFEST, open_recording, write_recording
-from clients.sensing.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
+from clients.data.deepsense import Scenario, read_scenario
+from clients.data.modalities import MODALITIES
+from clients.data.recording import MANIFEST, open_recording, write_recording
+from clients.data.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
 from configs.files import fresh_folder, locked
 from configs.placement import softbeam_home
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
-from clients.sensing.geodesy import to_degrees
-from clients.sensing.scans import NUM_RAYS, RANGE_UNITS_PER_M, SCAN_LENGTHS
-from clients.sensing.sensor_files import MAT_KEY
+from clients.data.geodesy import to_degrees
+from clients.data.scans import NUM_RAYS, RANGE_UNITS_PER_M, SCAN_LENGTHS
+from clients.data.sensor_files import MAT_KEY
 from configs.files import fresh_folder
 from configs.schema import World
 from configs.seeding import rng_for

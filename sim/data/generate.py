@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.recording import PUBLIC_POWER, write_recording
+from clients.data.recording import PUBLIC_POWER, write_recording
 from configs.files import fresh_folder
 from configs.schema import Faults, StreetData, World
 from configs.seeding import rng_for

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.recording import Recording, open_recording
+from clients.data.recording import Recording, open_recording
 from configs.schema import Task
 from sim.data.conversion import PROVENANCE, open_conversion
 from sim.data.statistics import SCENARIO_9, beam_statistics, jensen_shannon_bits, known_or_none, mask_density
@@ -46,7 +46,7 @@ def open_parts(folder: Path) -> list[Part]:
     recordings = [path.parent for path in sorted(folder.glob("**/recording.json"))]
     if recordings:
         return [Part(str(path.relative_to(folder)), open_recording(path), _problems(path)) for path in recordings]
-    from clients.sensing.deepsense import read_scenario
+    from clients.data.deepsense import read_scenario
 
     scenario = read_scenario(folder)
     recording = Recording(folder, scenario.pass_ids, scenario.sensors, scenario.power, {})
@@ -135,7 +135,7 @@ def check_scenario(folder: Path, *, split: str, num_seeds: int) -> dict[str, Any
     Raises:
         ValueError: the scenario cannot be read or the split is unknown.
     """
-    from clients.sensing.deepsense import read_scenario
+    from clients.data.deepsense import read_scenario
     from sim.data.position_baseline import position_baseline
 
     if split not in ("random", "pass"):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.deepsense import Scenario
-from clients.sensing.recording import PUBLIC_POWER, write_recording
+from clients.data.deepsense import Scenario
+from clients.data.recording import PUBLIC_POWER, write_recording
 from configs.files import fresh_folder
 from configs.schema import DeepSenseData
 from configs.seeding import rng_for

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from clients.sensing.deepsense import Scenario
-from clients.sensing.metrics import dba_score, power_loss_db, rank_beams, top_k
+from clients.data.deepsense import Scenario
+from clients.learning.metrics import dba_score, power_loss_db, rank_beams, top_k
 from configs.seeding import rng_for, seed_for
 
 # The network of arXiv:2205.09054: five layers of 256; the rest is tuned to reach its numbers fast on one core.

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.motion import motion_masks
+from clients.data.motion import motion_masks
 from sim.data.predictability import Passes, predictor_floors, share_of
 from sim.data.scenario9 import PROFILE_OFFSETS, SCENARIO_9, STATISTICS
 
@@ -89,7 +89,7 @@ def mask_density(images: NDArray[np.uint8]) -> float:
 
     It depends on the resolution: the measured 2.1-2.2 % are at 224x224.
 
-    Source: arXiv:2603.16116, input processing; see `clients.sensing.motion`.
+    Source: arXiv:2603.16116, input processing; see `clients.data.motion`.
 
     Args:
         images: (F, rows, columns, 3) RGB frames of one pass, F >= 2.

@@ -16,7 +16,7 @@ from http.client import HTTPException, HTTPSConnection
 from importlib.metadata import version
 from pathlib import Path
 
-from clients.sensing.recording import Recording, open_recording
+from clients.data.recording import Recording, open_recording
 from configs.loading import source_digest
 from sim.deploy.credentials import CA_CERTIFICATE, NODE_KEY, SECRET, SERVER_KEY
 from sim.deploy.flower import program

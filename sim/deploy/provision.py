@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clients.data.recording import MANIFEST
 from clients.profile import client_folders
-from clients.sensing.recording import MANIFEST
 from configs.loading import source_digest
 from sim.deploy import templates
 from sim.deploy.credentials import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from clients.sensing.model_registry import MODELS
+from clients.models.registry import MODELS
 
 # One trained tracker, as the sheet of a study keeps it.
 Row = Mapping[str, Any]

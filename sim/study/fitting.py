@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.sensing.calibration import fit_temperature
-from clients.sensing.learning import cosine, window_batches
-from clients.sensing.recording import Recording
-from clients.sensing.step_tracker import StepTracker
-from clients.sensing.tracker import Windows
+from clients.data.recording import Recording
+from clients.learning.calibration import fit_temperature
+from clients.learning.learner import cosine, window_batches
+from clients.models.step_tracker import StepTracker
+from clients.models.tracker import Windows
 from configs.seeding import rng_for, seed_for
 from configs.study import Fitting, Kd, Recipe
 from strategies.losses import distil, feature_kd, response_kd, task_loss
@@ -38,7 +38,7 @@ MIN_DELTA = 1e-4
 PREDICTION_BATCH = 64
 
 
-class Sight:
+class Observation:
     """All frames of a recording on one device, from which windows are made.
 
     Args:
@@ -94,22 +94,22 @@ class Fit:
     validation: float
 
 
-def knowledge_of(teacher: StepTracker, sight: Sight, starts: NDArray[np.int64]) -> Knowledge:
+def knowledge_of(teacher: StepTracker, observation: Observation, starts: NDArray[np.int64]) -> Knowledge:
     """What a teacher says of windows; ``starts`` (N,) are those of its own length."""
-    features = _in_batches(teacher, sight, starts, teacher.features)
+    features = _in_batches(teacher, observation, starts, teacher.features)
     with torch.no_grad():
         teacher.eval()
         return Knowledge(teacher.decide(features), features)
 
 
-def logits_of(tracker: StepTracker, sight: Sight, starts: NDArray[np.int64]) -> Tensor:
+def logits_of(tracker: StepTracker, observation: Observation, starts: NDArray[np.int64]) -> Tensor:
     """(N, H, B) logits in evaluation mode."""
-    return _in_batches(tracker, sight, starts, tracker.forward)
+    return _in_batches(tracker, observation, starts, tracker.forward)
 
 
 def fit(
     tracker: StepTracker,
-    sight: Sight,
+    observation: Observation,
     *,
     train: NDArray[np.int64],
     validation: NDArray[np.int64],
@@ -122,8 +122,8 @@ def fit(
     """Train a tracker and return it at its best; the tracker itself is left as it was last.
 
     Args:
-        tracker: fresh, on the device of ``sight``.
-        sight: the frames.
+        tracker: fresh, on the device of ``observation``.
+        observation: the frames.
         train: (N,) starts of training windows, of the tracker's length.
         validation: (N',) likewise.
         kd: kind of knowledge.
@@ -135,7 +135,7 @@ def fit(
     Raises:
         ValueError: the loss is not finite.
     """
-    loss_of = _loss(tracker, sight, train, kd, knowledge, recipe, fitting, rng_for(seed, "study", "partners"))
+    loss_of = _loss(tracker, observation, train, kd, knowledge, recipe, fitting, rng_for(seed, "study", "partners"))
     optimizer = torch.optim.Adam(
         tracker.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
@@ -159,7 +159,7 @@ def fit(
             if not math.isfinite(float(loss.detach())):
                 raise ValueError(f"the loss is {float(loss.detach())} in epoch {epoch + 1}; lower the learning rate")
             epoch += 1
-            score = _score(tracker, sight, validation)
+            score = _score(tracker, observation, validation)
             if score > best.validation * (1.0 + MIN_DELTA):
                 best = Fit(_copy(tracker), epoch, epoch, score)
     return Fit(best.state, epoch, best.best_epoch, best.validation)
@@ -167,7 +167,7 @@ def fit(
 
 def _loss(
     tracker: StepTracker,
-    sight: Sight,
+    observation: Observation,
     train: NDArray[np.int64],
     kd: Kd,
     knowledge: Knowledge | None,
@@ -193,9 +193,9 @@ def _loss(
 
     def loss_of(rows: NDArray[np.int64]) -> Tensor:
         starts = train[rows]
-        features = tracker.features(sight.windows(starts, task.num_frames))
+        features = tracker.features(observation.windows(starts, task.num_frames))
         logits = tracker.decide(features)
-        own = on_labels(logits, sight.powers(starts, task.num_frames, task.num_future))
+        own = on_labels(logits, observation.powers(starts, task.num_frames, task.num_future))
         if knowledge is None or targets is None:
             return own
         picked = torch.from_numpy(rows).to(features.device)
@@ -224,20 +224,20 @@ def _rate(epoch: float, learning_rate: float, fitting: Fitting) -> float:
     return LEAST_RATE + (learning_rate - LEAST_RATE) * risen * cosine(epoch - begin, length)
 
 
-def _score(tracker: StepTracker, sight: Sight, starts: NDArray[np.int64]) -> float:
+def _score(tracker: StepTracker, observation: Observation, starts: NDArray[np.int64]) -> float:
     task = tracker.task
-    beams = sight.powers(starts, task.num_frames, task.num_future).argmax(dim=-1)
-    return math.exp(-fit_temperature(logits_of(tracker, sight, starts), beams)[1])
+    beams = observation.powers(starts, task.num_frames, task.num_future).argmax(dim=-1)
+    return math.exp(-fit_temperature(logits_of(tracker, observation, starts), beams)[1])
 
 
 def _in_batches(
-    tracker: StepTracker, sight: Sight, starts: NDArray[np.int64], compute: Callable[[Windows], Tensor]
+    tracker: StepTracker, observation: Observation, starts: NDArray[np.int64], compute: Callable[[Windows], Tensor]
 ) -> Tensor:
     tracker.eval()
     with torch.no_grad():
         return torch.cat(
             [
-                compute(sight.windows(starts[first : first + PREDICTION_BATCH], tracker.task.num_frames))
+                compute(observation.windows(starts[first : first + PREDICTION_BATCH], tracker.task.num_frames))
                 for first in range(0, len(starts), PREDICTION_BATCH)
             ]
         )

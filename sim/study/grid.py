@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from clients.sensing.model_registry import MODELS, ModelCard
-from clients.sensing.recording import Recording
-from clients.sensing.step_tracker import Alignment
+from clients.data.recording import Recording
+from clients.models.registry import MODELS, ModelCard
+from clients.models.step_tracker import Alignment
 from configs.loading import digest_with_sources
 from configs.study import Kd, Part, Study
 from sim.bench.worksheet import row_key
@@ -25,7 +25,9 @@ _TITLES = {("motion",): "image", ("motion", "maps"): "image+radar", ("maps",): "
 TAUGHT = ("self", "response", "feature", "relational", "mixed", "cross-modal")
 # Changing one of these may change what a tracker learns or how it is scored, so it is trained again.
 _SOURCES = (
-    "clients/sensing/*.py",
+    "clients/data/**/*.py",
+    "clients/models/**/*.py",
+    "clients/learning/**/*.py",
     "configs/seeding.py",
     "strategies/losses.py",
     "strategies/relations.py",

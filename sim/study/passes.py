@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.recording import Recording, open_recording
+from clients.data.recording import Recording, open_recording
 from configs.files import make_once
 from configs.placement import softbeam_home
 from configs.seeding import rng_for

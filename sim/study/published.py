@@ -1,7 +1,7 @@
 """What was published for the trackers of the study, as printed beside our own.
 
 Percent, means over the horizons, one run each, on scenario 9; the epoch was chosen on the test passes, so these are
-optimistic. The papers' "DBA" is the K = 3 term alone (`clients.sensing.metrics.dba_k3_score`): the official DBA of
+optimistic. The papers' "DBA" is the K = 3 term alone (`clients.learning.metrics.dba_k3_score`): the official DBA of
 these trackers is not known and cannot be had from it.
 
 Source: results published with the code of arXiv 2603.16116 (J = 3, tested on 1267 windows) and of arXiv 2509.11419
@@ -26,7 +26,7 @@ class Published:
     """A published result; it was tested on other windows than ours.
 
     Attributes:
-        model: as in `clients.sensing.model_registry`.
+        model: as in `clients.models.registry`.
         future: J.
         input_length: L.
         kd: kind of knowledge, as in a row.

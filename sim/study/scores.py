@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.metrics import hits, losses_db, misses, rank_beams
+from clients.learning.metrics import hits, losses_db, misses, rank_beams
 
 TOPS = (1, 2, 3, 5, 10)
 # Every metric of a row; all but the last are fractions in [0, 1].
@@ -22,7 +22,7 @@ def window_scores(logits: NDArray[np.floating], power: NDArray[np.floating]) -> 
         logits: (N, H, B) anything monotone in the probability of a beam; ties go to the smaller beam index.
         power: (N, H, B) linear receive power; its arg-max is the label.
 
-    Source: as in `clients.sensing.metrics`, for each window; Top-2 and Top-10 are likewise.
+    Source: as in `clients.learning.metrics`, for each window; Top-2 and Top-10 are likewise.
     """
     columns = [_slot_scores(logits[:, horizon], power[:, horizon]) for horizon in range(logits.shape[1])]
     return {name: np.stack([column[name] for column in columns], axis=1) for name in METRICS}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from clients.sensing.model_registry import MODELS
+from clients.models.registry import MODELS
 from sim.study.cells import Cell, Cells, Row, Setting, cells_of, teachers_of, untaught
 from sim.study.published import DATA, Published, published_gain, published_of, published_share
 from sim.study.sheets import Line, Sheet

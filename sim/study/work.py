@@ -12,17 +12,17 @@ from pickle import UnpicklingError
 
 import torch
 
-from clients.sensing.complexity import BYTES_PER_WEIGHT, count_macs, count_window_macs
-from clients.sensing.model_registry import make_tracker
-from clients.sensing.quantised import decode_int8, encode_int8
-from clients.sensing.step_tracker import StepTracker
-from clients.sensing.tracker import count_parameters
+from clients.models.complexity import BYTES_PER_WEIGHT, count_macs, count_window_macs
+from clients.models.quantised import decode_int8, encode_int8
+from clients.models.registry import make_tracker
+from clients.models.step_tracker import StepTracker
+from clients.models.tracker import count_parameters
 from configs.files import write_whole
 from configs.schema import Task
 from configs.seeding import seed_for
 from configs.study import StudyPasses
 from sim.bench.worksheet import Row
-from sim.study.fitting import Sight, fit, knowledge_of, logits_of
+from sim.study.fitting import Observation, fit, knowledge_of, logits_of
 from sim.study.grid import Job, describe
 from sim.study.passes import SENSORS, open_passes, split_passes
 from sim.study.scores import summarise, window_scores
@@ -46,9 +46,9 @@ class Trainer:
         torch.set_num_threads(1)
         begin = time.monotonic()
         study, longest = job.study, job.study.lengths[0]
-        sight = _sight(study.data, device())
+        observation = _observe(study.data, device())
         split = split_passes(
-            sight.recording,
+            observation.recording,
             job.part,
             num_frames=longest,
             validation_share=study.fitting.validation_share,
@@ -56,13 +56,15 @@ class Trainer:
         )
         knowledge = None
         if job.teacher is not None:
-            knowledge = knowledge_of(load_tracker(self.folder, job.teacher).to(sight.device), sight, split.train)
-        tracker = fresh_tracker(job).to(sight.device)
+            knowledge = knowledge_of(
+                load_tracker(self.folder, job.teacher).to(observation.device), observation, split.train
+            )
+        tracker = fresh_tracker(job).to(observation.device)
         later = longest - job.length
         try:
             found = fit(
                 tracker,
-                sight,
+                observation,
                 train=split.train + later,
                 validation=split.validation + later,
                 kd=job.kd,
@@ -74,8 +76,8 @@ class Trainer:
         except ValueError as error:
             raise ValueError(f"{job.title}: {error} (recipes.{job.model}.{job.kd}.learning_rate)") from None
         tracker.load_state_dict(dict(found.state))
-        logits = logits_of(tracker, sight, split.test + later).cpu().numpy()
-        power = sight.recording.powers(split.test, longest, job.future)
+        logits = logits_of(tracker, observation, split.test + later).cpu().numpy()
+        power = observation.recording.powers(split.test, longest, job.future)
         save_tracker(tracker, self.folder, job)
         row = {
             **describe(job),
@@ -85,7 +87,9 @@ class Trainer:
         }
         if job.card.role == "student":
             small = encode_int8(tracker, job.model)
-            found_small = logits_of(decode_int8(small).to(sight.device), sight, split.test + later).cpu().numpy()
+            found_small = (
+                logits_of(decode_int8(small).to(observation.device), observation, split.test + later).cpu().numpy()
+            )
             row["int8_bytes"] = len(small)
             row["int8_top5"] = float(window_scores(found_small, power)["top5"].mean())
         tracker.cpu()
@@ -101,7 +105,7 @@ class Trainer:
             "best_epoch": found.best_epoch,
             "validation": found.validation,
             "seconds": round(time.monotonic() - begin, 1),
-            "device": str(sight.device),
+            "device": str(observation.device),
         }
 
 
@@ -146,6 +150,6 @@ def load_tracker(folder: Path, job: Job) -> StepTracker:
 
 
 @lru_cache(maxsize=1)
-def _sight(data: StudyPasses, where: torch.device) -> Sight:
+def _observe(data: StudyPasses, where: torch.device) -> Observation:
     """Of one recording per process: reading all frames takes a second."""
-    return Sight(open_passes(data), SENSORS, where)
+    return Observation(open_passes(data), SENSORS, where)

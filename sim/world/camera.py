@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.sensing.motion import PIXELS, packed_masks
+from clients.data.motion import PIXELS, packed_masks
 from configs.schema import World
 from configs.seeding import rng_for
 from sim.world.raycast import cast

@@ -90,14 +90,14 @@ def radar_cube(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[
 
 def maps(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float16]:
     """(F, 2, 128, 64) unscaled maps of :func:`radar_cube`, at the level that the ones of scenario 9 have."""
-    from clients.sensing.radar_maps import unscaled_maps
+    from clients.data.radar_maps import unscaled_maps
 
     return np.stack([unscaled_maps(CONVERTER_GAIN * cube) for cube in radar_cube(world, scene, rng)])
 
 
 def doppler(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float16]:
     """(F, 64, 64) Doppler-angle map of :func:`radar_cube`; ten times the work of :func:`radar`."""
-    from clients.sensing.radar_maps import doppler_angle_map
+    from clients.data.radar_maps import doppler_angle_map
 
     return np.stack([doppler_angle_map(cube) for cube in radar_cube(world, scene, rng)])
 

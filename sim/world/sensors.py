@@ -1,4 +1,4 @@
-"""What the mast's sensors and the vehicle's GPS record of a pass, in the form of `clients.sensing.modalities`.
+"""What the mast's sensors and the vehicle's GPS record of a pass, in the form of `clients.data.modalities`.
 
 F frames, V vehicles, N boxes, P radar points.
 """

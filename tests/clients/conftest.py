@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.sensing.recording import Recording, open_recording, write_recording
+from clients.data.recording import Recording, open_recording, write_recording
 from configs.seeding import rng_for
 
 NUM_BEAMS = 4

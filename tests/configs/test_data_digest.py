@@ -11,10 +11,10 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def ours(name: str) -> Path | None:
-    """The file of a dotted name of `sim` or `clients.sensing`, which may end with something that the file defines."""
+    """The file of a dotted name of `sim` or `clients.data`, which may end with something that the file defines."""
     for stem in (name, name.rpartition(".")[0]):
         path = CHECKOUT / (stem.replace(".", "/") + ".py")
-        if stem.startswith(("sim.", "clients.sensing.")) and path.is_file():
+        if stem.startswith(("sim.", "clients.data.")) and path.is_file():
             return path
     return None
 

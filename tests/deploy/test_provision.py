@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from clients.sensing.recording import open_recording
+from clients.data.recording import open_recording
 from sim.deploy.credentials import load_certificate, names_of
 from sim.deploy.machine import NodeMachine, ServerMachine, proxy_command, read_nodes
 from sim.deploy.provision import hand_out, provision

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clients.sensing.metrics import BeamMetrics
+from clients.learning.metrics import BeamMetrics
 from configs.files import write_whole
 from configs.loading import build_experiment, load_experiment
 from configs.schema import Experiment

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from clients.sensing.calibration import fit_temperature
-from clients.sensing.learner import Learner, Losses
-from clients.sensing.recording import open_recording, write_recording
-from clients.sensing.tracker import predict
+from clients.data.recording import open_recording, write_recording
+from clients.learning.calibration import fit_temperature
+from clients.learning.learner import Learner, Losses
+from clients.models.tracker import predict
 from configs.loading import build_experiment
 from configs.schema import Experiment
 from configs.seeding import rng_for

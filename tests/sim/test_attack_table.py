@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sim.bench.attack_table import RULES, Cell, Electorate, attack_cells, attacked
+from sim.bench.attack_table import RULES, Cell, Voters, attack_cells, attacked
 from sim.bench.exchange_tables import attacks_table
 from strategies.attacks import EXAGGERATION
 from strategies.labels import Contribution, SoftLabels
@@ -26,7 +26,7 @@ def naming(beams: list[int], certainty: float = 0.93) -> NDArray[np.float32]:
     return probs
 
 
-def electorate() -> Electorate:
+def voters() -> Voters:
     """Three clients that are right about both samples; each was otherwise certain of them at first."""
     contributions = tuple(
         Contribution(client, "gps", SoftLabels(np.arange(2), naming(TRUTH), 2.0), num_examples)
@@ -34,15 +34,15 @@ def electorate() -> Electorate:
     )
     first = np.stack([naming([number, number]) for number in (3, 4, 7)])
     power = naming(TRUTH, 0.5)
-    return Electorate(contributions, first, power)
+    return Voters(contributions, first, power)
 
 
 def under(attack: str, num_attackers: int) -> dict[str, Contribution]:
-    return {one.client: one for one in attacked(electorate(), attack, num_attackers, seed=0)}
+    return {one.client: one for one in attacked(voters(), attack, num_attackers, seed=0)}
 
 
 def table(*rules: str, attacks: list[str], counts: list[int]) -> dict[tuple[str, str, int], Cell]:
-    cells = attack_cells(electorate(), seed=0, rules=rules, attacks=attacks, counts=counts)
+    cells = attack_cells(voters(), seed=0, rules=rules, attacks=attacks, counts=counts)
     return {(cell.rule, cell.attack, cell.num_attackers): cell for cell in cells}
 
 
@@ -103,7 +103,7 @@ def test_a_named_rule_is_built_with_its_options() -> None:
 )
 def test_an_unknown_rule_or_attack_is_refused_by_its_option(rules: list[str], attacks: list[str], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        list(attack_cells(electorate(), seed=0, rules=rules, attacks=attacks, counts=[1]))
+        list(attack_cells(voters(), seed=0, rules=rules, attacks=attacks, counts=[1]))
 
 
 def test_the_table_has_a_line_for_each_number_of_attackers_and_the_mean_over_seeds() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-from clients.sensing.recording import open_recording
+from clients.data.recording import open_recording
 from sim.cli import main
 from tests.conftest import tiny_values
 from tests.federations import assert_same_outcome

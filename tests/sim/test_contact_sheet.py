@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from clients.sensing.recording import Recording, open_recording, write_recording
+from clients.data.recording import Recording, open_recording, write_recording
 from configs.schema import World
 from sim.cli import cli
 from sim.contact_sheet import choose_passes, write_contact_sheet

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sim.data.conversion
-from clients.sensing.recording import open_recording
+from clients.data.recording import open_recording
 from configs.schema import DeepSenseData, World
 from sim.cli import cli
 from sim.data.conversion import convert_scenario, load_scenario, open_conversion

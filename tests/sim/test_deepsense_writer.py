@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import loadmat
 
-from clients.sensing.deepsense import Scenario, read_scenario
-from clients.sensing.geodesy import to_degrees, to_metres
-from clients.sensing.scans import ranges_of_scan
+from clients.data.deepsense import Scenario, read_scenario
+from clients.data.geodesy import to_degrees, to_metres
+from clients.data.scans import ranges_of_scan
 from configs.schema import World
 from sim.data.conversion import convert_scenario, open_conversion
 from sim.data.deepsense_writer import HEADER, STATION_DEG, STREAM, Export, write_release

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.sensing.modalities import MODALITIES
-from clients.sensing.recording import open_recording
+from clients.data.modalities import MODALITIES
+from clients.data.recording import open_recording
 from configs.schema import Faults, Nodes, Passes, StreetData, World
 from sim.data.generate import simulate_pass, write_street
 from sim.data.plan import plan_federation

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from clients.sensing.recording import open_recording, write_recording
+from clients.data.recording import open_recording, write_recording
 from sim.cli import cli
 from sim.data.inspection import inspect_folder, inspect_passes
 from sim.data.statistics import SCENARIO_9, STATISTICS, beam_statistics

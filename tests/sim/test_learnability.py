@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.testing import CliRunner
 
-from clients.sensing.recording import open_recording
+from clients.data.recording import open_recording
 from configs.schema import Experiment, Task
 from sim.bench import learnability
 from sim.bench.distillation_gain import DistillationJob, distil_job

@@ -16,9 +16,9 @@ from flwr.clientapp import ClientApp
 
 import clients.memory
 from clients.app import build_app as build_client_app
+from clients.data.arrivals import append_arrival
+from clients.data.recording import open_recording
 from clients.memory import ClientMemory
-from clients.sensing.arrivals import append_arrival
-from clients.sensing.recording import open_recording
 from configs.loading import build_experiment
 from configs.placement import Placement
 from server.recorder import read_rounds

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.sensing.recording import open_recording
+from clients.data.recording import open_recording
 from configs.schema import DeepSenseData
 from configs.seeding import rng_for
 from sim.data.partition import carve_validation, deal_by_sector, partition_passes, sectors_of, write_deepsense

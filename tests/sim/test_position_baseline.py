@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.sensing.deepsense import Scenario, read_scenario
+from clients.data.deepsense import Scenario, read_scenario
 from sim.data.position_baseline import position_baseline
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.sensing.radar_maps import doppler_angle_map, range_angle_map
+from clients.data.radar_maps import doppler_angle_map, range_angle_map
 from configs.schema import World
 from configs.seeding import rng_for
 from sim.world.radar import doppler, radar, radar_cube

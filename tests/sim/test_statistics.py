@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.sensing.deepsense import read_scenario
+from clients.data.deepsense import read_scenario
 from configs.presets import PRESETS
 from sim.bench.world_statistics import markdown_table, preset_world, statistics_rows, world_statistics
 from sim.data.scenario9 import describe_statistics

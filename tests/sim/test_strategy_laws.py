@@ -15,7 +15,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from clients.app import build_app as build_client_app
-from clients.sensing.recording import PUBLIC_POWER
+from clients.data.recording import PUBLIC_POWER
 from configs.placement import HOME_VARIABLE
 from configs.recipes import RECIPES
 from configs.schema import Experiment

@@ -17,15 +17,15 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from clients.sensing.deepsense import read_scenario
-from clients.sensing.recording import Recording
+from clients.data.deepsense import read_scenario
+from clients.data.recording import Recording
 from configs.schema import World
 from configs.study import Fitting, Part, Recipe, Study
 from configs.study_loading import load_study
 from sim.bench.tracker_cost import tracker_costs
 from sim.cli import cli
 from sim.data.deepsense_writer import Export, write_release
-from sim.study.fitting import Knowledge, Sight, fit, knowledge_of
+from sim.study.fitting import Knowledge, Observation, fit, knowledge_of
 from sim.study.grid import Job, check_models, origin_of, self_jobs, student_jobs, teacher_jobs
 from sim.study.passes import SENSORS, open_passes, split_passes
 from sim.study.run import run_study
@@ -232,9 +232,9 @@ def test_the_origin_of_all_keys_is_what_was_recorded_and_not_where_it_lies(study
 def setting(study: Study, **changes: Any) -> dict[str, Any]:
     recording, job = open_passes(study.data), teacher_jobs(study, "origin")[0]
     split = split_passes(recording, job.part, num_frames=4, validation_share=0.3, seed=0)
-    sight = Sight(recording, ("motion",), torch.device("cpu"))
+    observation = Observation(recording, ("motion",), torch.device("cpu"))
     return {
-        "sight": sight,
+        "observation": observation,
         "train": split.train,
         "validation": split.validation,
         "kd": "none",
@@ -252,7 +252,7 @@ def student(study: Study) -> Job:
 
 def taught(study: Study) -> Knowledge:
     given = setting(study)
-    return knowledge_of(fresh_tracker(teacher_jobs(study, "origin")[0]), given["sight"], given["train"])
+    return knowledge_of(fresh_tracker(teacher_jobs(study, "origin")[0]), given["observation"], given["train"])
 
 
 @pytest.mark.parametrize("kd", ["response", "relational", "mixed", "feature", "cross-modal", "self"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.sensing.metrics import BeamMetrics
+from clients.learning.metrics import BeamMetrics
 from configs.seeding import rng_for
 from sim.study.cells import Cell, cells_of, teachers_of, untaught
 from sim.study.scores import METRICS, summarise, window_scores

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from clients.sensing.calibration import fit_temperature
+from clients.learning.calibration import fit_temperature
 from configs.seeding import rng_for
 from strategies.aggregation import EntropyMean
 from strategies.attacks import ATTACKS, Knowledge

@@ -1,0 +1,200 @@
+"""A recording that grows: passes that arrive while the federation runs.
+
+Under the folder of a recording, ``arrivals/`` may hold further recordings of the ordinary form, written elsewhere and
+renamed into place (:func:`append_arrival`), so each is whole from the moment it is there, and never changes:
+
+    recording.json, ...             what there was at the beginning; may be missing while ``arrivals/`` is there
+    arrivals/20260301T0800/         one pass or several, in the order of their names; no name with a dot ahead
+
+What learns sees one recording whose rows lie in several files. The alternative, a `Material` of several recordings,
+would have made a pair out of every window's number, in the learner, all lessons and all exchanges; the other one, to
+append to the arrays themselves, cannot be done in one step, so a reader would have found half a pass.
+
+F frames.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.data.recording import MANIFEST, Recording, open_recording, write_recording
+from configs.files import is_plain_name, make_folder, sync, temporary_beside
+
+log = logging.getLogger(__name__)
+
+ARRIVALS = "arrivals"
+
+
+class Stitched:
+    """Rows of several arrays as if they were one; only those asked for are read.
+
+    Args:
+        parts: with rows of one shape and dtype.
+    """
+
+    def __init__(self, parts: Sequence[NDArray[np.generic]]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.shape: tuple[int, ...] = (int(self._ends[-1]), *parts[0].shape[1:])
+        self.dtype = parts[0].dtype
+        self.nbytes = sum(part.nbytes for part in parts)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.generic]:
+        """(*rows.shape, ...) the rows, which count from 0, in any order."""
+        found = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
+        owner = np.searchsorted(self._ends, rows, side="right")
+        for number in np.unique(owner):
+            here, end = owner == number, self._ends[number]
+            found[here] = self._parts[number][rows[here] - (end - len(self._parts[number]))]
+        return found
+
+
+def open_growing(folder: Path, *, modality: str, num_beams: int, validation_share: float) -> Recording | None:
+    """A recording with what has arrived so far; without ``arrivals/`` it is `open_recording`'s.
+
+    New passes are for training, but in ``validation_share`` of them for validation: in the order of names, a pass is
+    for validation as soon as the share asks for one more. A pass that its own recording keeps for ``test`` is used for
+    neither. What cannot be read, has no power or not this modality is left out, said so, and looked at the next time.
+
+    Args:
+        folder: of the recording.
+        modality: what the client senses; a recording with arrivals holds nothing else.
+        num_beams: B.
+        validation_share: in [0, 1).
+
+    Returns:
+        None where nothing has been recorded yet.
+
+    Raises:
+        ValueError: there is neither a recording nor ``arrivals/``, or the recording itself is broken.
+    """
+    begins_empty = (folder / ARRIVALS).is_dir() and not (folder / MANIFEST).exists()
+    base = None if begins_empty else open_recording(folder)
+    arrivals = []
+    for name in _names(folder):
+        try:
+            arrivals.append(_open_arrival(folder / ARRIVALS / name, modality, num_beams))
+        except (ValueError, OSError) as error:
+            log.warning("left out until it is mended: %s", error)
+    if not arrivals:
+        return base
+    if base is not None and modality not in base.sensors:
+        raise ValueError(f"{folder}: has no {modality}, which its arrivals have")
+    # Frames without labels teach nothing and have no power to be stitched to.
+    labelled = [base] if base is not None and base.power is not None else []
+    return _stitch(folder, modality, labelled, arrivals, validation_share)
+
+
+def append_arrival(recording_folder: Path, source_recording: Path, name: str) -> Path:
+    """Add the passes of a recording to a growing one, all at once: a reader finds them whole or not at all.
+
+    Args:
+        recording_folder: of the growing recording.
+        source_recording: folder of a labelled recording; it is copied.
+        name: of the arrival; sorts after those that are there, as times do.
+
+    Returns:
+        The folder of the arrival.
+
+    Raises:
+        ValueError: the source is no recording, has no power or values that are not finite, or the name does not fit.
+        OSError: the disk is full or broken; nothing has been added then.
+    """
+    if not is_plain_name(name) or name.startswith("."):
+        raise ValueError(f"name: must be the name of a folder without a dot ahead, got {name!r}")
+    # A name in between would move later passes from training to validation.
+    if (names := _names(recording_folder)) and name <= names[-1]:
+        raise ValueError(f"name: must sort after {names[-1]!r}, which has arrived already, got {name!r}")
+    source = open_recording(source_recording)
+    _check_values(source, [sensor for sensor in source.sensors if sensor != "box"])  # not a number is no box
+    arrival = recording_folder / ARRIVALS / name
+    make_folder(arrival.parent)
+    temporary = temporary_beside(arrival)
+    try:
+        write_recording(
+            temporary,
+            pass_ids=source.pass_ids,
+            sensors=source.sensors,
+            power=source.power,
+            splits=source.splits,
+        )
+        for path in (*temporary.iterdir(), temporary):
+            sync(path)
+        os.rename(temporary, arrival)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync(arrival.parent)
+    return arrival
+
+
+def _names(folder: Path) -> list[str]:
+    """Arrivals by name; those still being written have a dot ahead."""
+    try:
+        return sorted(path.name for path in (folder / ARRIVALS).iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def _open_arrival(folder: Path, modality: str, num_beams: int) -> Recording:
+    arrival = open_recording(folder)
+    if modality not in arrival.sensors:
+        raise ValueError(f"{folder}: has no {modality}")
+    _check_values(arrival, [])
+    if arrival.power is not None and arrival.power.shape[1] != num_beams:
+        raise ValueError(f"{folder}: has power of {arrival.power.shape[1]} beams, expected {num_beams}")
+    return arrival
+
+
+def _check_values(recording: Recording, sensors: Sequence[str]) -> None:
+    """Refuse what one could not learn from: a single value that is not finite would spoil every later round."""
+    if recording.power is None:
+        raise ValueError(f"{recording.folder}: no power.npy, so this recording has no beam labels")
+    for name, values in (("power", recording.power), *((name, recording.sensors[name]) for name in sensors)):
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{recording.folder / name}.npy: holds values that are not finite")
+
+
+def _stitch(
+    folder: Path, modality: str, base: list[Recording], arrivals: list[Recording], validation_share: float
+) -> Recording:
+    """The rows of all; the passes of the base keep their numbers and splits, those of arrivals get the next ones."""
+    pass_ids = [one.pass_ids for one in base]
+    splits = {name: list(ids) for one in base for name, ids in one.splits.items()}
+    num_dealt = 0
+    first = max((int(ids.max(initial=-1)) for ids in pass_ids), default=-1) + 1
+    for arrival in arrivals:
+        ids, positions = np.unique(arrival.pass_ids, return_inverse=True)
+        pass_ids.append((first + positions).astype(np.int32))
+        for_test = set(arrival.splits.get("test", ()))
+        for number in np.flatnonzero([int(one) not in for_test for one in ids]).tolist():
+            name = "validation" if _is_validation(num_dealt, validation_share) else "train"
+            splits.setdefault(name, []).append(first + number)
+            num_dealt += 1
+        first += len(ids)
+    parts = [*base, *arrivals]
+    # What learns asks arrays for rows, which a `Stitched` gives.
+    return Recording(
+        folder=folder,
+        pass_ids=np.concatenate(pass_ids),
+        sensors={modality: cast("NDArray[np.generic]", Stitched([part.sensors[modality] for part in parts]))},
+        power=cast("NDArray[np.float32]", Stitched([part.power for part in parts if part.power is not None])),
+        splits={name: tuple(ids) for name, ids in splits.items()},
+    )
+
+
+def _is_validation(number: int, share: float) -> bool:
+    """Whether pass ``number``, from 0, is for validation: ``share`` of those up to it is one more than before."""
+    exactly = 1e-9  # five times 0.2 is one
+    return int((number + 1) * share + exactly) > int(number * share + exactly)

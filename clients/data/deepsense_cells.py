@@ -1,0 +1,102 @@
+"""What a cell of a DeepSense 6G table stands for: numbers in a text file or in an array, or a sensor's file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.data.deepsense_table import (
+    BOX_COLUMN,
+    FILE_COLUMNS,
+    POSITION_COLUMNS,
+    POWER_COLUMNS,
+    STATION_COLUMNS,
+    Table,
+)
+
+# Row of the table -> the numbers of one column.
+CellReader = Callable[[int], NDArray[np.float64]]
+
+
+def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
+    """The numbers of a text file.
+
+    Args:
+        folder: that ``cell`` is relative to.
+        column: named in messages.
+        cell: path of the file.
+
+    Raises:
+        ValueError: the cell is blank, or names no file of numbers.
+    """
+    if not cell:
+        raise ValueError(f"{column} is blank")
+    try:
+        return np.array((folder / cell).read_text().split(), np.float64)
+    except OSError:
+        raise ValueError(f"{column}: {cell} cannot be opened") from None
+    except ValueError:
+        raise ValueError(f"{column}: {cell} is not a file of numbers") from None
+
+
+def file_cells(table: Table) -> dict[str, CellReader]:
+    """The official layout: a cell is the path of a text file of numbers, relative to the CSV."""
+
+    def read(column: str, row: int) -> NDArray[np.float64]:
+        return read_numbers(table.folder, column, table.cell(row, column))
+
+    return {column: partial(read, column) for column in table.rows[0]}
+
+
+def array_cells(archive: Path, num_rows: int) -> dict[str, CellReader]:
+    """The compact layout: a column is an array of the archive, with one row per row of the CSV.
+
+    Raises:
+        ValueError: the archive is damaged, or does not fit the table.
+    """
+    names = (*POWER_COLUMNS, *POSITION_COLUMNS, *STATION_COLUMNS, BOX_COLUMN)
+    try:
+        # Opened here, because np.load leaves a damaged archive open.
+        with archive.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name], np.float64) for name in names if name in file}
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{archive}: not a readable .npz archive ({type(error).__name__}); fetch it again") from None
+    for name, array in arrays.items():
+        expected = 1 if name in STATION_COLUMNS else num_rows
+        if array.ndim != 2 or len(array) != expected:
+            raise ValueError(f"{archive}: {name} has shape {array.shape}, expected {expected} rows; fetch it again")
+    # There is one base station, and so one row of it.
+    return {name: partial(_row, array) for name, array in arrays.items()}
+
+
+def _row(array: NDArray[np.float64], row: int) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = array[row if len(array) > 1 else 0]
+    return found
+
+
+def sensor_files(table: Table) -> tuple[dict[str, tuple[Path | None, ...]], list[str]]:
+    """Of each kind the first column of which a file exists, and a line for each kind that is not complete."""
+    files, problems = {}, []
+    for kind, columns in FILE_COLUMNS.items():
+        for column in columns:
+            if column not in table.rows[0]:
+                continue
+            cells = [table.cell(row, column) for row in range(len(table.rows))]
+            paths = tuple(table.folder / cell if cell and (table.folder / cell).is_file() else None for cell in cells)
+            missing = [row for row, path in enumerate(paths) if path is None]
+            if len(missing) == len(paths):
+                continue
+            files[kind] = paths
+            if missing:
+                first = f"{table.places[missing[0]]}: {cells[missing[0]] or 'blank'}"
+                problems.append(
+                    f"{kind}: {len(missing)} of {len(paths)} files are missing, their frames are zeros ({first})"
+                )
+            break
+    return files, problems

@@ -1,0 +1,205 @@
+"""The on-disk form of what a mast recorded, and its one reader.
+
+A *recording* is a folder of arrays with one row per frame, memory-mapped when read:
+
+    recording.json        format, modalities, splits, provenance
+    pass_ids.npy          (F,) int32, frames of one pass are contiguous and in time order
+    power.npy             (F, B) float32 linear receive power per beam; absent where nothing was labelled
+    camera.npy, radar.npy, lidar.npy, gps.npy, box.npy    see `clients.data.modalities`
+
+A *federation* is a folder of recordings: ``server/``, ``public/``, ``test/`` and ``clients/NNN-modality/``,
+with ``federation.json`` that says where it came from and ``server/public-power.npy``, which only the server may
+read. A virtual client and a real one read the same form.
+
+F frames, N windows, T frames of a window, H horizons, B beams.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.data.modalities import MODALITIES
+
+FORMAT = 1
+MANIFEST = "recording.json"
+# Within a federation: (F, B) power of the frames of ``public/``, which only the server may read.
+PUBLIC_POWER = "server/public-power.npy"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one mast recorded.
+
+    Attributes:
+        folder: where it lies.
+        pass_ids: (F,) pass of each frame.
+        sensors: modality name -> (F, *frame_shape).
+        power: (F, B) linear receive power, or None where unlabelled.
+        splits: split name -> pass ids; a pass is in at most one split.
+    """
+
+    folder: Path
+    pass_ids: NDArray[np.int32]
+    sensors: Mapping[str, NDArray[np.generic]]
+    power: NDArray[np.float32] | None
+    splits: Mapping[str, tuple[int, ...]]
+
+    def window_starts(self, num_frames: int, num_future: int, split: str | None = None) -> NDArray[np.int64]:
+        """First frame of every window of ``num_frames`` frames with ``num_future`` labelled slots behind it.
+
+        Stride 1 inside a pass of ``len`` frames, starts while ``start + L + J < len``; so len - L - J windows each.
+
+        Source: the split rule of arXiv 2603.16116, which gives 3,201 and 1,267 windows on scenario 9.
+
+        Args:
+            num_frames: L, frames seen.
+            num_future: J, slots ahead.
+            split: only passes of this split; None takes all.
+
+        Returns:
+            (N,) strictly increasing.
+        """
+        wanted = None if split is None else set(self.splits.get(split, ()))
+        bounds = np.flatnonzero(np.diff(self.pass_ids)) + 1
+        starts = [0, *bounds.tolist()]
+        ends = [*bounds.tolist(), len(self.pass_ids)]
+        runs = [
+            np.arange(start, end - num_frames - num_future)
+            for start, end in zip(starts, ends, strict=True)
+            if len(self.pass_ids) and (wanted is None or int(self.pass_ids[start]) in wanted)
+        ]
+        return np.concatenate(runs).astype(np.int64) if runs else np.empty(0, np.int64)
+
+    def beams(self, starts: NDArray[np.int64], num_frames: int, num_future: int) -> NDArray[np.int64]:
+        """(N, H) best beam, 0-based, in the window's last frame and in the ``num_future`` slots after it.
+
+        Raises:
+            ValueError: the recording has no power.
+        """
+        best: NDArray[np.int64] = np.argmax(self.powers(starts, num_frames, num_future), axis=-1)
+        return best
+
+    def powers(self, starts: NDArray[np.int64], num_frames: int, num_future: int) -> NDArray[np.float32]:
+        """(N, H, B) linear power of every beam at each horizon.
+
+        Raises:
+            ValueError: the recording has no power.
+        """
+        if self.power is None:
+            raise ValueError(f"{self.folder}: no power.npy, so this recording has no beam labels")
+        powers: NDArray[np.float32] = self.power[starts[:, None] + num_frames - 1 + np.arange(num_future + 1)]
+        return powers
+
+
+def write_recording(
+    folder: Path,
+    *,
+    pass_ids: NDArray[np.int32],
+    sensors: Mapping[str, NDArray[np.generic]],
+    power: NDArray[np.float32] | None,
+    splits: Mapping[str, Sequence[int]],
+) -> None:
+    """Write a recording; the folder must not hold one already.
+
+    Args:
+        folder: made if missing.
+        pass_ids: (F,) pass of each frame.
+        sensors: modality name -> (F, *frame_shape).
+        power: (F, B) linear receive power, or None to leave it unlabelled.
+        splits: split name -> pass ids.
+
+    Raises:
+        ValueError: an array's shape does not fit its modality or the number of frames.
+    """
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"{folder}: holds a recording already; delete it first")
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, NDArray[np.generic]] = {"pass_ids": pass_ids.astype(np.int32)}
+    if power is not None:
+        arrays["power"] = power.astype(np.float32)
+    for name, frames in sensors.items():
+        arrays[name] = frames.astype(MODALITIES[name].dtype) if name in MODALITIES else frames
+    _check_shapes(folder, arrays)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    manifest = {
+        "format": FORMAT,
+        "modalities": sorted(sensors),
+        "labelled": power is not None,
+        "splits": {name: [int(i) for i in ids] for name, ids in splits.items()},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+@lru_cache(maxsize=4096)
+def open_recording(folder: Path) -> Recording:
+    """Map a recording into memory; opened once per process.
+
+    Raises:
+        ValueError: something is missing, unreadable or of the wrong shape; the message names the file.
+    """
+    manifest_path = folder / MANIFEST
+    try:
+        manifest = json.loads(manifest_path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{manifest_path}: not found; is this the folder of a recording?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{manifest_path}: not valid JSON ({error}); make the data again") from None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{manifest_path}: format {found!r}, expected {FORMAT}; make the data again")
+    if missing := {"modalities", "labelled", "splits"} - set(manifest):
+        raise ValueError(f"{manifest_path}: {', '.join(sorted(missing))} missing; make the data again")
+    _check_manifest(manifest_path, manifest)
+    names = ["pass_ids", *(["power"] if manifest["labelled"] else []), *manifest["modalities"]]
+    arrays = {name: _map_array(folder / f"{name}.npy") for name in names}
+    _check_shapes(folder, arrays)
+    return Recording(
+        folder=folder,
+        pass_ids=np.asarray(arrays["pass_ids"], np.int32),
+        sensors={name: arrays[name] for name in manifest["modalities"]},
+        power=arrays.get("power"),  # type: ignore[arg-type]
+        splits={name: tuple(ids) for name, ids in manifest["splits"].items()},
+    )
+
+
+def _map_array(path: Path) -> NDArray[np.generic]:
+    try:
+        array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: not found; make the data again") from None
+    except (ValueError, OSError, EOFError) as error:
+        # NumPy's own words may quote the file, and errors travel to the server.
+        raise ValueError(f"{path}: not a readable .npy array ({type(error).__name__}); make the data again") from None
+    return array
+
+
+def _check_manifest(path: Path, manifest: Mapping[str, object]) -> None:
+    modalities, splits = manifest["modalities"], manifest["splits"]
+    if not isinstance(modalities, list) or not all(isinstance(name, str) for name in modalities):
+        raise ValueError(f"{path}: modalities must be a list of names; make the data again")
+    lists = list(splits.values()) if isinstance(splits, dict) else [None]
+    if not all(isinstance(ids, list) and all(isinstance(number, int) for number in ids) for ids in lists):
+        raise ValueError(f"{path}: splits must be lists of pass numbers by name; make the data again")
+
+
+def _check_shapes(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    num_frames = len(arrays["pass_ids"])
+    for name, array in arrays.items():
+        path = folder / f"{name}.npy"
+        rows: dict[str, tuple[int, ...]] = {"pass_ids": (), "power": array.shape[-1:]}
+        if name not in rows and name not in MODALITIES:
+            raise ValueError(f"{path}: unknown modality {name}; known are {', '.join(MODALITIES)}")
+        row = rows[name] if name in rows else MODALITIES[name].frame_shape
+        dtype = np.dtype({"pass_ids": np.int32, "power": np.float32}.get(name) or MODALITIES[name].dtype)
+        if array.shape != (num_frames, *row):
+            raise ValueError(f"{path}: shape {array.shape}, expected {(num_frames, *row)}")
+        if array.dtype != dtype:
+            raise ValueError(f"{path}: {array.dtype}, expected {dtype}; make the data again")

@@ -1,0 +1,153 @@
+"""Files of a DeepSense 6G release to frames: images, radar cubes, LiDAR scans. One file is one frame of its kind.
+
+A frame whose file is missing or broken is all zeros, as if the sensor had been covered. F files.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tokenize import TokenError
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clients.data.matlab import read_matlab_array
+from clients.data.modalities import MODALITIES
+from clients.data.motion import PIXELS, MotionDetector
+from clients.data.radar_maps import doppler_angle_map, range_angle_map, unscaled_maps
+from clients.data.scans import ranges_of_cloud, ranges_of_scan, read_ply
+
+Frame = Mapping[str, NDArray[np.generic]]
+Reader = Callable[[Path, Sequence[str]], Frame]
+# The array of a .mat file lies under this name in every release.
+MAT_KEY = "data"
+# What a damaged file makes the libraries raise: theirs is no single error.
+DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, OverflowError),
+    *(MemoryError, NotImplementedError, struct.error, zlib.error, TokenError, Image.DecompressionBombError),
+)
+
+
+def read_frames(
+    kind: str, files: Sequence[Path | None], modalities: Sequence[str]
+) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
+    """Read the files of one kind, one at a time.
+
+    Args:
+        kind: of the files, one of `FILE_KINDS`.
+        files: of each frame of one pass, in the order of time; None gives zeros.
+        modalities: which of the kind's modalities are wanted.
+
+    Returns:
+        Modality -> (F, *frame_shape), and one line for each file that is broken and why.
+    """
+    frames = {
+        name: np.zeros((len(files), *MODALITIES[name].frame_shape), MODALITIES[name].dtype) for name in modalities
+    }
+    problems = []
+    # After a gap nothing is known of what moved.
+    detector = MotionDetector()
+    readers: dict[str, Reader] = {**_READERS, "camera": partial(read_camera, detector=detector)}
+    for row, path in enumerate(files):
+        if path is None:
+            detector.reset()
+            continue
+        try:
+            # A damaged file may hold any number; the readers judge results, not every step on the way.
+            with np.errstate(all="ignore"):
+                found = readers[kind](path, modalities)
+            for name, frame in found.items():
+                frames[name][row] = frame
+        except ValueError as error:
+            detector.reset()
+            problems.append(f"{kind}: {path.name} is left out: {error}")
+    return dict(frames), problems
+
+
+def read_camera(path: Path, modalities: Sequence[str] = ("camera",), detector: MotionDetector | None = None) -> Frame:
+    """An image of any size, area-averaged and squeezed to (64, 64, 3), and what moved in (224, 224) of it.
+
+    Args:
+        path: of the image.
+        modalities: ``camera``, ``motion`` or both.
+        detector: of motion, that has seen the pictures before; None is a new one.
+
+    Raises:
+        ValueError: it is not a whole image.
+    """
+    height, width, _ = MODALITIES["camera"].frame_shape
+    found: dict[str, NDArray[np.generic]] = {}
+    try:
+        with Image.open(path) as image:
+            # A JPEG is decoded at the smallest scale that is still twice as fine: four times as fast.
+            finest = PIXELS if "motion" in modalities else width
+            image.draft("RGB", (2 * finest, 2 * finest))
+            whole = image.convert("RGB")
+            if "camera" in modalities:
+                found["camera"] = np.asarray(whole.resize((width, height), Image.Resampling.BOX))
+            if "motion" in modalities:
+                picture = np.asarray(whole.resize((PIXELS, PIXELS), Image.Resampling.BOX))
+                found["motion"] = np.packbits((detector or MotionDetector()).push(picture), axis=-1)
+    except DAMAGE as error:
+        raise ValueError(_damaged("image", error)) from None
+    return found
+
+
+def read_radar(path: Path, modalities: Sequence[str] = ("radar",)) -> Frame:
+    """The wanted maps of a raw cube (4, 256, C) in a .mat or .npy file.
+
+    Raises:
+        ValueError: it is not a whole cube.
+    """
+    cube = _read_array(path, "radar cube")
+    makers = {"radar": range_angle_map, "doppler": doppler_angle_map, "maps": unscaled_maps}
+    return {name: makers[name](cube) for name in modalities}
+
+
+def read_lidar(path: Path, modalities: Sequence[str] = ("lidar",)) -> Frame:
+    """A planar scan in a .mat or .npy file, or a point cloud in a .ply file, as (216,) ranges.
+
+    Raises:
+        ValueError: it is not a whole scan.
+    """
+    del modalities
+    if path.suffix.lower() != ".ply":
+        return {"lidar": ranges_of_scan(_read_array(path, "LiDAR scan"))}
+    try:
+        return {"lidar": ranges_of_cloud(read_ply(path))}
+    except OSError as error:
+        raise ValueError(_damaged("LiDAR scan", error)) from None
+
+
+def _read_array(path: Path, what: str) -> NDArray[np.generic]:
+    suffix = path.suffix.lower()
+    if suffix not in (".mat", ".npy"):
+        raise ValueError(f"{suffix or 'no ending'} is not the ending of a {what}; are columns swapped?")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(_damaged(what, error)) from None
+    if suffix == ".mat":
+        return read_matlab_array(data, MAT_KEY)
+    try:
+        array: NDArray[np.generic] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except DAMAGE as error:
+        raise ValueError(_damaged(what, error)) from None
+    return array
+
+
+def _damaged(what: str, error: BaseException) -> str:
+    return f"no whole {what} ({' '.join(str(error).split()) or type(error).__name__}); download it again"
+
+
+_READERS: dict[str, Reader] = {"radar": read_radar, "lidar": read_lidar}
+# Kind of file -> the modalities that it gives.
+FILE_KINDS: dict[str, tuple[str, ...]] = {"camera": ("camera",), "radar": ("radar", "doppler"), "lidar": ("lidar",)}
+# The same for those that are made only where they are asked for, because they take twenty times the disk.
+EXTRA_KINDS: dict[str, tuple[str, ...]] = {"camera": ("motion",), "radar": ("maps",), "lidar": ()}

@@ -1,0 +1,1 @@
+"""How a tracker learns and is judged: learner, lessons, calibration, metrics, density. No Flower and no protocol."""

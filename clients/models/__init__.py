@@ -1,0 +1,1 @@
+"""Beam trackers: encoders, the federation's, the published and our light ones, live streams. Here is no protocol."""

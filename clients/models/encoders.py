@@ -1,0 +1,234 @@
+"""From one sensor frame to a feature vector. U frames, D features.
+
+Every encoder takes frames as they lie on disk and scales them itself, so that a live stream and a
+recording enter by the same door. No batch statistics: a frame's feature does not depend on its
+batch, which lets overlapping windows share it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clients.data.modalities import MODALITIES
+
+# Range of the scenario 9 LiDAR in metres; source: DeepSense 6G scenario 9 page.
+LIDAR_RANGE_M = 16.392
+# Relative spread below which an input counts as constant.
+STILL = 1e-4
+
+
+class Standardise(nn.Module):
+    """Zero mean and unit variance, as measured once on the owner's training frames.
+
+    Args:
+        num_channels: size of the last axis; 1 measures one scale over everything.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_channels))
+        self.register_buffer("scale", torch.ones(num_channels))
+
+    def fit(self, values: Tensor) -> None:
+        """Measure mean and spread over all but the last axis."""
+        rows = values.reshape(-1, len(self.mean))
+        self.mean.copy_(rows.mean(dim=0))
+        spread = rows.std(dim=0, correction=0)
+        # What never moved in training must not explode when it does.
+        moves = spread > STILL * self.mean.abs().clamp_min(1.0)
+        self.scale.copy_(torch.where(moves, spread, torch.ones(())))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(..., C) to the same shape."""
+        return torch.addcmul(-self.mean / self.scale, values, 1.0 / self.scale)
+
+
+class Encoder(nn.Module):
+    """Base of the encoders: scale, then a network.
+
+    Args:
+        standardise: fitted on training frames.
+        network: from scaled inputs to (U, D).
+    """
+
+    def __init__(self, standardise: Standardise, network: nn.Module) -> None:
+        super().__init__()
+        self.standardise = standardise
+        self.network = network
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """Frames as on disk to channels-last float32 values before scaling."""
+        return frames.float()
+
+    def fit_scale(self, frames: Tensor) -> None:
+        """Measure the scale of the inputs on frames as they lie on disk."""
+        self.standardise.fit(self.inputs(frames))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(U, *frame_shape) to (U, D)."""
+        features: Tensor = self.network(self.standardise(self.inputs(frames)))
+        return features
+
+
+def unpack_masks(packed: Tensor) -> Tensor:
+    """(..., R, C / 8) uint8, eight pixels a byte, to (..., R, C) float32 of zeros and ones, left to right."""
+    bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    return ((packed.unsqueeze(-1) >> bits) & 1).flatten(-2).float()
+
+
+def mask_shares(packed: Tensor, side: int) -> Tensor:
+    """(..., R, C / 8) packed masks to (..., R / side, C / side): the share of pixels on in each square.
+
+    Equal to unpacking and averaging, with less work: the bits of a byte are counted by looking it up.
+
+    Args:
+        packed: uint8, eight pixels a byte.
+        side: of a square in pixels: 1, 2 or 4; R is a multiple of it.
+    """
+    if side == 1:
+        return unpack_masks(packed)
+    rows, width = packed.shape[-2], packed.shape[-1]
+    every = torch.arange(256, dtype=torch.uint8, device=packed.device)
+    counts = unpack_masks(every[:, None]).view(256, 8 // side, side).sum(dim=-1)
+    found = counts[packed.flatten().int()].view(*packed.shape[:-2], rows // side, side, width * 8 // side)
+    return found.sum(dim=-2) / side**2
+
+
+class PatchStem(nn.Module):
+    """A 4 x 4 convolution with stride 4, as one matrix product: every pixel is read once.
+
+    For a few input channels this is cheaper than a strided convolution, whose backward pass is slow on a CPU.
+    """
+
+    def __init__(self, num_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16 * num_channels, out_channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(U, R, C, K) channels last to (U, out, R / 4, C / 4)."""
+        num_images, rows, columns, channels = images.shape
+        patches = images.view(num_images, rows // 4, 4, columns // 4, 4, channels).permute(0, 1, 3, 2, 4, 5)
+        out: Tensor = self.linear(patches.reshape(num_images, rows // 4, columns // 4, 16 * channels))
+        return out.permute(0, 3, 1, 2)
+
+
+class ImageEncoder(Encoder):
+    """Camera (U, 64, 64, 3), radar and Doppler maps (U, 64, 64): patches and two convolutions, flattened."""
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """(U, 64, 64, C) float32."""
+        return frames.float().unsqueeze(-1) if frames.dim() == 3 else frames.float()
+
+
+class MotionEncoder(ImageEncoder):
+    """Motion masks (U, 224, 28) of packed bits, as the share of pixels on in each of 64 x 64 cells."""
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """(U, 64, 64, 1) in [0, 1]."""
+        return (
+            functional.adaptive_avg_pool2d(unpack_masks(frames).unsqueeze(1), (64, 64)).permute(0, 2, 3, 1).contiguous()
+        )
+
+
+class MapsEncoder(ImageEncoder):
+    """Unscaled radar maps (U, 2, 128, 64), two rows averaged."""
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """(U, 64, 64, 2) float32."""
+        return functional.avg_pool2d(frames.float(), (2, 1)).permute(0, 2, 3, 1).contiguous()
+
+
+class LidarEncoder(Encoder):
+    """LiDAR (U, 216) metres per ray, as closeness: 1 at the sensor and 0 where nothing returned."""
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """(U, 216, 1) closeness in [0, 1]."""
+        ranges = frames.float()
+        return torch.where(ranges > 0, 1.0 - ranges / LIDAR_RANGE_M, torch.zeros(())).unsqueeze(-1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(U, 216) to (U, D)."""
+        features: Tensor = self.network(self.standardise(self.inputs(frames)).permute(0, 2, 1).contiguous())
+        return features
+
+
+class GpsEncoder(Encoder):
+    """GPS (U, 2) metres east and north of the base station.
+
+    The beam depends on the bearing, so sine and cosine of the bearing and the log range stand beside the position.
+    """
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """(U, 5): east, north, sin and cos of the bearing, ln(1 + range)."""
+        position = frames.float()
+        distance = torch.linalg.vector_norm(position, dim=-1, keepdim=True)
+        return torch.cat([position, position / distance.clamp_min(1e-3), torch.log1p(distance)], dim=-1)
+
+
+class BoxEncoder(Encoder):
+    """Camera bounding box (U, 4) in image fractions; NaN means that no box was found."""
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """(U, 5): the box, zeros where there is none, and whether there is one."""
+        found = torch.isfinite(frames).all(dim=-1, keepdim=True)
+        return torch.cat([torch.where(found, frames, torch.zeros(())), found], dim=-1).float()
+
+    def fit_scale(self, frames: Tensor) -> None:
+        """Measure the scale over frames that have a box."""
+        with_box = frames[torch.isfinite(frames).all(dim=-1)]
+        super().fit_scale(with_box if len(with_box) else frames)
+        self.standardise.scale[-1] = 1.0
+
+
+def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
+    """The encoder of a modality.
+
+    Args:
+        modality: a key of `MODALITIES`.
+        width: channels of the first convolution; an MLP has 8 times as many units.
+        num_features: D.
+    """
+    shape = MODALITIES[modality].frame_shape
+    if modality in ("camera", "radar", "doppler"):
+        num_channels = shape[2] if len(shape) == 3 else 1
+        return ImageEncoder(Standardise(1), _image_network(num_channels, width, num_features))
+    if modality == "motion":
+        return MotionEncoder(Standardise(1), _image_network(1, width, num_features))
+    if modality == "maps":
+        return MapsEncoder(Standardise(1), _image_network(2, width, num_features))
+    if modality == "lidar":
+        return LidarEncoder(Standardise(1), _lidar_network(width, num_features))
+    encoder = GpsEncoder if modality == "gps" else BoxEncoder
+    return encoder(Standardise(5), _mlp(5, 8 * width, num_features))
+
+
+def _image_network(num_channels: int, width: int, num_features: int) -> nn.Module:
+    layers: list[nn.Module] = [PatchStem(num_channels, 2 * width), nn.ReLU()]
+    num_channels = 2 * width
+    for _ in range(2):
+        layers += [nn.Conv2d(num_channels, 4 * width, 3, stride=2, padding=1, bias=False)]
+        layers += [nn.GroupNorm(1, 4 * width), nn.ReLU()]
+        num_channels = 4 * width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 4 * num_channels, num_features), nn.ReLU())
+
+
+def _lidar_network(width: int, num_features: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    num_channels = 1
+    for out_channels in (width, 2 * width, 4 * width):
+        layers += [
+            nn.Conv1d(num_channels, out_channels, 5, stride=2, padding=2, bias=False),
+            nn.GroupNorm(1, out_channels),
+            nn.ReLU(),
+        ]
+        num_channels = out_channels
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(27 * num_channels, num_features), nn.ReLU())
+
+
+def _mlp(num_inputs: int, num_units: int, num_features: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(num_inputs, num_units), nn.ReLU(), nn.Linear(num_units, num_features), nn.ReLU())
