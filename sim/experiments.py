@@ -20,7 +20,7 @@ from server.app import Watch, check_plugins
 from server.app import build_app as build_server_app
 from sim.data.federation import ensure_federation
 from sim.launch import launch
-from sim.report import write_report
+from sim.report.html import write_report
 
 Progress = Callable[[str, int, int], None]
 

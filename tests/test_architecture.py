@@ -41,11 +41,21 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "sim.world": (("clients.data", "configs"), "a street is there whoever learns in it"),
     "sim.data": (("sim.world", "clients", "configs"), "data is made without a server, a protocol or a launch"),
     "sim.bench": (
-        ("sim.data", "sim.world", "server", "clients", "strategies", "configs"),
+        ("sim.worksheet", "sim.data", "sim.world", "server", "clients", "strategies", "configs"),
         "a benchmark measures; it does not launch federations",
     ),
     "sim.study": (
-        ("sim.bench", "sim.data", "sim.world", "sim.figures", "server", "clients", "strategies", "configs"),
+        (
+            "sim.bench",
+            "sim.data",
+            "sim.world",
+            "sim.report.style",
+            "sim.worksheet",
+            "server",
+            "clients",
+            "strategies",
+            "configs",
+        ),
         "a study trains and compares; it launches no federations",
     ),
     "sim": (("server", "clients", "strategies", "configs"), ""),

@@ -11,7 +11,7 @@ import yaml
 from configs.recipes import RECIPES
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
-from sim.cli import main
+from sim.cli.main import main
 from strategies.codecs.table import CODECS
 from strategies.registry import AGGREGATORS
 from tests.conftest import tiny_values

@@ -27,8 +27,8 @@ from configs.placement import softbeam_home
 from configs.schema import Experiment
 from configs.seeding import seed_for
 from sim.bench.learnability import train
-from sim.bench.worksheet import row_key
 from sim.data.federation import ensure_federation
+from sim.worksheet import row_key
 from strategies.aggregation import Aggregator
 from strategies.attacks import ATTACKS, Knowledge
 from strategies.labels import Contribution, SoftLabels

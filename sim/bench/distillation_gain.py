@@ -20,8 +20,8 @@ from configs.schema import Experiment
 from server.teacher import make_teacher, pretrain
 from sim.bench.experiments import world_name
 from sim.bench.learnability import train
-from sim.bench.worksheet import Row, row_key
 from sim.data.federation import ensure_federation
+from sim.worksheet import Row, row_key
 from strategies.labels import SoftLabels
 
 

@@ -26,8 +26,8 @@ from configs.loading import data_digest, to_values
 from configs.schema import Experiment, Task
 from configs.seeding import seed_for
 from sim.bench.experiments import under, world_name
-from sim.bench.worksheet import Row, row_key
 from sim.data.federation import ensure_federation
+from sim.worksheet import Row, row_key
 from strategies.losses import response_kd, task_loss
 
 FUSED = "all"

@@ -24,7 +24,7 @@ from sim.deploy.settings import load_deployment, load_server, server_folder
 from sim.deploy.supervisor import running_pid
 from sim.experiments import new_run_folder, read_run
 from sim.launch import CHECKOUT
-from sim.report import write_report
+from sim.report.html import write_report
 
 Progress = Callable[[str, int, int], None]
 

@@ -86,7 +86,7 @@ def start_machine(machine: Path, role: str) -> subprocess.Popen[bytes] | None:
     (state / HEALTH_FILE).unlink(missing_ok=True)
     with (state / "output.txt").open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "sim.cli", "deploy", role, str(machine.resolve())],
+            [sys.executable, "-m", "sim.cli.main", "deploy", role, str(machine.resolve())],
             cwd=Path(__file__).resolve().parents[2],
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -2,7 +2,7 @@
 
 One colour per kind of knowledge in every figure, and a marker, a line style and a hatch of its own, so that none is
 told by colour alone. Published results are hollow. Bars on points are 95 % intervals over test passes and seeds.
-Matplotlib is imported inside the functions, as in `sim.figures`.
+Matplotlib is imported inside the functions, as in `sim.report.figures`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sim.figures import INK, MUTED, SETTINGS
+from sim.report.style import INK, MUTED, SETTINGS
 from sim.study.cells import KINDS, Cell, Cells, Row, cells_of, untaught
 from sim.study.published import published_gain, published_of
 from sim.study.statistics import Interval, difference, level

@@ -18,7 +18,7 @@ from clients.models.registry import MODELS, ModelCard
 from clients.models.step_tracker import Alignment
 from configs.loading import digest_with_sources
 from configs.study import Kd, Part, Study
-from sim.bench.worksheet import row_key
+from sim.worksheet import row_key
 
 _TITLES = {("motion",): "image", ("motion", "maps"): "image+radar", ("maps",): "radar"}
 # Kinds of knowledge that need a teacher.

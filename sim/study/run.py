@@ -14,11 +14,11 @@ import yaml
 from configs.files import locked, write_whole
 from configs.study import Study
 from sim.bench.latency import latencies_ms
-from sim.bench.worksheet import Row, fill_sheet, read_sheet
 from sim.study.grid import Job, check_models, origin_of, self_jobs, student_jobs, teacher_jobs
 from sim.study.outputs import write_outputs
 from sim.study.passes import open_passes
 from sim.study.work import ROW_KEYS, Trainer, fresh_tracker, tracker_path
+from sim.worksheet import Row, fill_sheet, read_sheet
 
 SHEET = "study.json"
 GPU_WORKERS = 4

@@ -21,11 +21,11 @@ from configs.files import write_whole
 from configs.schema import Task
 from configs.seeding import seed_for
 from configs.study import StudyPasses
-from sim.bench.worksheet import Row
 from sim.study.fitting import Observation, fit, knowledge_of, logits_of
 from sim.study.grid import Job, describe
 from sim.study.passes import SENSORS, open_passes, split_passes
 from sim.study.scores import summarise, window_scores
+from sim.worksheet import Row
 
 # What a row has at least; one of an older version is made again.
 ROW_KEYS = {"key", "average", "by_pass", "latency_ms", "int8_top5", "metrics", "validation"}

@@ -20,7 +20,7 @@ from configs.placement import Placement
 from server.app import build_app as build_server_app
 from server.recorder import read_rounds
 from sim.inline import FIRST_NODE_ID, InlineGrid
-from sim.report import write_report
+from sim.report.html import write_report
 from tests.conftest import tiny_experiment
 from tests.federations import place, run_apps
 
@@ -129,7 +129,7 @@ def test_a_run_with_a_client_that_answers_garbage_in_every_round_ends_and_its_re
     assert (
         'softbeam_refusals_total{client="001-gps",reason="refused"} 3.0' in (placement.run / "metrics.prom").read_text()
     )
-    monkeypatch.setattr("sim.report.draw_all", lambda runs: {})
+    monkeypatch.setattr("sim.report.html.draw_all", lambda runs: {})
     write_report([placement.run], placement.run / "report.html")
     report = (placement.run / "report.html").read_text()
     assert "answer refused" in report

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from sim.cli import cli
+from sim.cli.main import cli
 from sim.experiments import continue_experiment
 from tests.conftest import tiny_experiment, tiny_values
 from tests.federations import quiet

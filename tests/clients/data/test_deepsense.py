@@ -215,7 +215,7 @@ def test_a_mirrored_beam_order_is_refused(tmp_path: Path) -> None:
 
 
 def _measured(number: int) -> Path:
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     root = Path(os.environ.get("SOFTBEAM_DEEPSENSE", checkout.parent / "shared" / "real-deepsense"))
     if not (root / f"scenario{number}").is_dir():
         pytest.skip(

@@ -252,7 +252,7 @@ def test_swapped_columns_are_one_error_that_says_what_was_found(tmp_path: Path) 
 
 
 def measured(name: str) -> Path:
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     root = Path(os.environ.get("SOFTBEAM_DEEPSENSE", checkout.parent / "shared" / "real-deepsense"))
     if not (root / name).is_dir():
         pytest.skip(f"DeepSense 6G {name} is not in {root}; set SOFTBEAM_DEEPSENSE to the folder that holds it")

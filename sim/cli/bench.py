@@ -1,0 +1,381 @@
+"""The commands of ``softbeam bench``: what worlds, trackers, codecs, attacks and messages cost and give.
+
+Heavy imports stay inside the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from sim.cli.terminal import JsonOption, SetOption, wide_console
+
+if TYPE_CHECKING:
+    from configs.schema import Experiment
+    from sim.worksheet import Row
+
+
+Job = TypeVar("Job")
+PresetsOption = Annotated[list[str] | None, typer.Option("--preset", help="May be repeated.")]
+SeedsOption = Annotated[str, typer.Option(help="Of data and networks, with commas between them.")]
+SheetOption = Annotated[
+    Path | None, typer.Option("--json", help="Keep the results in this file, and go on with those that it has.")
+]
+WorkersOption = Annotated[int, typer.Option(help="Processes; 0 takes every core.", min=0)]
+
+bench_cli = typer.Typer(help="Measure the world: speed, learned accuracy, distillation gain.", no_args_is_help=True)
+
+
+@bench_cli.command("statistics")
+def bench_statistics(
+    preset: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
+    passes: Annotated[int, typer.Option(help="Passes per preset.", min=1)] = 300,
+    camera_passes: Annotated[int, typer.Option(help="Passes filmed at 224x224 for the mask density.", min=0)] = 3,
+    seed: Annotated[int, typer.Option(help="Of the passes.")] = 0,
+    deepsense: Annotated[Path | None, typer.Option(help="Measure this scenario instead of the stored values.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/world.md.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the statistics of presets beside those of a measured scenario; see data inspect --help for the names."""
+    from rich.table import Table
+
+    from configs.presets import PRESETS
+    from sim.bench.world_statistics import (
+        markdown_table,
+        measured_statistics,
+        preset_world,
+        statistics_rows,
+        world_statistics,
+    )
+    from sim.data.statistics import known_or_none
+
+    worlds = {name: preset_world(name) for name in preset or PRESETS}
+    columns = {"scenario 9" if deepsense is None else str(deepsense): measured_statistics(deepsense)}
+    for name, world in worlds.items():
+        columns[name] = world_statistics(world, num_passes=passes, num_camera_passes=camera_passes, seed=seed)
+    if as_json:
+        typer.echo(json.dumps({name: known_or_none(column) for name, column in columns.items()}, indent=1))
+    elif markdown:
+        typer.echo(markdown_table(columns))
+    else:
+        table = Table("statistic", *columns)
+        for line in statistics_rows(columns):
+            table.add_row(*line)
+        wide_console().print(table)
+
+
+@bench_cli.command("referee")
+def bench_referee(
+    preset: Annotated[str, typer.Option(help="The world to judge.")] = "street",
+    passes: Annotated[int, typer.Option(help="Passes drawn.", min=1)] = 12,
+    frames: Annotated[int, typer.Option(help="Frames traced, evenly spread over the passes.", min=1)] = 240,
+    seed: Annotated[int, typer.Option(help="Of the passes.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a ray tracer (the extra "sionna") for the best beams of the same passes; about 0.1 s a frame."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from sim.bench.referee import judge
+    from sim.bench.world_statistics import preset_world
+
+    with Progress(console=Console(stderr=True), disable=as_json, transient=True) as bars:
+        task = bars.add_task("tracing passes", total=passes)
+        rows = judge(
+            preset_world(preset),
+            seed=seed,
+            passes=passes,
+            frames=frames,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    table = Table("frames", "number", "same best beam", "within 1", "within 2", "correlation of best power")
+    for row in rows:
+        shares = [f"{100 * share:.1f} %" for share in row.within or ()] or ["-"] * 3
+        correlation = "-" if row.power_correlation is None else f"{row.power_correlation:.2f}"
+        table.add_row(row.name, str(row.num_frames), *shares, correlation)
+    wide_console().print(table)
+
+
+@bench_cli.command("learning")
+def bench_learning(
+    preset: PresetsOption = None,
+    seeds: SeedsOption = "0,1,2",
+    inputs: Annotated[str, typer.Option(help="Sensors, and all for the fused tracker.")] = "gps,lidar,radar,camera,all",
+    frames: Annotated[str, typer.Option(help="Lengths of a window; all are scored on the same slots.")] = "8",
+    passes: Annotated[int, typer.Option(help="Labelled passes, validation passes included.", min=2)] = 95,
+    test_passes: Annotated[int, typer.Option(help="Passes to score on.", min=1)] = 41,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each tracker.", min=1)] = 2500,
+    conditions: Annotated[bool, typer.Option("--conditions", help="Test by day, by night, in rain, in rush.")] = False,
+    deepsense: Annotated[Path | None, typer.Option(help="Train on this measured scenario instead.")] = None,
+    override: SetOption = None,
+    workers: WorkersOption = 0,
+    sheet: SheetOption = None,
+) -> None:
+    """Train trackers centrally on a preset: Top-1/3/5 by sensor and length, beside what was published.
+
+    GPS and radar were published for a single frame: --frames 1 --set task.num_future=0.
+    """
+    from sim.bench.experiments import CONDITIONS, scenario_data, street_data
+    from sim.bench.learnability import FUSED, LearningJob, experiments_of, learn_job
+    from sim.bench.tables import conditions_table, learning_table
+
+    lengths, names = numbers(frames, "--frames"), inputs.split(",")
+    parts = {"server": passes, "public": 1, "test": test_passes, "client": 1, "validation_share": 0.1}
+    if deepsense is None:
+        sections = [street_data(name, parts) for name in preset or ["s9", "street"]]
+    else:
+        sections = [scenario_data(deepsense, parts, [name for name in names if name != FUSED])]
+    jobs = [
+        LearningJob(experiment, name, length, tuple(CONDITIONS) if conditions else ())
+        for experiment in _experiments(sections, seeds, override, steps=steps, num_frames=max(lengths))
+        for name in names
+        for length in lengths
+    ]
+    data = [experiment for job in jobs for experiment in experiments_of(job)]
+    rows = _work({job.key: job for job in jobs}, learn_job, data=data, sheet=sheet, workers=workers)
+    wide_console().print(learning_table(rows))
+    if conditions:
+        wide_console().print(conditions_table(rows))
+
+
+@bench_cli.command("distillation")
+def bench_distillation(
+    preset: PresetsOption = None,
+    seeds: SeedsOption = "0,1,2",
+    labelled: Annotated[int, typer.Option(help="Labelled passes of a node, validation passes included.", min=2)] = 8,
+    public: Annotated[int, typer.Option(help="Unlabelled passes that teacher and nodes recorded.", min=1)] = 90,
+    teacher_passes: Annotated[int, typer.Option(help="Labelled passes of the teacher.", min=2)] = 100,
+    test_passes: Annotated[int, typer.Option(help="Passes to score on.", min=1)] = 41,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of the teacher and of each arm.", min=1)] = 2000,
+    override: SetOption = None,
+    workers: WorkersOption = 0,
+    sheet: SheetOption = None,
+) -> None:
+    """Train a node per sensor with its own labels alone, and with a teacher on the public set; print the gain."""
+    from sim.bench.distillation_gain import DistillationJob, distil_job
+    from sim.bench.experiments import street_data
+    from sim.bench.tables import distillation_table
+
+    parts = {"server": teacher_passes, "public": public, "test": test_passes, "client": labelled}
+    sections = [street_data(name, parts) for name in preset or ["street"]]
+    experiments = _experiments(sections, seeds, override, steps=steps)
+    jobs = [DistillationJob(experiment) for experiment in experiments]
+    rows = _work({job.key: job for job in jobs}, distil_job, data=experiments, sheet=sheet, workers=workers)
+    wide_console().print(distillation_table(rows))
+
+
+@bench_cli.command("generation")
+def bench_generation(
+    preset: PresetsOption = None,
+    passes: Annotated[int, typer.Option(help="Passes to time.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of the passes.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the making of the data: CPU milliseconds a frame of the scene, the power and each sensor."""
+    from sim.bench.experiments import SENSORS
+    from sim.bench.generation_cost import generation_cost
+    from sim.bench.tables import generation_table
+    from sim.bench.world_statistics import preset_world
+
+    worlds = {name: preset_world(name) for name in preset or ["s9", "street"]}
+    costs = {
+        name: generation_cost(world, seed=seed, num_passes=passes, sensors=SENSORS) for name, world in worlds.items()
+    }
+    if as_json:
+        typer.echo(json.dumps(costs, indent=1))
+        return
+    wide_console().print(generation_table(costs))
+
+
+def _experiments(
+    sections: Sequence[Mapping[str, Any]],
+    seeds: str,
+    overrides: Sequence[str] | None,
+    *,
+    steps: int,
+    num_frames: int = 8,
+) -> list[Experiment]:
+    """One experiment for every section ``data`` and seed."""
+    from sim.bench.experiments import bench_experiment
+
+    return [
+        bench_experiment(data, seed=seed, steps=steps, num_frames=num_frames, overrides=overrides or ())
+        for data in sections
+        for seed in numbers(seeds, "--seeds")
+    ]
+
+
+def _work(
+    jobs: Mapping[str, Job],
+    work: Callable[[Job], Row],
+    *,
+    data: Sequence[Experiment],
+    sheet: Path | None,
+    workers: int,
+) -> list[Row]:
+    """Make the data, do the jobs that the sheet lacks, and return all rows in the order of the jobs."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from configs.placement import federation_folder
+    from sim.data.federation import ensure_federation
+    from sim.worksheet import fill_sheet, read_sheet
+
+    workers, console = workers or os.cpu_count() or 1, Console(stderr=True)
+    if jobs.keys() - read_sheet(sheet).keys():
+        places = list({federation_folder(experiment): experiment for experiment in data}.values())
+        for experiment in track(places, "data", console=console):
+            ensure_federation(experiment, workers=workers)
+    filled = fill_sheet(jobs, work, sheet=sheet, workers=workers)
+    rows = dict(track(filled, "trackers", total=len(jobs), console=console))
+    return [rows[key] for key in jobs]
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Numbers with commas between them.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} {text}: expected numbers with commas between them, such as 0,1,2") from None
+
+
+@bench_cli.command("warm")
+def bench_warm(
+    app: Annotated[list[str] | None, typer.Option(help="torch, optimizer or softbeam; may be repeated.")] = None,
+    messages: Annotated[int, typer.Option(help="Messages to measure for each app and way.", min=1)] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """CPU of a message on an idle node, apps started Flower's way and from the fork server; about 4 minutes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sim.bench.loopback import CLIENT_APPS, Loopback
+    from sim.bench.warm_cost import Way, message_costs
+    from sim.deploy.forkserver import shim_environment, start_forkserver, stop_forkserver
+
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as name, console.status("starting") as status:
+        folder = Path(name)
+        with Loopback(folder) as loopback:
+            server = start_forkserver(folder / "fork", environment=loopback.environment("warm"))
+            try:
+                ways = [Way("stock"), Way("warm", shim_environment(folder / "fork"), server.pid)]
+                apps = app or list(CLIENT_APPS)
+                costs = message_costs(loopback, ways, apps=apps, num_messages=messages, progress=status.update)
+            finally:
+                stop_forkserver(server)
+    if as_json:
+        typer.echo(json.dumps([asdict(cost) for cost in costs], indent=1))
+        return
+    title = f"CPU-seconds of a message, medians of {messages}"
+    table = Table("app", "way", "all", "from", "to", "node", "started", "forked", "seconds", "idle per s", title=title)
+    for cost in costs:
+        seconds = (cost.cpu.total, *cost.cpu_range_s, cost.cpu.node, cost.cpu.started, cost.cpu.forked, cost.seconds)
+        table.add_row(cost.app, cost.way, *(f"{value:.2f}" for value in seconds), f"{cost.idle_cpu_s:.3f}")
+    wide_console().print(table)
+
+
+@bench_cli.command("codecs")
+def bench_codecs(
+    codec: Annotated[list[str] | None, typer.Option(help="May be repeated, without suffix; default: all.")] = None,
+    samples: Annotated[int, typer.Option(help="Public samples of a round.", min=1)] = 400,
+    seeds: SeedsOption = "0,1,2",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure bytes and loss of codecs on bell-shaped soft labels: as they are, with +zlib and with +delta."""
+    from sim.bench.codec_cost import codec_costs
+    from sim.bench.tables import codecs_table
+    from strategies.codecs.table import CODECS
+
+    costs = codec_costs(codec or list(CODECS), seeds=numbers(seeds, "--seeds"), num_samples=samples)
+    if as_json:
+        typer.echo(json.dumps([asdict(cost) for cost in costs], indent=1))
+        return
+    wide_console().print(codecs_table(costs))
+
+
+@bench_cli.command("attacks")
+def bench_attacks(
+    rule: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
+    attackers: Annotated[str, typer.Option(help="How many of the clients, with commas between them.")] = "4,6",
+    seeds: SeedsOption = "0,1,2",
+    override: SetOption = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Keep the cells in this file.")] = None,
+) -> None:
+    """Every aggregation rule under every attack, the clients with the most data attacking; two minutes a seed."""
+    from rich.progress import track
+
+    from sim.bench.attack_table import RULES, Cell, attack_cells, make_voters, voters_experiment
+    from sim.bench.tables import attacks_table
+    from strategies.attacks import ATTACKS
+
+    console, cells = wide_console(stderr=True), list[Cell]()
+    wanted = {"rules": rule or list(RULES), "attacks": attack or list(ATTACKS)}
+    for seed in track(numbers(seeds, "--seeds"), "seeds", console=console):
+        voters = make_voters(voters_experiment(seed, override or []))
+        cells += attack_cells(voters, seed=seed, counts=numbers(attackers, "--attackers"), **wanted)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps([asdict(cell) for cell in cells], indent=1) + "\n")
+    for metric in ("top1", "top3", "top5"):
+        wide_console().print(attacks_table(cells, metric))
+
+
+@bench_cli.command("privacy")
+def bench_privacy(
+    steps: Annotated[int, typer.Option(help="Optimizer steps of a client.", min=1)] = 750,
+    seeds: SeedsOption = "0,1,2",
+    as_json: JsonOption = False,
+) -> None:
+    """Guess from released soft labels which windows a client trained on; a minute and a half a seed."""
+    from rich.progress import track
+
+    from sim.bench.membership import Leak, audit
+    from sim.bench.tables import leaks_table
+
+    leaks = list[Leak]()
+    for seed in track(numbers(seeds, "--seeds"), "seeds", console=wide_console(stderr=True)):
+        leaks += audit(seed, num_steps=steps)
+    if as_json:
+        rows = [{**asdict(leak), "epsilon": None if math.isinf(leak.epsilon) else leak.epsilon} for leak in leaks]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    wide_console().print(leaks_table(leaks))
+
+
+@bench_cli.command("trackers")
+def bench_trackers(
+    model: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames that a tracker sees.", min=2)] = 8,
+    future: Annotated[int, typer.Option(help="Slots ahead.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Of the clock; all trackers take turns in each.", min=1)] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure parameters, operations, bytes and milliseconds of the trackers of a study, whole and streaming."""
+    from clients.models.registry import MODELS
+    from sim.bench.tracker_cost import costs_table, tracker_costs
+
+    costs = tracker_costs(model or list(MODELS), num_frames=frames, num_future=future, rounds=rounds)
+    if as_json:
+        typer.echo(json.dumps([asdict(cost) for cost in costs], indent=1))
+        return
+    wide_console().print(costs_table(costs))

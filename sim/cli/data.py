@@ -1,0 +1,182 @@
+"""The commands of ``softbeam data``. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.cli.terminal import ConfigArgument, JsonOption, Progress, SetOption, title_of, wide_console
+from sim.data.scenario9 import describe_statistics
+
+if TYPE_CHECKING:
+    from configs.schema import World
+
+INSPECT_HELP = f"""Say what is in a folder of data: modalities, passes, frames, labels, problems, statistics.
+
+With --json, a list of one object per recording: "statistics" and, to compare, "scenario_9" hold the names below
+(null: not defined for this data); "skew_bits" is the Jensen-Shannon divergence between a client's beams and those of
+all clients; "sha256" is over power and pass ids, "folder_sha256" over those of all recordings.
+
+\b
+{describe_statistics()}
+"""
+
+data_cli = typer.Typer(help="Make, inspect and check data.", no_args_is_help=True)
+
+
+@data_cli.command("make")
+def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonOption = False) -> None:
+    """Make the data of an experiment; print its folder, and on stderr who holds what, with skew and hash.
+
+    Data that is there already is kept.
+    """
+    from configs.loading import load_experiment
+    from sim.data.inspection import inspect_folder
+    from sim.experiments import make_data
+    from sim.report.inspection import show_recordings
+
+    experiment = load_experiment(config, override or [])
+    with Progress(title_of(experiment), quiet=as_json) as progress:
+        folder, seconds = make_data(experiment, progress)
+    rows = inspect_folder(folder)
+    if as_json:
+        skews = {row["part"]: row["skew_bits"] for row in rows if row["skew_bits"] is not None}
+        entry = {"folder": str(folder), "seconds": seconds, "sha256": rows[0]["folder_sha256"], "skew_bits": skews}
+        typer.echo(json.dumps(entry, indent=1))
+        return
+    show_recordings(rows, wide_console(stderr=True))
+    typer.echo(folder)
+
+
+@data_cli.command("inspect", help=INSPECT_HELP)
+def data_inspect(
+    folder: Annotated[Path, typer.Argument(help="A federation, a recording or a DeepSense 6G scenario.")],
+    passes: Annotated[bool, typer.Option("--passes", help="List every pass as well.")] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet of some passes to this PNG, SVG or PDF.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is in a folder of data: modalities, passes, frames, labels, problems, statistics."""
+    from sim.data.inspection import inspect_folder, inspect_passes, open_parts
+    from sim.report.inspection import show_inspection
+
+    rows = inspect_folder(folder)
+    if passes:
+        rows = [
+            row | {"each_pass": inspect_passes(part.recording)}
+            for row, part in zip(rows, open_parts(folder), strict=True)
+        ]
+    if sheet is not None:
+        from sim.report.contact_sheet import write_contact_sheet
+
+        write_contact_sheet(open_parts(folder), sheet)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        show_inspection(rows, wide_console())
+
+
+@data_cli.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="Folder of a DeepSense 6G scenario with GPS and power.")],
+    split: Annotated[str, typer.Option(help="random (the leaderboard's, leaks between frames) or pass.")] = "random",
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict the current beam from GPS alone with the leaderboard's protocol: do reader, labels and metrics agree?"""
+    from sim.data.inspection import check_scenario
+
+    result = check_scenario(folder, split=split, num_seeds=seeds)
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+        return
+    for name, entry in result["metrics"].items():
+        typer.echo(f"{name:14s} {entry['mean']:7.3f} +- {entry['sd']:.3f}")
+
+
+@data_cli.command("convert")
+def data_convert(
+    folder: Annotated[Path, typer.Argument(help="Folder of a DeepSense 6G release: the one that holds its CSV.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the recording; default: converted/ in SOFTBEAM_HOME.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a DeepSense 6G release into one recording and print its folder; what was stopped goes on."""
+    from sim.data.conversion import convert_scenario, open_conversion
+
+    with _passes_done(f"convert {folder.name}", quiet=as_json) as progress:
+        made = convert_scenario(folder, out, progress=progress)
+    scenario = open_conversion(made)
+    if as_json:
+        modalities = sorted(scenario.sensors)
+        entry = {"folder": str(made), "frames": len(scenario.pass_ids), "modalities": modalities}
+        typer.echo(json.dumps({**entry, "problems": list(scenario.problems)}, indent=1))
+        return
+    for problem in scenario.problems[:10]:
+        typer.echo(problem, err=True)
+    if len(scenario.problems) > 10:
+        typer.echo(f"and {len(scenario.problems) - 10} more, see `softbeam data inspect --json`", err=True)
+    typer.echo(made)
+
+
+@data_cli.command("export")
+def data_export(
+    out: Annotated[Path, typer.Argument(help="Folder to write; about 1.2 MB a frame, 50 MB a pass.")],
+    preset: Annotated[str, typer.Option(help="Which street, such as s9 or street.")] = "street",
+    passes: Annotated[int, typer.Option(help="How many vehicles drive by.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+    modalities: Annotated[str, typer.Option(help="With commas between them.")] = "camera,radar,lidar,gps",
+    image_size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "960x540",
+    config: Annotated[str, typer.Option(help="Take the street of this YAML instead of a preset.")] = "",
+) -> None:
+    """Write passes of the synthetic street in the official layout of DeepSense 6G scenario 9."""
+    from configs.presets import PRESETS
+    from configs.schema import World
+    from sim.data.deepsense_writer import Export, write_release
+
+    if preset not in PRESETS:
+        raise ValueError(f"--preset {preset}: no such street; use {', '.join(PRESETS)}")
+    size = re.fullmatch(r"(\d+)x(\d+)", image_size)
+    if size is None:
+        raise ValueError(f"--image-size {image_size}: expected width x height, such as 960x540")
+    export = Export(
+        world=_world_of(config) if config else World.model_validate({"preset": preset}),
+        num_passes=passes,
+        seed=seed,
+        modalities=tuple(modalities.split(",")),
+        image_size=(int(size[1]), int(size[2])),
+    )
+    with _passes_done(f"export {out.name}", quiet=False) as progress:
+        write_release(export, out, progress=progress)
+    typer.echo(out)
+
+
+def _world_of(config: str) -> World:
+    from configs.loading import load_experiment
+
+    data = load_experiment(config, []).data
+    if data.source != "street":
+        raise ValueError(f"--config {config}: data.source is {data.source}; only a street can be exported")
+    return data.world
+
+
+@contextmanager
+def _passes_done(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
+    with Bars(*columns, console=Console(stderr=True), disable=quiet) as bars:
+        bar = bars.add_task(f"{title}: passes", total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)

@@ -1,0 +1,214 @@
+"""The command line; ``softbeam --help`` lists its commands.
+
+Heavy imports stay inside the commands, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sim.cli.bench import bench_cli
+from sim.cli.data import data_cli
+from sim.cli.deploy import deploy_cli
+from sim.cli.study import study
+from sim.cli.terminal import ConfigArgument, JsonOption, Progress, RunsArgument, SetOption, title_of, wide_console
+
+# Of more experiments than this only the table of strategies is shown.
+MAX_DETAILED = 3
+
+cli = typer.Typer(
+    help="Federated distillation for sensing-assisted beam tracking.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+cli.add_typer(data_cli, name="data")
+cli.add_typer(bench_cli, name="bench")
+cli.add_typer(deploy_cli, name="deploy")
+cli.command()(study)
+
+
+def main() -> None:
+    """Run a command; every foreseen error is one line on stderr and exit code 1."""
+    # One thread per process: on shared cores more threads only wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        cli()
+    except (ValueError, RuntimeError, OSError) as error:
+        line = " ".join(f"error: {error}".splitlines())
+        Console(stderr=True, soft_wrap=True, emoji=False).print(line, style="bold red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+@cli.command()
+def run(
+    config: ConfigArgument,
+    override: SetOption = None,
+    seeds: Annotated[str, typer.Option(help="Run once per seed, such as 0,1,2; default: the config's.")] = "",
+    engine: Annotated[str, typer.Option(help="ray or inline; default: the config's.")] = "",
+    strategy: Annotated[
+        str, typer.Option("--strategies", help="Run once per strategy: names with commas between them, or all.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the run folders; default: runs, with --on that of the server.")
+    ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Skip what has finished in the folder for runs, go on with what has not.")
+    ] = False,
+    on: Annotated[
+        Path | None, typer.Option(help="Run it on the nodes of this deployment (see softbeam deploy).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an experiment, or several; the last lines printed are the run folders."""
+    from configs.loading import find_config, load_experiment
+    from sim.experiments import continue_experiment, run_experiment
+
+    plugins = find_config(config).resolve().parent
+    overrides = [*(override or []), *([f"engine.name={engine}"] if engine else [])]
+    if on is not None:
+        from sim.deploy.follow import overrides_of, run_on
+
+        if go_on:
+            raise ValueError("--continue: not with --on; softbeam resume RUN goes on with a run that was stopped")
+        overrides += [*overrides_of(on), "engine.name=deployment"]
+    experiments = [
+        load_experiment(config, [*overrides, *seed, *one])
+        for seed in _seed_overrides(seeds)
+        for one in _strategy_overrides(strategy)
+    ]
+    folders = []
+    for experiment in experiments:
+        with Progress(title_of(experiment), quiet=as_json) as progress:
+            if on is not None:
+                folders.append(run_on(on, experiment, plugins=plugins, out=out, progress=progress))
+                continue
+            start = continue_experiment if go_on else run_experiment
+            folders.append(start(experiment, plugins=plugins, out=out or Path("runs"), progress=progress))
+    _show(folders, as_json=as_json)
+    if not as_json:
+        for folder in folders:
+            typer.echo(folder)
+
+
+@cli.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run that was stopped.")],
+    on: Annotated[Path | None, typer.Option(help="The deployment, where it has moved since.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a run from its last completed round, as if nothing had happened."""
+    from sim.experiments import read_run, resume_experiment
+
+    experiment, note = read_run(folder)
+    with Progress(title_of(experiment), quiet=as_json) as progress:
+        if on is not None or "deployment" in note:
+            from sim.deploy.follow import resume_on
+
+            resume_on(on or Path(note["deployment"]), folder, progress)
+        else:
+            resume_experiment(folder.resolve(), progress)
+    _show([folder], as_json=as_json)
+    if not as_json:
+        typer.echo(folder.resolve())
+
+
+@cli.command()
+def report(
+    runs: RunsArgument, out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html")
+) -> None:
+    """Write one self-contained HTML report over one or several runs."""
+    from sim.report.html import write_report
+
+    write_report(runs, out)
+    typer.echo(out.resolve())
+
+
+@cli.command()
+def compare(
+    runs: RunsArgument,
+    select: Annotated[
+        bool, typer.Option(help="Runs of one seed that differ in training only: choose per learner by validation.")
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw Top-5 against bytes into this file (.png, .pdf or .svg).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Mean and s.d. over seeds; several strategies side by side, with what each costs."""
+    _show(runs, as_json=as_json, always_compare=True, select=select)
+    if figure is not None:
+        from sim.report.strategies import save_strategies, strategy_rows
+        from sim.report.summaries import load_summary
+
+        save_strategies(strategy_rows([load_summary(folder) for folder in runs]), figure)
+
+
+@cli.command()
+def strategies(as_json: JsonOption = False) -> None:
+    """List what a YAML may name: strategies, aggregators and codecs."""
+    from rich.table import Table
+
+    from strategies.registry import describe
+
+    rows = describe()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table("kind", "name", "what it is")
+    for row in rows:
+        table.add_row(row["kind"], row["name"], row["description"])
+    wide_console().print(table)
+
+
+def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, select: bool = False) -> None:
+    from sim.report.selection import select_by_validation
+    from sim.report.strategies import strategy_rows, strategy_table
+    from sim.report.summaries import group_by_settings, load_summary
+    from sim.report.tables import bytes_lines, results_table, teacher_lines
+    from sim.report.tables import compare as compare_summaries
+
+    summaries = select_by_validation(runs) if select else [load_summary(folder) for folder in runs]
+    if as_json:
+        several = always_compare or len(summaries) > 1
+        typer.echo(json.dumps(compare_summaries(summaries) if several else summaries[0], indent=1))
+        return
+    console = wide_console()
+    num_groups = len(group_by_settings(summaries))
+    if num_groups > 1 and (rows := strategy_rows(summaries)):
+        console.print(strategy_table(rows))
+    if num_groups > MAX_DETAILED:
+        return
+    console.print(results_table(summaries))
+    for line in [*teacher_lines(summaries), *bytes_lines(summaries)]:
+        console.print(line, highlight=False)
+
+
+def _seed_overrides(seeds: str) -> list[list[str]]:
+    try:
+        return [[f"seed={int(seed)}"] for seed in seeds.split(",")] if seeds else [[]]
+    except ValueError:
+        raise ValueError(f"--seeds {seeds}: expected numbers with commas between them, such as 0,1,2") from None
+
+
+def _strategy_overrides(names: str) -> list[list[str]]:
+    """Overrides of each strategy; the controls, which are the same for all, are trained once, beside ``local``."""
+    from configs.recipes import RECIPES
+
+    if not names:
+        return [[]]
+    wanted = list(RECIPES) if names == "all" else [name.strip() for name in names.split(",")]
+    with_controls = "local" if "local" in wanted else wanted[0]
+    return [[f"strategy.name={name}", f"controls={'true' if name == with_controls else 'false'}"] for name in wanted]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What a report says about faults: who did not count, how often and why, and what happened beside the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from server.recorder import ARMS, faults_of
+from sim.report.figures import Run
+from sim.report.page import table
+from sim.report.summaries import ARM_TITLES
+
+MAX_ROWS_SHOWN = 100
+KIND_TITLES = {
+    "away": "its node was not connected",
+    "missing": "no answer in time",
+    "failed": "failed by its own word",
+    "refused": "answer refused",
+    "late": "answer came late, and counted",
+    "warning": "warned",
+}
+
+
+def faults_section(runs: Sequence[Run]) -> str:
+    """HTML: every client with what was wrong, then every round in which something was, then what happened beside."""
+    return _faults(runs) + _every_round(runs) + _events(runs)
+
+
+def _faults(runs: Sequence[Run]) -> str:
+    lines = []
+    for run in runs:
+        seed, num_rounds = str(run.summary["seed"]), len(run.rounds)
+        for fault in faults_of(run.rounds):
+            first, last = fault["first_round"], fault["last_round"]
+            rounds = str(first) if first == last else f"{first} to {last}"
+            times = f"{fault['times']} of {num_rounds}"
+            cells = (fault["client"], KIND_TITLES.get(fault["kind"], fault["kind"]), times, rounds, fault["reason"])
+            lines.append([seed, *cells])
+        for client in run.summary["clients"]:
+            lines += [
+                [seed, client["id"], f"no result for {ARM_TITLES[arm]}", "", "", ""] for arm in ARMS if not client[arm]
+            ]
+    if not lines:
+        return "<p>None: every client answered in every round, and no answer was refused.</p>"
+    intro = "<p>An answer that was refused or missing changes nothing: the round goes on with the others.</p>"
+    return intro + _table(["Seed", "Client", "What was wrong", "Rounds", "Which", "The last time"], lines)
+
+
+def _every_round(runs: Sequence[Run]) -> str:
+    lines = [
+        [str(run.summary["seed"]), str(line["round"]), client, entry["problem"]]
+        for run in runs
+        for line in run.rounds
+        for client, entry in line["clients"].items()
+        if entry["problem"]
+    ]
+    if not lines:
+        return ""
+    body = _table(["Seed", "Round", "Client", "Why it did not count"], lines)
+    return f"<details><summary>Round by round ({len(lines):,})</summary>{body}</details>"
+
+
+def _events(runs: Sequence[Run]) -> str:
+    lines = [
+        [str(run.summary["seed"]), str(event["round"]), event["who"], event["kind"], event["text"]]
+        for run in runs
+        for event in run.summary.get("events", [])
+    ]
+    if not lines:
+        return ""
+    return "<h3>Beside the answers</h3>" + _table(["Seed", "Round", "Who", "What", "In words"], lines)
+
+
+def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [(False, [escape(cell) for cell in line]) for line in lines[:MAX_ROWS_SHOWN]]
+    hidden = len(lines) - len(rows)
+    more = f"<p>And {hidden:,} more.</p>" if hidden else ""
+    return table([(title, "") for title in titles], rows, numeric=set()) + more

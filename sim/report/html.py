@@ -1,0 +1,264 @@
+"""The report of one run, or of several runs of one experiment: one HTML page that needs nothing else.
+
+Its figures stand in the page as SVG, in the page's colours, and beside it as PNG and PDF for papers.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.files import swap_in, write_whole
+from server.recorder import ARMS, read_rounds
+from sim.report.faults import faults_section
+from sim.report.figures import Run, draw_all
+from sim.report.page import PAGE, WORDS, page_svg, table
+from sim.report.style import SETTINGS
+from sim.report.summaries import (
+    ARM_TITLES,
+    METRICS,
+    Row,
+    Summary,
+    arm_spread,
+    bytes_spread,
+    format_bytes,
+    group_by_settings,
+    is_better,
+    load_summary,
+    score,
+    show,
+    spread,
+    table_rows,
+    teacher_spread,
+)
+from sim.report.tables import bytes_lines
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Smaller changes of the mean Top-5 are called no clear difference.
+CLEAR_POINTS = 0.5
+MAX_CLIENTS_OPEN = 16
+CAPTIONS = {
+    "learning-curves": "Top-5 on the common test set after each round, mean over horizons. Solid: federated, mean over "
+    "the clients of the modality (thin, for a single run: each client). Dashed: the same clients, trained alone for as "
+    "many steps; for the teacher, before the federation. A gap is a round without a score.",
+    "final-accuracy": "Final Top-5 per modality, mean over its clients and the horizons.",
+    "horizons": "Top-5 by predicted slot: now, and the slots ahead. Further ahead is harder.",
+    "bytes": "Encoded bytes of a client in a round. Black marks: what sending the student's float32 weights once would "
+    "cost (4 bytes per parameter); where a bar is above its mark, weights would have been cheaper.",
+}
+_BAND = " Bands and bars of error: one standard deviation over the runs."
+
+
+def write_report(runs: Sequence[Path], path: Path) -> None:
+    """Write the page, and its figures into ``figures/`` beside it.
+
+    Args:
+        runs: folders of finished runs of one experiment; they may differ in seed and engine.
+        path: of the HTML file.
+
+    Raises:
+        ValueError: a run is unfinished or unreadable, or they are of different experiments.
+    """
+    if not runs:
+        raise ValueError("no run folders given; name at least one: softbeam report RUN...")
+    found = [Run(load_summary(run), read_rounds(run)) for run in runs]
+    summaries = [run.summary for run in found]
+    groups = group_by_settings(summaries)
+    if len(groups) > 1:
+        raise ValueError(
+            f"a report is over seeds of one experiment, got {'; '.join(groups)}: "
+            "write one report for each, or use softbeam compare"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures = {
+        stem: _save(figure, path.parent / "figures", stem, alt=CAPTIONS[stem])
+        for stem, figure in draw_all(found).items()
+    }
+    name = summaries[0]["experiment"]
+    body = [
+        f"<h1>{escape(name)}: federated beam tracking</h1>",
+        _headline(summaries),
+        "<h2>What was compared</h2>" + WORDS,
+        "<h2>Results</h2>" + _results(summaries),
+        *(_figure(figures, stem, summaries) for stem in ("final-accuracy", "learning-curves", "horizons")),
+        "<h2>What the exchange cost</h2>" + _costs(summaries),
+        _figure(figures, "bytes", summaries),
+        "<h2>Problems</h2>" + faults_section(found),
+        "<h2>How to run it again</h2>" + _reproduction(runs, summaries),
+    ]
+    write_whole(path, PAGE.substitute(title=escape(f"{name} - Softbeam report"), body="\n".join(body)))
+
+
+def _headline(summaries: Sequence[Summary]) -> str:
+    first = summaries[0]
+    seeds = ", ".join(str(summary["seed"]) for summary in summaries)
+    engines = ", ".join(dict.fromkeys(summary["engine"] for summary in summaries))
+    seconds = spread(summary["seconds"]["total"] for summary in summaries)
+    rounds = ", ".join(dict.fromkeys(str(summary["rounds"]) for summary in summaries))
+    ran = (
+        f"Federated distillation with {len(first['clients'])} clients, {rounds} rounds, engine {engines}: "
+        f"{len(summaries)} run{'s' if len(summaries) > 1 else ''}, seed {seeds}, "
+        f"{seconds.mean if seconds else 0:.0f} s each."
+    )
+    gain = spread(_gain(summary, "local") for summary in summaries)
+    is_clear = gain is not None and abs(gain.mean) * 100 >= max(CLEAR_POINTS, 100 * (gain.sd or 0.0))
+    if gain is None:
+        verdict = "No client finished both local-only training and the federation, so they cannot be compared."
+    elif not is_clear:
+        verdict = "The federation made no clear difference to the clients."
+    else:
+        verdict = f"The federation {'helped' if gain.mean > 0 else 'hurt'} the clients."
+    lines = [f"<strong>{verdict}</strong>", *_comparisons(summaries)]
+    if len({summary["seed"] for summary in summaries}) == 1:
+        lines.append("One seed only: another may move these numbers by some points; run several with --seeds.")
+    else:
+        lines.append(f"A clear difference is at least {CLEAR_POINTS} points of Top-5 and one s.d. over the runs.")
+    kind = "helped" if is_clear and gain is not None and gain.mean > 0 else ""
+    paragraphs = "".join(f"<p>{line}</p>" for line in lines)
+    return f'<p class="lead">{escape(ran)}</p><div class="verdict {kind}">{paragraphs}</div>'
+
+
+def _comparisons(summaries: Sequence[Summary]) -> list[str]:
+    lines = []
+    for control in ("local", "offline_kd"):
+        gain = spread(_gain(summary, control) for summary in summaries)
+        if gain is not None:
+            deltas = [delta for summary in summaries for delta in _deltas(summary, control)]
+            who = "clients" if len(summaries) == 1 else "clients of all runs"
+            points = ("+" if gain.mean >= 0 else "") + show(gain, "top5")
+            lines.append(
+                f"Top-5 against {ARM_TITLES[control]} at equal steps: {points} points on average; "
+                f"{sum(delta > 0 for delta in deltas)} of {len(deltas)} {who} are better."
+            )
+    before, after = (show(teacher_spread(summaries, when, "top5"), "top5") for when in ("before", "after"))
+    return [*lines, f"Teacher: Top-5 {before} % before, {after} % after the federation."]
+
+
+def _deltas(summary: Summary, control: str) -> list[float]:
+    """Federated minus control, Top-5, of each client that has both."""
+    pairs = [(score(client["federated"], "top5"), score(client[control], "top5")) for client in summary["clients"]]
+    return [mine - other for mine, other in pairs if mine is not None and other is not None]
+
+
+def _gain(summary: Summary, control: str) -> float | None:
+    found = spread(_deltas(summary, control))
+    return found.mean if found else None
+
+
+def _results(summaries: Sequence[Summary]) -> str:
+    over = f" and mean ± standard deviation over {len(summaries)} runs" if len(summaries) > 1 else ""
+    note = (
+        f'<p class="note">On the common test set; mean over the horizons{over}. '
+        '<span class="better">Bold ▲</span>: the federated student is better than local only. '
+        "A client without one of the results is left out of the means of its modality.</p>"
+    )
+    clients = table_rows(summaries, by_client=True)
+    state = " open" if len(clients) <= MAX_CLIENTS_OPEN else ""
+    return (
+        note
+        + "<h3>By modality</h3>"
+        + _arm_table(summaries, table_rows(summaries, by_client=False), with_teacher=True)
+        + f"<details{state}><summary>Every client ({len(clients)})</summary>"
+        + _arm_table(summaries, clients, with_teacher=False)
+        + "</details>"
+    )
+
+
+def _arm_table(summaries: Sequence[Summary], rows: Iterable[Row], *, with_teacher: bool) -> str:
+    header = [("Clients", ""), ("Modality", ""), ("Parameters", ""), ("Training", "")]
+    header += [(metric.title, metric.unit) for metric in METRICS.values()]
+    lines = []
+    for row in rows:
+        for arm in ARMS:
+            cells = []
+            for name in METRICS:
+                found, control = (arm_spread(summaries, a, name, clients=row.clients) for a in (arm, "local"))
+                is_gain = arm == "federated" and is_better(name, found, control)
+                cells.append(f'<span class="better">▲ {show(found, name)}</span>' if is_gain else show(found, name))
+            who = (row.title, row.modality, f"{row.parameters:,}") if arm == ARMS[0] else ("", "", "")
+            lines.append((arm == ARMS[0], [*map(escape, who), ARM_TITLES[arm], *cells]))
+    for when in ("before", "after") if with_teacher else ():
+        cells = [show(teacher_spread(summaries, when, name), name) for name in METRICS]
+        parameters = f"{summaries[0]['teacher']['parameters']:,}"
+        who = ("teacher", "all", parameters) if when == "before" else ("", "", "")
+        lines.append((when == "before", [*who, f"{when} federation", *cells]))
+    return table(header, lines, numeric={2, *range(4, 4 + len(METRICS))})
+
+
+def _costs(summaries: Sequence[Summary]) -> str:
+    lines = []
+    for row in table_rows(summaries, by_client=False):
+        up, down = (bytes_spread(summaries, way, clients=row.clients) for way in ("uplink", "downlink"))
+        shown = [format_bytes(found.mean) if found else "-" for found in (up, down)]
+        lines.append((False, [escape(row.modality), *shown, format_bytes(4 * row.parameters)]))
+    header = [("Modality", ""), ("Uplink", "per client and round"), ("Downlink", "per client and round")]
+    costs = table([*header, ("Student's weights", "float32, once")], lines, numeric={1, 2, 3})
+    sentence = bytes_lines(summaries)[-1]
+    return (
+        f"<p>{escape(sentence[0].upper() + sentence[1:])}.</p>{costs}"
+        '<p class="note">Counted after encoding; 1 kB = 1,000 bytes.</p>'
+    )
+
+
+def _reproduction(runs: Sequence[Path], summaries: Sequence[Summary]) -> str:
+    command = f"softbeam run {shlex.quote(str(Path(runs[0].resolve().name) / 'experiment.yaml'))}"
+    if len(summaries) > 1:
+        command += f" --seeds {','.join(str(seed) for seed in dict.fromkeys(s['seed'] for s in summaries))}"
+    lines = []
+    for run, summary in zip(runs, summaries, strict=True):
+        environment = _read_environment(run / "environment.json")
+        versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
+        machine = f"Python {environment.get('python', '?')}, {versions or 'versions not recorded'}"
+        digests = [str(environment.get(f"{kind}_digest", "-")) for kind in ("experiment", "source")]
+        who = [run.resolve().name, str(summary["seed"]), summary["engine"], f"{summary['seconds']['total']:.0f}"]
+        lines.append((False, [escape(cell) for cell in (*who, *digests, machine)]))
+    header = [("Run", ""), ("Seed", ""), ("Engine", ""), ("Time", "s"), ("Experiment", "digest"), ("Source", "digest")]
+    snapshot = runs[0] / "experiment.yaml"
+    text = snapshot.read_text() if snapshot.exists() else "not recorded"
+    return (
+        f"<p>From a checkout, with the snapshot of the experiment below:</p><pre>{escape(command)}</pre>"
+        "<p>The same experiment, seed and source give the same soft labels on CPU, whatever the engine.</p>"
+        + table([*header, ("Versions", "")], lines, numeric={3})
+        + f"<details><summary>experiment.yaml</summary><pre>{escape(text)}</pre></details>"
+    )
+
+
+def _read_environment(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); delete it to report without it") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _figure(figures: Mapping[str, str], stem: str, summaries: Sequence[Summary]) -> str:
+    if stem not in figures:
+        return f'<p class="note">No round was recorded, so there is no figure of {stem.replace("-", " ")}.</p>'
+    caption = CAPTIONS[stem] + (_BAND if len(summaries) > 1 else "")
+    return f"<figure>{figures[stem]}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _save(figure: Figure, folder: Path, stem: str, *, alt: str) -> str:
+    """Write ``<stem>.png`` and ``<stem>.pdf``; the same figure as SVG to stand in the page."""
+    import matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(SETTINGS):
+        # Laid out once; each save would do it again.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        files: tuple[tuple[str, dict[str, Any]], ...] = (("png", {}), ("pdf", {"CreationDate": None}))
+        for suffix, metadata in files:
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=suffix, dpi=200, facecolor="white", metadata=metadata)
+            swap_in(folder / f"{stem}.{suffix}", drawn.getvalue())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return page_svg(buffer.getvalue(), stem, alt)

@@ -1,0 +1,89 @@
+"""How a report looks: the page, its words, its tables and its figures in the page's own colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from string import Template
+
+from sim.report.style import GRID, INK, MUTED, PALETTE
+
+# In the page these follow its light or dark scheme; the other modalities read well on both.
+_PAGE_COLOURS = {PALETTE["camera"]: "var(--camera)", INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"}
+
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title><style>
+:root { color-scheme: light dark; --ink: #1b1f24; --muted: #5d6570; --line: #d4d7dc; --page: #ffffff; --panel: #f5f6f8;
+  --good: #00704f; --camera: #0072b2; }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e7eaee; --muted: #a3abb6; --line: #3a414b;
+  --page: #14171b; --panel: #1e2329; --good: #4fd1a5; --camera: #3d9bdc; } }
+body { margin: 2rem auto; padding: 0 1.2rem; max-width: 62rem; background: var(--page); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { line-height: 1.2; margin-bottom: .3rem; } h2 { margin-top: 2.4rem; border-bottom: 1px solid var(--line); }
+.lead { color: var(--muted); } .verdict { background: var(--panel); border-left: 4px solid var(--muted);
+  padding: .8rem 1.1rem; } .verdict p { margin: .3rem 0; } .verdict.helped { border-color: var(--good); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .8rem; margin: .8rem 0;
+  font-variant-numeric: tabular-nums; } th, td { padding: .22rem .3rem; text-align: left; white-space: nowrap; }
+th { white-space: normal; border-bottom: 2px solid var(--line); vertical-align: bottom; }
+td.n, th.n { text-align: right; }
+td.text { white-space: normal; } tr.first td { border-top: 1px solid var(--line); }
+.better { color: var(--good); font-weight: 700; } .unit { color: var(--muted); font-weight: 400; }
+figure { margin: 1.4rem 0; break-inside: avoid; } figure svg { width: 100%; height: auto; }
+figcaption, .note { color: var(--muted); font-size: .88rem; } dt { font-weight: 600; } dd { margin: 0 0 .45rem 1rem; }
+pre, code { font: .84rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; } summary { cursor: pointer; }
+pre { background: var(--panel); padding: .8rem; overflow-x: auto; }
+@media print { body { margin: 0; max-width: none; font-size: 10.5pt; } tr, pre { break-inside: avoid; }
+  table { font-size: 7.2pt; } th, td { padding: .1rem .2rem; }
+  .wide, pre { overflow: visible; } pre { white-space: pre-wrap; } }
+</style></head><body>
+$body
+</body></html>
+""")
+
+WORDS = """<details open><summary>The words of this page</summary><dl>
+<dt>Beam tracking</dt><dd>A base station chooses one of many narrow radio beams for a passing vehicle, now and for the
+next time slots. Here it is predicted from sensors instead of searched for by radio.</dd>
+<dt>Client, teacher</dt><dd>A client is a sensor at a roadside mast that trains a small network (the student) on its own
+passes. The teacher is a larger network on the server that sees all modalities.</dd>
+<dt>Federated distillation</dt><dd>Clients and server exchange predictions for a shared set of unlabelled samples (soft
+labels on the public set), never sensor data and never weights, and learn from what the others predict.</dd>
+<dt>Local only, offline KD, federated</dt><dd>The same student, trained for the same number of steps: on its own data
+alone; with the predictions of the teacher as it was before the federation; in the federation.</dd>
+<dt>Top-1, Top-3, Top-5</dt><dd>Share of samples whose best beam is among the first 1, 3 or 5 guesses. Neighbouring
+beams are nearly equal in power, so Top-1 alone says little.</dd>
+<dt>DBA, DBA (K=3)</dt><dd>Distance-based accuracy: a guess a few beams off earns part of the credit. DBA is the score
+of the DeepSense 6G challenge; the K=3 form, which some papers report under that name, is always at least as large.</dd>
+<dt>Power loss</dt><dd>Received power lost by using the first guess instead of the best beam, in dB; 0 is perfect, 3 dB
+is half the power.</dd></dl></details>"""
+
+
+def table(header: Sequence[tuple[str, str]], lines: Iterable[tuple[bool, Sequence[str]]], *, numeric: set[int]) -> str:
+    """A table of (title, unit) columns and (begins a group, HTML cells) lines; numeric columns stand to the right."""
+    kinds = [' class="n"' if i in numeric else "" for i in range(len(header))]
+    if not numeric:
+        kinds[-1] = ' class="text"'
+    titles = "".join(
+        f'<th{kind}>{title}<br><span class="unit">{unit}</span></th>'
+        for kind, (title, unit) in zip(kinds, header, strict=True)
+    )
+    body = "".join(
+        f"<tr{' class=first' if is_first else ''}>"
+        + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, cells, strict=True))
+        + "</tr>\n"
+        for is_first, cells in lines
+    )
+    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>\n{body}</tbody></table></div>'
+
+
+def page_svg(svg: str, stem: str, alt: str) -> str:
+    """Matplotlib's SVG made fit to stand in a page: its colours, ids of its own, a text for those who cannot see it."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Ids are unique in a page only with the figure's name before them.
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{stem}-", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
+    for colour, variable in _PAGE_COLOURS.items():
+        svg = svg.replace(colour, variable)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)

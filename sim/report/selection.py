@@ -1,0 +1,75 @@
+"""Model selection over runs of one seed, by validation passes, for each learner and arm by itself.
+
+Runs that differ in ``training`` or ``teaching`` only, such as in the learning-rate schedule, are candidates.
+Each client's *local only*, *offline KD* and federated student, and the teacher, are taken from the
+candidate whose validation passes liked them best; the test set decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from server.recorder import ARMS, VALIDATION_FILE
+from sim.report.summaries import load_summary
+
+_CANDIDATE_SECTIONS = ("training.", "teaching.")
+
+
+def select_by_validation(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """One summary per experiment and seed, put together from the candidates that validated best.
+
+    Bytes, seconds and refusals are those of the first candidate; ties go to the earlier run.
+
+    Args:
+        runs: finished run folders.
+
+    Raises:
+        ValueError: a run is not finished or its validation scores are missing.
+    """
+    candidates: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for run in runs:
+        summary = load_summary(run)
+        summary["settings"] = {
+            key: value
+            for key, value in summary["settings"].items()
+            if not key.startswith(_CANDIDATE_SECTIONS) and not key.endswith(".schedule")
+        }
+        key = json.dumps([summary["experiment"], summary["seed"], summary["settings"]], sort_keys=True)
+        candidates.setdefault(key, []).append((summary, _read_validation(run)))
+    return [_merge(group) for group in candidates.values()]
+
+
+def _merge(candidates: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    first = candidates[0][0]
+    clients = []
+    for client in first["clients"]:
+        scored = [
+            (validation["clients"].get(client["id"], {}), other)
+            for summary, validation in candidates
+            for other in summary["clients"]
+            if other["id"] == client["id"]
+        ]
+        best = {arm: max(scored, key=lambda one, arm=arm: _score(one[0].get(arm)))[1][arm] for arm in ARMS}  # type: ignore[misc]
+        clients.append({**client, **best})
+    teachers = [(validation["teacher"], summary["teacher"]) for summary, validation in candidates]
+    best_teacher = {
+        when: max(teachers, key=lambda one, when=when: _score(one[0].get(when)))[1][when]  # type: ignore[misc]
+        for when in ("before", "after")
+    }
+    return {**first, "clients": clients, "teacher": {**first["teacher"], **best_teacher}}
+
+
+def _score(value: float | None) -> float:
+    return -1.0 if value is None else value
+
+
+def _read_validation(run: Path) -> dict[str, Any]:
+    path = run / VALIDATION_FILE
+    try:
+        validation: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not readable ({error}); run the experiment again") from None
+    return validation

@@ -1,0 +1,38 @@
+"""How figures and pages look: colours, line styles and settings of Matplotlib.
+
+One colour per modality in every figure (palette of Okabe and Ito, safe for colour-blind readers); arms differ in line
+style and fill, never in colour alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+INK, MUTED, GRID = "#1b1f24", "#6b7280", "#d4d7dc"
+# Source: Okabe and Ito, "Color Universal Design", 2008.
+PALETTE = {"camera": "#0072b2", "radar": "#d55e00", "lidar": "#009e73", "gps": "#cc79a7", "box": "#e69f00"}
+PALETTE |= {"motion": "#56b4e9", "maps": "#000000", "doppler": "#f0e442"}
+STYLES = {"local": "--", "offline_kd": ":", "federated": "-"}
+STRENGTHS = {"local": 0.25, "offline_kd": 0.55, "federated": 1.0}
+SETTINGS: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "softbeam",
+    "pdf.fonttype": 42,
+}

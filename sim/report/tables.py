@@ -1,0 +1,145 @@
+"""Summaries of runs, averaged over seeds: as tables for the terminal and as values for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from server.recorder import ARMS
+from sim.report.strategies import strategy_rows
+from sim.report.summaries import (
+    ARM_TITLES,
+    METRICS,
+    Row,
+    Spread,
+    Summary,
+    arm_spread,
+    bytes_spread,
+    format_bytes,
+    group_by_settings,
+    is_better,
+    show,
+    spread,
+    table_rows,
+    teacher_spread,
+)
+
+# With more clients the terminal shows modalities.
+MAX_CLIENTS_SHOWN = 16
+_CAPTION = "common test set, mean over horizons; green: federated beats local only at equal steps"
+# DBA with K = 3 alone is in the report and in `compare`; the terminal has no room for it.
+_TERMINAL_METRICS = tuple(name for name in METRICS if name != "dba_k3")
+
+
+def compare(summaries: Sequence[Summary]) -> dict[str, Any]:
+    """Everything that a table shows and more, for scripts: label of `group_by_settings` -> aggregate."""
+    overview = {row.group: asdict(row) for row in strategy_rows(summaries)}
+    return {
+        label: {**_aggregate(group), "overview": overview.get(label)}
+        for label, group in group_by_settings(summaries).items()
+    }
+
+
+def results_table(summaries: Sequence[Summary]) -> Table:
+    """One row per client and arm; for many clients or several experiments one per modality and arm."""
+    groups = _numbered(summaries)
+    by_client = len(groups) == 1 and len(table_rows(summaries, by_client=True)) <= MAX_CLIENTS_SHOWN
+    titles = [f"{number}{label}, {_seeds(group)}" for number, label, group in groups]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text("\n".join(titles)), caption=_CAPTION)
+    table.title_justify = table.caption_justify = "left"
+    for title in ("client", "modality", "params", "arm"):
+        table.add_column(title, no_wrap=True, justify="right" if title == "params" else "left")
+    for name in _TERMINAL_METRICS:
+        header = f"{METRICS[name].title} {METRICS[name].unit}".replace(" ", "\n", 1)
+        table.add_column(header, justify="right", no_wrap=True)
+    for number, _, group in groups:
+        for row in table_rows(group, by_client=by_client):
+            _add_arms(table, group, row, number=number)
+    return table
+
+
+def teacher_lines(summaries: Sequence[Summary]) -> list[str]:
+    """The teacher before and after the federation; a line per experiment."""
+    lines = []
+    for number, _, group in _numbered(summaries):
+        changes = []
+        for name in _TERMINAL_METRICS:
+            before, after = (show(teacher_spread(group, when, name), name) for when in ("before", "after"))
+            changes.append(f"{METRICS[name].title} {before} -> {after} {METRICS[name].unit}")
+        lines.append(f"{number}teacher ({group[0]['teacher']['parameters']:,} parameters): {', '.join(changes)}")
+    return lines
+
+
+def bytes_lines(summaries: Sequence[Summary]) -> list[str]:
+    """What the exchange cost, and where it costs more than weights; two lines per experiment."""
+    lines = []
+    for number, _, group in _numbered(summaries):
+        rows = table_rows(group, by_client=True)
+        everyone = [row.title for row in rows]
+        up, down = (bytes_spread(group, way, clients=everyone) for way in ("uplink", "downlink"))
+        if up and down:
+            lines.append(
+                f"{number}bytes per client and round: {format_bytes(up.mean)} up, {format_bytes(down.mean)} down"
+            )
+        smallest = min(row.parameters for row in rows)
+        lines.append(
+            f"{number}break-even: a message of more than {group[0]['break_even_samples']:,} public samples costs more "
+            f"than the smallest student's weights ({smallest:,} parameters in float32, {format_bytes(4 * smallest)})"
+        )
+    return lines
+
+
+def _numbered(summaries: Sequence[Summary]) -> list[tuple[str, str, list[Summary]]]:
+    """A number, where there are several, the label and the runs of each experiment."""
+    groups = group_by_settings(summaries)
+    return [(f"({i}) " if len(groups) > 1 else "", *item) for i, item in enumerate(groups.items(), start=1)]
+
+
+def _seeds(summaries: Sequence[Summary]) -> str:
+    seeds = ", ".join(str(summary["seed"]) for summary in summaries)
+    return f"seed {seeds}" if len(summaries) == 1 else f"mean±s.d. over {len(summaries)} runs, seeds {seeds}"
+
+
+def _add_arms(table: Table, summaries: Sequence[Summary], row: Row, *, number: str) -> None:
+    for arm in ARMS:
+        cells = []
+        for name in _TERMINAL_METRICS:
+            found, control = (arm_spread(summaries, a, name, clients=row.clients) for a in (arm, "local"))
+            is_gain = arm == "federated" and is_better(name, found, control)
+            cells.append(Text(show(found, name), style="bold green" if is_gain else ""))
+        who = (number + row.title, row.modality, f"{row.parameters:,}") if arm == ARMS[0] else ("", "", "")
+        table.add_row(*who, ARM_TITLES[arm], *cells, end_section=arm == ARMS[-1])
+
+
+def _aggregate(group: Sequence[Summary]) -> dict[str, Any]:
+    def plain(found: Spread | None) -> dict[str, float | None] | None:
+        return asdict(found) if found else None
+
+    rows = table_rows(group, by_client=False)
+    everyone = [client for row in rows for client in row.clients]
+    modalities: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        modalities[row.modality] = {"clients": len(row.clients), "parameters": row.parameters}
+        for arm in ARMS:
+            found = {name: plain(arm_spread(group, arm, name, clients=row.clients)) for name in METRICS}
+            modalities[row.modality][arm] = found
+    teacher = {
+        when: {name: plain(teacher_spread(group, when, name)) for name in METRICS} for when in ("before", "after")
+    }
+    return {
+        "runs": len(group),
+        "seeds": [summary["seed"] for summary in group],
+        "rounds": [summary["rounds"] for summary in group],
+        "seconds": plain(spread(summary["seconds"]["total"] for summary in group)),
+        "modalities": modalities,
+        "teacher": {"parameters": group[0]["teacher"]["parameters"], **teacher},
+        "uplink_bytes_per_client_round": plain(bytes_spread(group, "uplink", clients=everyone)),
+        "downlink_bytes_per_client_round": plain(bytes_spread(group, "downlink", clients=everyone)),
+        "break_even_samples": group[0]["break_even_samples"],
+        "refused": sum(client["refused"] for summary in group for client in summary["clients"]),
+    }
