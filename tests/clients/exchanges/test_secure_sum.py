@@ -48,10 +48,10 @@ def dropped(*peers: SecureKey) -> Request:
 
 def levels_under(context: ClientContext, masked: NDArray[Any], nonce: NDArray[np.uint8]) -> NDArray[Any]:
     """What is left of an answer once the masks of its pairs are taken off, as its peers could together."""
-    context = context_of("run", 1, IDS, nonce.tobytes())
+    masks = context_of("run", 1, IDS, nonce.tobytes())
     for peer in PEERS:
         # A peer adds what this client subtracts.
-        masked = masked + peer.mask(np.zeros_like(masked), [own_key(context).public], context)
+        masked = masked + peer.mask(np.zeros_like(masked), [own_key(context).public], masks)
     return masked
 
 
@@ -88,8 +88,8 @@ def test_without_the_number_of_an_attempt_there_is_no_answer(context: ClientCont
 def test_seeds_of_one_that_dropped_out_are_those_of_this_attempt(context: ClientContext) -> None:
     take_round(context, request(context, PEERS))
     seeds = reveal(context, dropped(PEERS[1])).arrays["seeds"]
-    context = context_of("run", 1, IDS, NONCE.tobytes())
-    assert [row.tobytes() for row in seeds] == [PEERS[1].seed(own_key(context).public, context)]
+    masks = context_of("run", 1, IDS, NONCE.tobytes())
+    assert [row.tobytes() for row in seeds] == [PEERS[1].seed(own_key(context).public, masks)]
 
 
 def test_seeds_that_would_leave_this_client_alone_are_not_told(context: ClientContext) -> None:
