@@ -13,14 +13,13 @@ from clients.adversary import attack_of
 from clients.context import ClientContext
 from clients.data.by_beam import count_beams
 from clients.data.recording import open_recording
-from clients.exchanges.base import BehindError, Facts, own_beams
-from clients.exchanges.secure_sum import own_key
+from clients.exchanges.base import BehindError, Exchange, Facts, own_beams
 from clients.exchanges.table import EXCHANGES
 from clients.learning.learner import Learner, Lesson
 from clients.learning.lessons import public_lesson
 from clients.models.tracker import count_parameters
 from clients.privacy import drawn_material, window_bound
-from clients.training import make_learner, make_pooled_learner, own_recording
+from clients.training import make_learner, own_recording
 from strategies.codecs.encoding import Encoding
 from strategies.messages.wire import Reply, Request, WireError
 
@@ -29,13 +28,14 @@ log = logging.getLogger(__name__)
 
 def introduce(context: ClientContext, request: Request) -> Reply:
     """Say what this client senses, how much it has and which beams it knows."""
-    learner = _learner(context)
+    exchange = _exchange_of(context)
+    learner = exchange.make_learner(context)
     return Reply(
         facts={
             "modality": context.profile.modality,
             "num_parameters": count_parameters(learner.model),
             **_possessions(learner, context),
-            **({"public_key": own_key(context).public.hex()} if context.header.kind == "secure_sum" else {}),
+            **exchange.introduction(context),
         }
     )
 
@@ -64,12 +64,13 @@ def take_round(context: ClientContext, request: Request) -> Reply:
 
     What cannot be remembered is answered all the same, with a fact ``warning`` that says why.
     """
-    memory, learner = context.memory(), _learner(context)
+    memory, kind = context.memory(), _exchange_of(context)
+    learner = kind.make_learner(context)
     state = memory.load(before_round=context.header.round) or {}
     if state:
         learner.load_state(state["learner"])
     try:
-        exchange = EXCHANGES[context.header.kind](context, learner, request, state.get("exchange", {}))
+        exchange = kind(context, learner, request, state.get("exchange", {}))
     except BehindError as error:
         return Reply(error=str(error), facts={"known_round": error.known_round})
     loss = _learn(learner, exchange.lesson(), context)
@@ -102,16 +103,12 @@ def _possessions(learner: Learner, context: ClientContext) -> dict[str, int | li
     return {**counts, "seen": seen.astype(int).tolist()}
 
 
-def _learner(context: ClientContext) -> Learner:
-    """The client's learner before its first message."""
-    kind, profile, experiment = context.header.kind, context.profile, context.placement.experiment
+def _exchange_of(context: ClientContext) -> type[Exchange]:
+    """The exchange of the kind of knowledge that the server names."""
+    kind = context.header.kind
     if kind not in EXCHANGES:
         raise WireError(f"cannot exchange {kind!r}; this client knows {', '.join(EXCHANGES)}")
-    if kind == "pooled":
-        return make_pooled_learner(profile, experiment, context.placement.federation)
-    # Averaged weights need one starting point for all students of a modality.
-    start = profile.modality if kind == "weights" else profile.id
-    return make_learner(profile, experiment, start=start, choose=partial(drawn_material, context))
+    return EXCHANGES[kind]
 
 
 def _learn(learner: Learner, lesson: Lesson | None, context: ClientContext) -> float:

@@ -1,8 +1,9 @@
-"""Strategies by name: what each published method chooses among the parts of the protocol.
+"""Strategies by name: what each published method chooses among the parts of the protocol, and what it is like.
 
-A recipe is a table of values under which the user's own keys win, like the presets of a world; a class of its own is
-needed only where something else than soft labels of public samples is exchanged (`strategies.registry`). The
-alternative, a subclass for each method, would have written the same round down many times.
+A recipe is a table of values under which the user's own keys win, like the presets of a world. A class of its own is
+needed only where a method does something that no value says. What a method is like, its `Traits`, is declared here
+once: the schema, the plug-ins and the clients ask the traits and never the name. A user's own class declares its own
+(``traits = Traits(...)`` in its body) and is checked in the same way.
 
 Where a paper averages logits, we average probabilities (`strategies.labels`), and temperatures and codecs are the
 experiment's unless the method is about them. Differences beyond these stand in the recipe's description.
@@ -16,6 +17,31 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What a method is like, as far as the rest of the product must know it.
+
+    Attributes:
+        exchange: the kind of knowledge that travels, a key of `clients.exchanges.table.EXCHANGES`.
+        sends_labels: soft labels go up, so that rules, attacks and the privacy of soft labels mean something.
+        asks_samples: public samples are asked for, so that filters and published targets mean something.
+        summable: the sum of the clients' soft labels is all that the server needs of them.
+        relates: the teacher's relations of public samples can be told beside what else comes down.
+        needs_targets: soft labels must come down, so that relations cannot stand in for them.
+        tells_beams: an answer shows which beams its client has seen.
+        pools: whole recordings are pooled, of which nothing is drawn.
+    """
+
+    exchange: str = "public"
+    sends_labels: bool = True
+    asks_samples: bool = True
+    summable: bool = True
+    relates: bool = True
+    needs_targets: bool = False
+    tells_beams: bool = False
+    pools: bool = False
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A strategy in one line.
 
@@ -23,15 +49,24 @@ class Recipe:
         description: what happens.
         source: paper.
         values: of the keys of the ``strategy`` section.
+        strategy: ``"module:Class"`` that carries it out.
+        traits: what it is like.
     """
 
     description: str
     source: str
     values: Mapping[str, Any] = field(default_factory=dict)
+    strategy: str = "strategies.methods.distillation:DistillationStrategy"
+    traits: Traits = Traits()
 
 
 # Nodes among themselves: the server's teacher learns from them and has no say.
 _PEERS = {"teacher_starts": False, "teacher_votes": False, "publish": "ensemble"}
+
+
+def _without_labels(exchange: str, *, pools: bool = False) -> Traits:
+    return Traits(exchange, sends_labels=False, asks_samples=False, summable=False, relates=False, pools=pools)
+
 
 RECIPES: dict[str, Recipe] = {
     "distillation": Recipe(
@@ -80,31 +115,48 @@ RECIPES: dict[str, Recipe] = {
         "Nodes answer what the teacher gets wrong: there the entropy-weighted ensemble counts, else its own answer.",
         "FedGEMS, arXiv 2110.11027; needs a labelled public set on the server",
         {"teacher_votes": False, "aggregator": {"name": "entropy_mean"}, "publish": "corrected"},
+        "strategies.methods.fedgems:FedGemsStrategy",
     ),
     "personal": Recipe(
         "Every node gets a mixture of its own: of each of the others the more, the nearer their answers are.",
         "KT-pFL, arXiv 2111.02862, with weights as in pFedGraph, ICML 2023; clusters as in COMET, arXiv 2109.08119",
         {"teacher_votes": True},
+        "strategies.methods.personal:PersonalStrategy",
+        Traits(summable=False, needs_targets=True),
     ),
     "fd": Recipe(
         "Without a public set: each node sends its mean soft label for every beam that it has seen.",
         "FD, arXiv 1811.11479",
         {**_PEERS, "aggregator": {"name": "example_weighted"}},
+        "strategies.methods.beams:BeamLabelStrategy",
+        Traits("beams", asks_samples=False, summable=False, relates=False, tells_beams=True),
     ),
     "fedproto": Recipe(
         "Without a public set: nodes exchange the mean feature of every beam.",
         "FedProto, arXiv 2105.00243",
         _PEERS,
+        "strategies.methods.beams:PrototypeStrategy",
+        _without_labels("prototypes"),
     ),
     "fedavg": Recipe(
-        "Yardstick: the weights of the students, averaged within each modality, instead of soft labels.",
+        "Baseline: the weights of the students, averaged within each modality, instead of soft labels.",
         "FedAvg, arXiv 1602.05629",
         _PEERS,
+        "strategies.methods.baselines:FedAvgStrategy",
+        _without_labels("weights"),
     ),
-    "local": Recipe("Yardstick: every node alone, with the same optimizer steps.", "no exchange", _PEERS),
+    "local": Recipe(
+        "Baseline: every node alone, with the same optimizer steps.",
+        "no exchange",
+        _PEERS,
+        "strategies.methods.baselines:LocalStrategy",
+        _without_labels("nothing"),
+    ),
     "centralised": Recipe(
-        "Yardstick: one student per modality on the pooled labelled data of its nodes; simulation only.",
+        "Baseline: one student per modality on the pooled labelled data of its nodes; simulation only.",
         "no federation",
         _PEERS,
+        "strategies.methods.baselines:CentralisedStrategy",
+        _without_labels("pooled", pools=True),
     ),
 }

@@ -12,8 +12,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from configs.data import DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData
+from configs.recipes import RECIPES, Traits
 from configs.section import Section
-from configs.strategy import WITHOUT_LABELS, Aggregation, Plugin, Strategy
+from configs.strategy import Aggregation, Plugin, Strategy
 from configs.world import World
 
 __all__ = [
@@ -195,14 +196,23 @@ class Experiment(Section):
                 f"students.{sorted(unknown)[0]}: no such modality in data.nodes; there are {', '.join(names)}"
             )
         strategy, num_clients = self.strategy, sum(nodes.count for nodes in self.data.nodes)
-        if self.hostility is not None and strategy.name in WITHOUT_LABELS:
-            raise ValueError(f"hostility: {strategy.name} sends no soft labels, so there is nothing to lie about")
+        if strategy.name in RECIPES:
+            self.check_hostility(RECIPES[strategy.name].traits)
         if strategy.secure_sum and round(strategy.participation * num_clients) < 2:
             raise ValueError(
                 f"strategy.participation: {strategy.participation:g} of {num_clients} clients are fewer than two in a "
                 "round, and with secure_sum the sum of one would show its answer; invite more"
             )
         return self
+
+    def check_hostility(self, traits: Traits) -> None:
+        """Refuse clients that lie where nobody says anything that could be a lie.
+
+        Raises:
+            ValueError: the method of these traits sends no soft labels.
+        """
+        if self.hostility is not None and not traits.sends_labels:
+            raise ValueError(f"hostility: {self.strategy.name} sends no soft labels, so there is nothing to lie about")
 
     @property
     def modalities(self) -> tuple[ModalityName, ...]:

@@ -7,15 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from configs.recipes import RECIPES
+from configs.recipes import RECIPES, Traits
 from configs.section import Section
-
-# What they exchange cannot be summed, or is made for one client alone.
-_NOT_SUMMABLE = ("personal", "fd", "fedproto", "fedavg", "local", "centralised")
-# They send no soft labels.
-WITHOUT_LABELS = ("fedproto", "fedavg", "local", "centralised")
-# They ask for no public samples.
-_WITHOUT_SAMPLES = ("fd", *WITHOUT_LABELS)
 
 
 class Plugin(Section):
@@ -176,22 +169,16 @@ class Strategy(Section):
             raise ValueError("target_lifetime: without it no cached sample would ever be asked again; give rounds")
         if self.secure_sum:
             self._check_summable()
-        self._check_private()
-        self._check_effective()
-        return self
-
-    def _check_effective(self) -> None:
-        """Refuse what a strategy would ignore."""
-        if self.name in _WITHOUT_SAMPLES and self.answer_filter != "none":
-            raise ValueError(f"answer_filter: {self.name} asks for no public samples; leave it out")
-        if self.name in _WITHOUT_SAMPLES and self.publish != "ensemble":
-            raise ValueError(f"publish: {self.name} publishes no targets for public samples; leave it out")
-        if self.name in WITHOUT_LABELS and self.aggregator != Aggregation():
-            raise ValueError(f"aggregator: {self.name} aggregates no soft labels; leave it out")
-        if self.relations is not None and self.name in _WITHOUT_SAMPLES:
-            raise ValueError(f"relations: {self.name} has no public samples to relate; leave it out")
+        if self.privacy.has_noise and self.answer_filter != "none":
+            raise ValueError(
+                f"privacy.noise_multiplier: which samples pass answer_filter {self.answer_filter} says something of a "
+                "client's data that no noise covers; use answer_filter: none"
+            )
         if not self.sends_targets:
             self._check_without_targets()
+        if self.name in RECIPES:
+            check_traits(self, RECIPES[self.name].traits)
+        return self
 
     def _check_without_targets(self) -> None:
         """Refuse what says something about targets where none come down."""
@@ -204,10 +191,6 @@ class Strategy(Section):
             raise ValueError(
                 f"{key}: with relations.share 1 no soft labels come down; leave it out, or give a share below 1"
             )
-        if self.name == "personal":
-            raise ValueError(
-                "relations.share: personal mixes soft labels for each client, and at 1 none come down; give less"
-            )
 
     def _check_summable(self) -> None:
         if self.aggregator.name != "mean":
@@ -215,27 +198,9 @@ class Strategy(Section):
                 f"secure_sum: {self.aggregator.name} needs the answer of each client, and a sum has none; "
                 "use aggregator: {name: mean}"
             )
-        if self.name in _NOT_SUMMABLE:
-            raise ValueError(f"secure_sum: {self.name} does not sum soft labels of public samples")
         if self.answer_filter != "none" or self.late_rounds or self.patience is not None:
             raise ValueError(
                 "secure_sum: all must answer all samples in time; leave answer_filter, late_rounds and patience out"
-            )
-
-    def _check_private(self) -> None:
-        privacy = self.privacy
-        if self.name in WITHOUT_LABELS and (privacy.clip is not None or privacy.reveal != "all"):
-            raise ValueError(f"privacy: {self.name} sends no soft labels, so there is nothing to protect in them")
-        if self.name == "centralised" and privacy.window_share is not None:
-            raise ValueError("privacy.window_share: centralised pools whole recordings, of which nothing is drawn")
-        if not privacy.has_noise:
-            return
-        if self.name == "fd":
-            raise ValueError("privacy.noise_multiplier: fd tells which beams a client has seen, which no noise covers")
-        if self.answer_filter != "none":
-            raise ValueError(
-                f"privacy.noise_multiplier: which samples pass answer_filter {self.answer_filter} says something of a "
-                "client's data that no noise covers; use answer_filter: none"
             )
 
     @property
@@ -252,3 +217,62 @@ class Strategy(Section):
     def expected_rounds(self) -> int:
         """Rounds in which a client takes part, on average; its learning-rate schedule ends with the last."""
         return max(1, round(self.participation * self.rounds))
+
+
+def check_traits(settings: Strategy, traits: Traits) -> None:
+    """Refuse what a method would ignore, or what it cannot keep.
+
+    The schema asks this for the strategies that it knows; `strategies.registry.find_plugins` asks it for a class of
+    the user's, which declares traits of its own.
+
+    Args:
+        settings: the ``strategy`` section.
+        traits: of its method.
+
+    Raises:
+        ValueError: two of them do not fit; the text begins with the key within the section.
+    """
+    name, privacy = settings.name, settings.privacy
+    # Recipes say what they publish. A class of the user's has none, so the default of the section is nobody's wish.
+    is_left_as_it_is = name not in RECIPES and settings.publish == Strategy.model_fields["publish"].default
+    refusals = [
+        (
+            not traits.summable and settings.secure_sum,
+            f"secure_sum: {name} does not sum soft labels of public samples",
+        ),
+        (
+            not traits.asks_samples and settings.answer_filter != "none",
+            f"answer_filter: {name} asks for no public samples; leave it out",
+        ),
+        (
+            not traits.asks_samples and settings.publish != "ensemble" and not is_left_as_it_is,
+            f"publish: {name} publishes no targets for public samples; leave it out",
+        ),
+        (
+            not traits.sends_labels and settings.aggregator != Aggregation(),
+            f"aggregator: {name} aggregates no soft labels; leave it out",
+        ),
+        (
+            not traits.relates and settings.relations is not None,
+            f"relations: {name} has no public samples to relate; leave it out",
+        ),
+        (
+            traits.needs_targets and not settings.sends_targets,
+            f"relations.share: {name} mixes soft labels for each client, and at 1 none come down; give less",
+        ),
+        (
+            not traits.sends_labels and (privacy.clip is not None or privacy.reveal != "all"),
+            f"privacy: {name} sends no soft labels, so there is nothing to protect in them",
+        ),
+        (
+            traits.pools and privacy.window_share is not None,
+            f"privacy.window_share: {name} pools whole recordings, of which nothing is drawn",
+        ),
+        (
+            traits.tells_beams and privacy.has_noise,
+            f"privacy.noise_multiplier: {name} tells which beams a client has seen, which no noise covers",
+        ),
+    ]
+    for is_refused, reason in refusals:
+        if is_refused:
+            raise ValueError(reason)

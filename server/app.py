@@ -26,7 +26,6 @@ from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from server.metrics import Metrics
 from server.nodes import registered_nodes
-from server.plugins import find_plugins
 from server.recorder import Recorder, metrics_of
 from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
@@ -35,6 +34,7 @@ from strategies.messages.records import Event, Member, break_even_samples
 from strategies.messages.wire import CONTROLS, Request, WireError
 from strategies.methods.base import Choreography
 from strategies.methods.fedgems import known_beams
+from strategies.registry import find_plugins
 
 log = logging.getLogger(__name__)
 
@@ -114,9 +114,7 @@ def _run(grid: Grid, placement: Placement, watch: Watch, status: Status, metrics
     if checkpoint is not None:
         desk.note_resumption(checkpoint)
     timeout = experiment.strategy.round_timeout_s
-    strategy.state.members = strategy.mailbox.meet(
-        grid, num_nodes=sum(nodes.count for nodes in experiment.data.nodes), timeout=timeout
-    )
+    strategy.mailbox.meet(grid, num_nodes=sum(nodes.count for nodes in experiment.data.nodes), timeout=timeout)
     start_seconds = time.monotonic() - begin
     if "controls" not in findings:
         findings["controls"] = desk.train_controls(grid, strategy.mailbox.members) if experiment.controls else {}

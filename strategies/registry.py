@@ -1,4 +1,4 @@
-"""Short names of plug-ins, in one explicit table, and the way to a user's own.
+"""Short names of plug-ins, in one explicit table, the way to a user's own, and the check of all that a YAML names.
 
 Nothing registers itself by being imported. ``"my_rules:Trimmed"`` names a class in a module of the user's;
 the module may be a file that lies beside the YAML.
@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from configs.recipes import RECIPES
+from configs.placement import Placement
+from configs.recipes import RECIPES, Traits
+from configs.strategy import Strategy, check_traits
+from strategies.aggregation import Aggregator
+from strategies.attacks import ATTACKS
+from strategies.codecs.encoding import Encoding
+from strategies.codecs.table import CODECS, SUFFIXES
+from strategies.methods.base import Choreography
+from strategies.methods.distillation import DistillationStrategy
+from strategies.methods.fedgems import FedGemsStrategy
+from strategies.methods.secure_sum import SecureSumStrategy
 
 AGGREGATORS: dict[str, str] = {
     "mean": "strategies.aggregation:Mean",
@@ -31,16 +41,66 @@ AGGREGATORS: dict[str, str] = {
     "geometric_median": "strategies.rules.robust:GeometricMedian",
     "consensus": "strategies.rules.robust:Consensus",
 }
-# The class of every recipe of `configs.recipes` that needs one of its own; the others are parts of the protocol.
-STRATEGIES: dict[str, str] = {
-    **dict.fromkeys(RECIPES, "strategies.methods.distillation:DistillationStrategy"),
-    "personal": "strategies.methods.personal:PersonalStrategy",
-    "fd": "strategies.methods.beams:BeamLabelStrategy",
-    "fedproto": "strategies.methods.beams:PrototypeStrategy",
-    "fedavg": "strategies.methods.baselines:FedAvgStrategy",
-    "local": "strategies.methods.baselines:LocalStrategy",
-    "centralised": "strategies.methods.baselines:CentralisedStrategy",
-}
+STRATEGIES: dict[str, str] = {name: recipe.strategy for name, recipe in RECIPES.items()}
+
+
+def find_plugins(placement: Placement) -> tuple[type[Choreography], Aggregator]:
+    """The class of the strategy, and the aggregator, that the YAML names, checked before anything starts.
+
+    Raises:
+        ValueError: an unknown name or a refused option, with its dotted path.
+    """
+    experiment, folder = placement.experiment, placement.plugins
+    strategy = experiment.strategy
+    strategy_class = _find_strategy(strategy, folder)
+    aggregator_class = find_class(strategy.aggregator.name, AGGREGATORS, key="strategy.aggregator.name", folder=folder)
+    aggregator = build_plugin(aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options")
+    if not callable(getattr(aggregator, "aggregate", None)):
+        raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate")
+    experiment.check_hostility(strategy_class.traits)
+    if experiment.hostility is not None and experiment.hostility.attack not in ATTACKS:
+        attack = experiment.hostility.attack
+        raise ValueError(f"hostility.attack: unknown attack {attack!r}; known are {', '.join(ATTACKS)}")
+    for key, codec in (("codec", strategy.codec), ("downlink_codec", strategy.codec_down)):
+        try:
+            Encoding(codec, experiment.task.num_horizons, experiment.task.num_beams)
+        except ValueError as error:
+            raise ValueError(f"strategy.{key}: {error}") from None
+    return strategy_class, aggregator
+
+
+def _find_strategy(strategy: Strategy, folder: Path) -> type[Choreography]:
+    """The class that a ``strategy`` section names, with what its other keys put in its place or beside it."""
+    found = find_class(strategy.name, STRATEGIES, key="strategy.name", folder=folder)
+    if not issubclass(found, Choreography):
+        raise ValueError(f"strategy.name: {found.__name__} is no subclass of Choreography")
+    if not isinstance(getattr(found, "traits", None), Traits):
+        raise ValueError(f"strategy.name: {found.__name__} declares no traits; write traits = Traits(...) in its body")
+    try:
+        check_traits(strategy, found.traits)
+    except ValueError as error:
+        raise ValueError(f"strategy.{error}") from None
+    check_options(found, strategy.options, key="strategy.options", base=Choreography)
+    try:
+        found.check_options(**strategy.options)
+    except ValueError as error:
+        raise ValueError(f"strategy.options.{error}") from None
+    except TypeError as error:
+        raise ValueError(f"strategy.options: {error}") from None
+    if found is FedGemsStrategy:
+        found = DistillationStrategy  # its recipe differs by what is published, and a YAML may publish something else
+    if strategy.secure_sum:
+        if found is not DistillationStrategy:
+            raise ValueError(f"strategy.secure_sum: {strategy.name} is a choreography of its own; it cannot be masked")
+        found = SecureSumStrategy
+    if strategy.publish == "corrected" and issubclass(found, DistillationStrategy):
+        return FedGemsStrategy if found is DistillationStrategy else _combined(FedGemsStrategy, found)
+    return found
+
+
+def _combined(first: type[Choreography], second: type[Choreography]) -> type[Choreography]:
+    """A class that does what both do, ``first`` before ``second``, with the traits of the second."""
+    return type(f"{first.__name__}Of{second.__name__}", (first, second), {"traits": second.traits})
 
 
 def find_class(name: str, table: Mapping[str, str], *, key: str, folder: Path | None = None) -> type[Any]:
@@ -157,8 +217,6 @@ def _load_file(file: Path) -> ModuleType:
 
 def describe() -> list[dict[str, str]]:
     """Every plug-in that a YAML may name: its kind, short name, one-line description and source."""
-    from strategies.codecs.table import CODECS, SUFFIXES
-
     rows = [
         {"kind": "strategy", "name": name, "description": recipe.description, "source": recipe.source}
         for name, recipe in RECIPES.items()

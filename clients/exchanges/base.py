@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from clients.context import ClientContext
 from clients.learning.learner import Learner, Lesson
+from clients.privacy import drawn_material
+from clients.training import make_learner
 from strategies.codecs.encoding import EncodedLabels
 from strategies.messages.wire import Request
 
@@ -75,6 +78,17 @@ class Exchange(ABC):
         self.request = request
         self.settings = context.placement.experiment.strategy
         self.task = context.placement.experiment.task
+
+    @classmethod
+    def make_learner(cls, context: ClientContext) -> Learner:
+        """The client's learner as it is before its first message."""
+        profile, experiment = context.profile, context.placement.experiment
+        return make_learner(profile, experiment, choose=partial(drawn_material, context))
+
+    @classmethod
+    def introduction(cls, context: ClientContext) -> Facts:
+        """What a client says of itself beside what every client says, when it introduces itself."""
+        return {}
 
     def lesson(self) -> Lesson | None:
         """What there is to digest."""

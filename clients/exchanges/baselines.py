@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from clients.context import ClientContext
 from clients.exchanges.base import Answer, Exchange, State
 from clients.learning.learner import Learner
-from clients.training import own_recording
+from clients.privacy import drawn_material
+from clients.training import make_learner, make_pooled_learner, own_recording
 from strategies.messages.wire import Request
 
 
 class WeightExchange(Exchange):
     """The weights of the student."""
+
+    @classmethod
+    def make_learner(cls, context: ClientContext) -> Learner:
+        """A learner that starts like all of its modality: averaged weights need one starting point."""
+        profile, experiment = context.profile, context.placement.experiment
+        return make_learner(profile, experiment, start=profile.modality, choose=partial(drawn_material, context))
 
     def __init__(self, context: ClientContext, learner: Learner, request: Request, state: State) -> None:
         super().__init__(context, learner, request, state)
@@ -38,6 +47,11 @@ class NoExchange(Exchange):
 
 class PooledExchange(NoExchange):
     """Nothing; says what its labelled recording would have cost."""
+
+    @classmethod
+    def make_learner(cls, context: ClientContext) -> Learner:
+        """A learner on the labelled windows of all clients of its modality."""
+        return make_pooled_learner(context.profile, context.placement.experiment, context.placement.federation)
 
     def answer(self) -> Answer:
         """Bytes of its own recording, before its first round."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.context import ClientContext
-from clients.exchanges.base import Answer, State
+from clients.exchanges.base import Answer, Facts, State
 from clients.exchanges.labels import PublicExchange
 from clients.learning.learner import Learner
 from clients.memory import set_aside
@@ -33,6 +33,11 @@ class SecureSumExchange(PublicExchange):
         if nonce is None or nonce.dtype != np.uint8 or nonce.shape != (NONCE_BYTES,):
             raise WireError(f"expected a nonce as uint8 ({NONCE_BYTES},)")
         self.mask_context = context_of(context.header.run, context.header.round, request.ask, nonce.tobytes())
+
+    @classmethod
+    def introduction(cls, context: ClientContext) -> Facts:
+        """The client's public key."""
+        return {"public_key": own_key(context).public.hex()}
 
     def answer(self) -> Answer:
         """Masked levels, for all that was asked; nothing before it has learned, since a sum takes all or none."""

@@ -40,7 +40,7 @@ INTRODUCTION_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class Outcome:
     """What came of a request.
 
     Attributes:
@@ -128,7 +128,7 @@ class Mailbox:
         run: names the run towards the clients.
         digests: of the experiment and of the source, which clients compare with their own.
         registry: node id -> who was provisioned there; None lets every node in.
-        known: clients of the run before the server was stopped.
+        members: every client by id, also from before the server was stopped; the roster keeps it up to date.
 
     Attributes:
         roster: who lives on which node.
@@ -145,11 +145,11 @@ class Mailbox:
         run: str,
         digests: tuple[str, str],
         registry: Mapping[int, RegisteredNode] | None = None,
-        known: Mapping[str, Member] | None = None,
+        members: dict[str, Member] | None = None,
     ) -> None:
         self.settings = experiment.strategy
         self._header = partial(Header, run, *digests, kind=kind)
-        self.roster = Roster(experiment.task.num_beams, registry=registry, known=known)
+        self.roster = Roster(experiment.task.num_beams, registry=registry, members=members)
         self.sent_bytes: dict[str, int] = {}
         self.on_reply: Callable[[], None] = lambda: None
         self.on_event: Callable[[Event], None] = lambda event: None
@@ -157,8 +157,8 @@ class Mailbox:
         self._hellos: dict[str, Sent] = {}
 
     @property
-    def nodes(self) -> dict[int, dict[str, Member]]:
-        """Node id -> client id -> the client, as introduced."""
+    def nodes(self) -> dict[int, set[str]]:
+        """Node id -> ids of the clients that live there."""
         return self.roster.nodes
 
     @property
@@ -218,7 +218,7 @@ class Mailbox:
 
     def ask(
         self, grid: Grid, kind: str, requests: Mapping[str, Request], *, round_number: int, timeout: float
-    ) -> list[Answer]:
+    ) -> list[Outcome]:
         """Send each connected client its request, a message per node, and wait; answers that come late count, too.
 
         A round waits for the answers to its own questions, by the rule of :func:`time_limit`. Where it asks nobody,
@@ -243,7 +243,7 @@ class Mailbox:
         )
         now = time.monotonic()
         answers = [
-            _answer(client, sent, excuse(sent, now - begin, timeout) if key not in arrivals else arrivals[key], begin)
+            _outcome(client, sent, excuse(sent, now - begin, timeout) if key not in arrivals else arrivals[key], begin)
             for key, sent in {**owed, **new}.items()
             # What is still owed was said to be missing in its own round.
             if key in arrivals or key in new
@@ -407,13 +407,13 @@ def time_limit(
     return min(timeout_s, patience * sorted(answered_s)[needed - 1])
 
 
-def _answer(client: str, sent: Sent, came: Arrival | NoAnswer, begin: float) -> Answer:
+def _outcome(client: str, sent: Sent, came: Arrival | NoAnswer, begin: float) -> Outcome:
     question = (client, sent.header.round, sent.requests[client])
     if isinstance(came, NoAnswer):
-        return Answer(*question, came)
+        return Outcome(*question, came)
     found = came.found
     reply = found if isinstance(found, WireError) else found.get(client) or WireError("its node answered without it")
-    return Answer(*question, reply, None if sent.went_on is None else max(0.0, begin + came.seconds - sent.went_on))
+    return Outcome(*question, reply, None if sent.went_on is None else max(0.0, begin + came.seconds - sent.went_on))
 
 
 def _open(reply: Message, sent: Sent) -> Found:

@@ -23,10 +23,11 @@ class Roster:
     Args:
         num_beams: B, of which clients say which they have seen.
         registry: node id -> who was provisioned there; None lets every node in, as in simulation.
-        known: clients of the run before the server was stopped; they keep id and modality.
+        members: every client that was ever met, by id, also before the server was stopped; those keep id and modality.
+            The roster alone writes to it, in the order of ids, and whoever makes checkpoints reads it.
 
     Attributes:
-        nodes: node id -> client id -> the client, as introduced.
+        nodes: node id -> ids of the clients that live there.
         present: ids of the nodes that are connected.
     """
 
@@ -35,20 +36,14 @@ class Roster:
         num_beams: int,
         *,
         registry: Mapping[int, RegisteredNode] | None = None,
-        known: Mapping[str, Member] | None = None,
+        members: dict[str, Member] | None = None,
     ) -> None:
         self.num_beams = num_beams
         self.registry = registry
-        self.nodes: dict[int, dict[str, Member]] = {}
+        self.members: dict[str, Member] = {} if members is None else members
+        self.nodes: dict[int, set[str]] = {}
         self.present: frozenset[int] = frozenset()
-        self._known = dict(known or {})
         self._said: dict[str, str] = {}
-
-    @property
-    def members(self) -> dict[str, Member]:
-        """Every client, by id, also those that are away."""
-        met = {client: member for node in self.nodes.values() for client, member in node.items()}
-        return dict(sorted({**self._known, **met}.items()))
 
     @property
     def here(self) -> frozenset[str]:
@@ -89,9 +84,11 @@ class Roster:
         return events
 
     def update(self, member: Member) -> None:
-        """Replace what is known of a client."""
-        home = self._home(member.id)
-        (self._known if home is None else self.nodes[home])[member.id] = member
+        """Take in a client, or replace what is known of it."""
+        self.members[member.id] = member
+        if list(self.members) != (ordered := sorted(self.members)):
+            members = [self.members.pop(client) for client in ordered]
+            self.members.update({one.id: one for one in members})
 
     def _admit(self, node: int, client: str, hello: Reply | WireError) -> Event:
         member = introduced_member(client, hello, self.num_beams)
@@ -102,16 +99,17 @@ class Roster:
                 f"{expected.client} ({expected.modality})"
             )
         home = self._home(client)
-        before = self._known.get(client) if home is None else self.nodes[home][client]
+        before = self.members.get(client)
         if before is not None and before.modality != member.modality:
             raise WireError(f"was a {before.modality} before, and says that it is a {member.modality} now")
         if home is not None and home in self.present:
             raise WireError("a client of this name is on another node already; give each its own client-id")
         if home is not None:
-            del self.nodes[home][client]
+            self.nodes[home].remove(client)
             if not self.nodes[home]:
                 del self.nodes[home]
-        self.nodes.setdefault(node, {})[client] = member
+        self.nodes.setdefault(node, set()).add(client)
+        self.update(member)
         if home is not None:
             return Event("moved", client, f"from {self._title(home)} to {self._title(node)}")
         return Event("joined", client, f"on {self._title(node)}")

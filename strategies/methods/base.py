@@ -23,12 +23,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
+from configs.recipes import Traits
 from configs.schema import Experiment
 from configs.seeding import rng_for
 from strategies.aggregation import Aggregator
 from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
-from strategies.messages.mailbox import Answer, Mailbox
+from strategies.messages.mailbox import Mailbox, Outcome
 from strategies.messages.records import ClientRound, Member, PhaseClock, RegisteredNode, RoundAccount, one_line
 from strategies.messages.roster import warning_of, with_counts, worked_seconds
 from strategies.messages.wire import ROUND, Reply, Request, WireError
@@ -79,6 +80,29 @@ class FederationState:
     members: dict[str, Member] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class RoundPlan:
+    """What a round is about, decided before anybody is asked, and passed along until it is concluded.
+
+    Attributes:
+        round: its number, from 1.
+        asked: (N,) public samples, or whatever else is numbered, that clients are asked for.
+        relations: what the teacher tells of the relations of public samples, as it travels; empty for nothing.
+        taught: what the teacher says of the drawn samples before it learns; None where nobody needs to know.
+        participants: client -> the client whose masks are in a secure sum.
+        nonce: the number of this attempt at a secure sum, as bytes; empty without one.
+        agreed: what the first answer of the round settles for the others, such as the shapes of weights, by name.
+    """
+
+    round: int
+    asked: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    relations: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    taught: SoftLabels | None = None
+    participants: Mapping[str, Member] = field(default_factory=dict)
+    nonce: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    agreed: dict[str, Any] = field(default_factory=dict)
+
+
 class Choreography(Strategy):
     """One message per node and round; what a subclass must say is what to ask, what to accept and what follows.
 
@@ -98,8 +122,8 @@ class Choreography(Strategy):
         extra_bytes: client -> down and up, of what such messages cost.
     """
 
-    kind: ClassVar[str]
-    """Of knowledge that is exchanged: a key of `clients.exchanges.table.EXCHANGES`."""
+    traits: ClassVar[Traits]
+    """What the method is like; those of our own stand beside their recipes in `configs.recipes`."""
 
     def __init__(
         self,
@@ -120,7 +144,12 @@ class Choreography(Strategy):
         self.num_public = num_public
         self.state = state or FederationState()
         self.mailbox = Mailbox(
-            experiment, kind=self.kind, run=run, digests=digests, registry=registry, known=self.state.members
+            experiment,
+            kind=self.traits.exchange,
+            run=run,
+            digests=digests,
+            registry=registry,
+            members=self.state.members,
         )
         self.account: RoundAccount | None = None
         self.now = self.state.round
@@ -143,11 +172,11 @@ class Choreography(Strategy):
         return sorted(rng.choice(clients, count, replace=False).tolist())
 
     @abstractmethod
-    def request(self, client: str, round_number: int) -> Request:
+    def request(self, client: str, plan: RoundPlan) -> Request:
         """What a client is asked in a round."""
 
     @abstractmethod
-    def accept(self, member: Member, answer: Answer, reply: Reply) -> Any:
+    def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Any:
         """What a client contributes.
 
         Raises:
@@ -155,15 +184,16 @@ class Choreography(Strategy):
         """
 
     @abstractmethod
-    def conclude(self, contributions: Sequence[Any], round_number: int) -> int:
+    def conclude(self, contributions: Sequence[Any], plan: RoundPlan) -> int:
         """Learn from what was contributed, in order of clients, and prepare the next requests.
 
         Returns:
             The number of targets published.
         """
 
-    def prepare(self, round_number: int) -> None:
-        """What comes before the requests of a round."""
+    def prepare(self, round_number: int) -> RoundPlan:
+        """Decide what a round is about, before anybody is asked."""
+        return RoundPlan(round_number)
 
     def num_answers(self, contribution: Any) -> int:
         """Samples, or whatever was asked for, that a client answered."""
@@ -186,56 +216,56 @@ class Choreography(Strategy):
         self.grid = grid
         self.extra_bytes: dict[str, tuple[int, int]] = {}
         self.mailbox.gather(grid, lambda: self.invite(round_number), timeout=timeout)
-        self.prepare(round_number)
+        plan = self.prepare(round_number)
         invited, here, busy = self.invite(round_number), self.mailbox.roster.here, self.mailbox.busy(round_number)
-        requests = {client: self.request(client, round_number) for client in invited if client in here - busy}
+        requests = {client: self.request(client, plan) for client in invited if client in here - busy}
         # Where nobody came, the time is over; what is owed is only picked up.
         left = timeout if here.intersection(invited) else 0.0
-        answers = self.mailbox.ask(grid, ROUND, requests, round_number=round_number, timeout=left)
+        outcomes = self.mailbox.ask(grid, ROUND, requests, round_number=round_number, timeout=left)
         members = self.mailbox.members
         clock.lap("clients")
         away = ClientRound(downlink_bytes=0, problem="its node was not connected", fault="away")
         clients = {client: away for client in invited if client not in here | busy}
         contributions = []
-        for answer in answers:
-            contribution, clients[answer.client] = self._judge(answer, members[answer.client])
-            if not clients[answer.client].problem:
+        for outcome in outcomes:
+            contribution, clients[outcome.client] = self._judge(outcome, members[outcome.client], plan)
+            if not clients[outcome.client].problem:
                 contributions.append(contribution)
-        num_targets = self.conclude(contributions, round_number)
+        num_targets = self.conclude(contributions, plan)
         for client, (down, up) in self.extra_bytes.items():
             entry = clients[client]
             clients[client] = replace(
                 entry, downlink_bytes=entry.downlink_bytes + down, uplink_bytes=entry.uplink_bytes + up
             )
         clock.lap("conclude")
-        self.state.round, self.state.members = round_number, self.mailbox.members
+        self.state.round = round_number
         num_asked = max((len(request.ask) for request in requests.values()), default=0)
         return RoundAccount(round_number, dict(sorted(clients.items())), num_asked, num_targets, clock.laps)
 
-    def _judge(self, answer: Answer, member: Member) -> tuple[Any, ClientRound]:
+    def _judge(self, outcome: Outcome, member: Member, plan: RoundPlan) -> tuple[Any, ClientRound]:
         """What a client contributes, and its line in the account, which names a problem if it does not count."""
         entry = ClientRound(
-            downlink_bytes=self.mailbox.sent_bytes.get(answer.client, 0),
-            rounds_late=self.now - answer.round,
-            seconds_late=answer.seconds_late,
+            downlink_bytes=self.mailbox.sent_bytes.get(outcome.client, 0),
+            rounds_late=self.now - outcome.round,
+            seconds_late=outcome.seconds_late,
         )
         try:
-            if isinstance(answer.reply, WireError):
-                raise answer.reply
-            entry = replace(entry, warning=warning_of(answer.reply))
-            seconds = worked_seconds(answer.reply)
-            now = with_counts(member, answer.reply, self.experiment.task.num_beams)
-            contribution = self.accept(now, answer, answer.reply)
+            if isinstance(outcome.reply, WireError):
+                raise outcome.reply
+            entry = replace(entry, warning=warning_of(outcome.reply))
+            seconds = worked_seconds(outcome.reply)
+            now = with_counts(member, outcome.reply, self.experiment.task.num_beams)
+            contribution = self.accept(now, outcome, outcome.reply, plan)
         except WireError as error:
             problem = one_line(str(error)) or "refused without a reason"
-            log.warning("round %d: client %s does not count: %s", self.now, answer.client, problem)
-            return None, replace(entry, problem=problem, fault=answer.fault)
+            log.warning("round %d: client %s does not count: %s", self.now, outcome.client, problem)
+            return None, replace(entry, problem=problem, fault=outcome.fault)
         if now != member:
             self.mailbox.roster.update(now)
         return contribution, replace(
             entry,
-            uplink_bytes=self.uplink_bytes(answer.reply),
-            metrics=answer.reply.metrics,
+            uplink_bytes=self.uplink_bytes(outcome.reply),
+            metrics=outcome.reply.metrics,
             num_answers=self.num_answers(contribution),
             seconds=seconds,
         )
@@ -265,7 +295,7 @@ class Choreography(Strategy):
         """
         result = Result()
         if not self.mailbox.nodes:
-            self.state.members = self.mailbox.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
+            self.mailbox.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
         for round_number in range(self.state.round + 1, (num_rounds or self.settings.rounds) + 1):
             self.account = self.run_round(grid, round_number, timeout or self.settings.round_timeout_s)
             result.arrays = self.published()

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.messages.mailbox import Answer
+from configs.recipes import RECIPES, Traits
+from strategies.messages.mailbox import Outcome
 from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
-from strategies.methods.base import Choreography
+from strategies.methods.base import Choreography, RoundPlan
 
 Weights = Mapping[str, NDArray[np.float32]]
 # Name -> shape of each weight.
@@ -21,19 +22,19 @@ Architecture = dict[str, tuple[int, ...]]
 class LocalStrategy(Choreography):
     """Every node alone; messages carry nothing but metrics."""
 
-    kind: ClassVar[str] = "nothing"
+    traits: ClassVar[Traits] = RECIPES["local"].traits
 
-    def request(self, client: str, round_number: int) -> Request:
+    def request(self, client: str, plan: RoundPlan) -> Request:
         """Nothing but to go on."""
         return Request()
 
-    def accept(self, member: Member, answer: Answer, reply: Reply) -> Member:
+    def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Member:
         """Whoever answers without an error counts."""
         if reply.error:
             raise WireError(reply.error)
         return member
 
-    def conclude(self, contributions: Sequence[Member], round_number: int) -> int:
+    def conclude(self, contributions: Sequence[Member], plan: RoundPlan) -> int:
         """The teacher, too, goes on alone."""
         self.teacher.learn(None)
         return 0
@@ -45,7 +46,7 @@ class CentralisedStrategy(LocalStrategy):
     What its raw recording would cost to send is counted as uplink of its first round.
     """
 
-    kind: ClassVar[str] = "pooled"
+    traits: ClassVar[Traits] = RECIPES["centralised"].traits
 
     def uplink_bytes(self, reply: Reply) -> int:
         """What the client's labelled recording would cost to send, in the round in which it would be sent."""
@@ -60,19 +61,18 @@ class FedAvgStrategy(Choreography):
     client's student after its own steps, as in the other strategies.
     """
 
-    kind: ClassVar[str] = "weights"
+    traits: ClassVar[Traits] = RECIPES["fedavg"].traits
 
-    def prepare(self, round_number: int) -> None:
+    def prepare(self, round_number: int) -> RoundPlan:
         """A modality's architecture is that of its average so far; before there is one, the first answer says it."""
-        self._architectures: dict[str, Architecture] = {}
-        for modality in {name.partition("/")[0] for name in self.state.arrays}:
-            self._architectures[modality] = _architecture(self._average(modality))
+        modalities = {name.partition("/")[0] for name in self.state.arrays}
+        return RoundPlan(round_number, agreed={name: _architecture(self._average(name)) for name in modalities})
 
-    def request(self, client: str, round_number: int) -> Request:
+    def request(self, client: str, plan: RoundPlan) -> Request:
         """The average of the client's modality."""
         return Request(arrays=self._average(self.mailbox.members[client].modality))
 
-    def accept(self, member: Member, answer: Answer, reply: Reply) -> tuple[Member, Weights]:
+    def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> tuple[Member, Weights]:
         """A client's weights: finite, float32, of the architecture of the others of its modality."""
         if reply.error:
             raise WireError(reply.error)
@@ -84,11 +84,11 @@ class FedAvgStrategy(Choreography):
             if value.dtype != np.float32 or not np.all(np.isfinite(value)):
                 raise WireError(f"{name}: weights must be finite float32")
         own = _architecture(reply.arrays)
-        if own != self._architectures.setdefault(member.modality, own):
+        if own != plan.agreed.setdefault(member.modality, own):
             raise WireError(f"fedavg needs one architecture for all {member.modality} students, its weights differ")
         return member, reply.arrays  # type: ignore[return-value]
 
-    def conclude(self, contributions: Sequence[tuple[Member, Weights]], round_number: int) -> int:
+    def conclude(self, contributions: Sequence[tuple[Member, Weights]], plan: RoundPlan) -> int:
         """Average within each modality."""
         self.teacher.learn(None)
         for modality in sorted({member.modality for member, _ in contributions}):

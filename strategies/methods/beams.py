@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.recipes import RECIPES, Traits
 from strategies.labels import Contribution, SoftLabels
-from strategies.messages.mailbox import Answer
+from strategies.messages.mailbox import Outcome
 from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
-from strategies.methods.base import Choreography
+from strategies.methods.base import Choreography, RoundPlan
 from strategies.methods.distillation import DistillationStrategy
 
 
@@ -23,7 +24,7 @@ class BeamLabelStrategy(DistillationStrategy):
     Source: federated distillation, arXiv 1811.11479; the mean is over all clients, not over the others only.
     """
 
-    kind: ClassVar[str] = "beams"
+    traits: ClassVar[Traits] = RECIPES["fd"].traits
 
     def choose_samples(self, round_number: int) -> NDArray[np.int64]:
         """Every beam."""
@@ -67,18 +68,18 @@ class PrototypeStrategy(Choreography):
     Source: FedProto, arXiv 2105.00243. Features of all students must have one size (``students.*.hidden``).
     """
 
-    kind: ClassVar[str] = "prototypes"
+    traits: ClassVar[Traits] = RECIPES["fedproto"].traits
 
-    def prepare(self, round_number: int) -> None:
+    def prepare(self, round_number: int) -> RoundPlan:
         """The size of features is that of the prototypes so far; before there are any, the first answer says it."""
         features: NDArray[Any] | None = self.state.arrays.get("features")
-        self._size = None if features is None else int(features.shape[1])
+        return RoundPlan(round_number, agreed={} if features is None else {"size": int(features.shape[1])})
 
-    def request(self, client: str, round_number: int) -> Request:
+    def request(self, client: str, plan: RoundPlan) -> Request:
         """The prototypes so far."""
         return Request(arrays=self.state.arrays)
 
-    def accept(self, member: Member, answer: Answer, reply: Reply) -> Prototypes:
+    def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Prototypes:
         """A client's prototypes: finite, one for each of some beams, of the size of the others'."""
         if reply.error:
             raise WireError(reply.error)
@@ -98,10 +99,10 @@ class PrototypeStrategy(Choreography):
         if counts.dtype != np.uint32 or counts.shape != beams.shape or np.any(counts == 0):
             raise WireError("counts must be uint32 and at least 1 for each beam")
         if len(beams):
-            self._size = self._size or features.shape[1]
-            if features.shape[1] != self._size:
+            size = plan.agreed.setdefault("size", features.shape[1])
+            if features.shape[1] != size:
                 raise WireError(
-                    f"its features have {features.shape[1]} values, those of others {self._size}; fedproto needs one "
+                    f"its features have {features.shape[1]} values, those of others {size}; fedproto needs one "
                     "size (students.*.hidden)"
                 )
         return Prototypes(beams.astype(np.int64), features.astype(np.float32), counts.astype(np.int64))
@@ -110,7 +111,7 @@ class PrototypeStrategy(Choreography):
         """Beams that a client has seen."""
         return len(contribution.beams)
 
-    def conclude(self, contributions: Sequence[Prototypes], round_number: int) -> int:
+    def conclude(self, contributions: Sequence[Prototypes], plan: RoundPlan) -> int:
         """The mean of each beam over those who have seen it; beams that nobody answered keep their prototype."""
         self.teacher.learn(None)
         contributions = [one for one in contributions if len(one.beams)]

@@ -17,15 +17,15 @@ import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
+from configs.recipes import RECIPES, Traits
 from configs.seeding import rng_for
 from strategies.cache import CachedLabels, TargetCache
 from strategies.codecs.encoding import Encoding
 from strategies.labels import Contribution, SoftLabels, normalise_rows
-from strategies.messages.mailbox import Answer
+from strategies.messages.mailbox import Outcome
 from strategies.messages.records import TEACHER, Member
 from strategies.messages.wire import NO_TARGETS, Reply, Request, WireError, encoded_record
-from strategies.methods.base import Choreography
-from strategies.methods.fedgems import corrected, doubtful, known_beams
+from strategies.methods.base import Choreography, RoundPlan
 from strategies.relations import draw_groups, pack_relations
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ RUN_LENGTH = 16
 class DistillationStrategy(Choreography):
     """Soft labels up, targets down; the arguments are those of `Choreography`."""
 
-    kind: ClassVar[str] = "public"
+    traits: ClassVar[Traits] = RECIPES["distillation"].traits
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -47,13 +47,11 @@ class DistillationStrategy(Choreography):
         self.down = Encoding(self.settings.codec_down, task.num_horizons, task.num_beams)
         if self.state.cache is None:
             self.state.cache = TargetCache(self.down.nothing)
-        if self.settings.publish == "corrected":
-            self._beams = known_beams(self.teacher.public_beams())
 
     # Hooks: what a new choreography replaces.
 
     def choose_samples(self, round_number: int) -> NDArray[np.int64]:
-        """Public samples to get targets for in a round; all are asked unless ``publish`` is ``corrected``."""
+        """Public samples to get targets for in a round."""
         drawn = self._draw(round_number)
         if self.settings.ask_cached:
             return drawn
@@ -108,8 +106,8 @@ class DistillationStrategy(Choreography):
         return pack_relations(groups, self.teacher.features(np.concatenate([group.sample_ids for group in groups])))
 
     def fuse(self, several: Sequence[SoftLabels]) -> list[SoftLabels]:
-        """Each fused with what the teacher says now; corrected ones are as they shall be before it learns from them."""
-        if self.settings.publish in ("ensemble", "corrected") or not several:
+        """Each fused with what the teacher says now."""
+        if self.settings.publish == "ensemble" or not several:
             return list(several)
         sample_ids = np.unique(np.concatenate([labels.sample_ids for labels in several]))
         taught = self.teacher.answer(sample_ids, self.settings.temperature)
@@ -118,38 +116,35 @@ class DistillationStrategy(Choreography):
 
     # The protocol.
 
-    def prepare(self, round_number: int) -> None:
+    def prepare(self, round_number: int) -> RoundPlan:
         """Choose the samples; before the first round, publish what the teacher knows."""
         if round_number == 1 and self.settings.sends_targets and (first := self.first_targets()) is not None:
             self.state.cache = self._cache().publish(self.down.encode(first, 0))
-        self._relations = self.relate(round_number)
-        self._asked = self.choose_samples(round_number)
-        if self.settings.publish == "corrected":
-            self._taught = self.teacher.answer(self._asked, self.settings.temperature)
-            self._asked = doubtful(self._taught, self._beams)
+        relations = self.relate(round_number)
+        return RoundPlan(round_number, self.choose_samples(round_number), relations)
 
-    def request(self, client: str, round_number: int) -> Request:
+    def request(self, client: str, plan: RoundPlan) -> Request:
         """The targets that a client lacks, the teacher's relations and the samples to answer."""
         known = self.state.known_rounds.get(client, NO_TARGETS)
         cache = self._cache(client)
-        lacking = cache.newest.newer_than(known).fresh(round_number, self.settings.target_lifetime)
-        held = self._held(cache, known, round_number) if self.down.is_delta else None
+        lacking = cache.newest.newer_than(known).fresh(plan.round, self.settings.target_lifetime)
+        held = self._held(cache, known, plan.round) if self.down.is_delta else None
         answers = self.state.answers.get(client)
         return Request(
             targets=self.down.pack(lacking, reference=held) if len(lacking) else None,
-            ask=self._asked,
+            ask=plan.asked,
             known_round=known,
             answered_round=0 if answers is None else int(answers.rounds.max()),
-            arrays=self._relations,
+            arrays=plan.relations,
         )
 
-    def accept(self, member: Member, answer: Answer, reply: Reply) -> Contribution:
+    def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Contribution:
         """A client's contribution, if its answer is one."""
-        self._note_known_round(answer, reply)
+        self._note_known_round(outcome, reply)
         if reply.error:
             raise WireError(reply.error)
         if reply.labels is None:
-            if len(answer.request.ask):
+            if len(outcome.request.ask):
                 raise WireError("answered no soft labels")
             nothing = self.up.decode(self.up.nothing, self.settings.temperature)
             return Contribution(member.id, member.modality, nothing, member.num_examples)
@@ -159,22 +154,22 @@ class DistillationStrategy(Choreography):
             labels = self.up.decode(cached, self.settings.temperature)
         except ValueError as error:
             raise WireError(str(error)) from None
-        if not np.all(np.isin(labels.sample_ids, answer.request.ask)):
+        if not np.all(np.isin(labels.sample_ids, outcome.request.ask)):
             raise WireError("answered samples that it was not asked for")
-        if np.any(cached.rounds != answer.round):
-            raise WireError(f"its answer is of round {cached.rounds[0]}, expected {answer.round}")
+        if np.any(cached.rounds != outcome.round):
+            raise WireError(f"its answer is of round {cached.rounds[0]}, expected {outcome.round}")
         if self.up.is_delta and len(cached):
             # What was sent whole replaces what we held: a client that lost its memory starts over.
             keeps = held is not None and reply.labels.is_delta
             self.state.answers[member.id] = held.update(cached) if keeps and held is not None else cached
         # A late answer counts where the same samples are asked for now: alone, it would replace a whole ensemble.
-        counts = labels.take(labels.sample_ids[np.isin(labels.sample_ids, self._asked)])
+        counts = labels.take(labels.sample_ids[np.isin(labels.sample_ids, plan.asked)])
         return Contribution(
             member.id,
             member.modality,
             counts,
             member.num_examples,
-            age=self.now - answer.round,
+            age=plan.round - outcome.round,
             seen=None if member.seen is None else np.array(member.seen),
         )
 
@@ -182,28 +177,24 @@ class DistillationStrategy(Choreography):
         """Samples that a client answered."""
         return len(contribution.labels)
 
-    def conclude(self, contributions: Sequence[Contribution], round_number: int) -> int:
+    def conclude(self, contributions: Sequence[Contribution], plan: RoundPlan) -> int:
         """Aggregate, teach, publish."""
         answered = [one for one in contributions if len(one.labels)]
-        ensemble = self.calibrate(self.aggregate(answered, self._asked)) if answered else None
+        ensemble = self.calibrate(self.aggregate(answered, plan.asked)) if answered else None
         own = {} if ensemble is None else self.targets_for(answered, ensemble)
-        return self.publish(ensemble, own, round_number)
+        return self.publish(ensemble, own, plan)
 
-    def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], round_number: int) -> int:
+    def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], plan: RoundPlan) -> int:
         """Teach, then publish targets to all and to some alone, unless relations stand in for them; the number."""
-        if self.settings.publish == "corrected":
-            own_targets = {client: self._corrected(own) for client, own in own_targets.items()}
-            known = self._corrected(ensemble)
-            ensemble = known if len(known) else None
         self.teach(ensemble)
         if ensemble is None or not self.settings.sends_targets:
             return 0
         targets = self.targets(ensemble)
         fused = dict(zip(own_targets, self.fuse(list(own_targets.values())), strict=True))
         for client in {*own_targets, *self.state.own_caches}:
-            mine = self.down.encode(fused.get(client, targets), round_number)
+            mine = self.down.encode(fused.get(client, targets), plan.round)
             self.state.own_caches[client] = self._cache(client).publish(mine)
-        self.state.cache = self._cache().publish(self.down.encode(targets, round_number))
+        self.state.cache = self._cache().publish(self.down.encode(targets, plan.round))
         return len(targets)
 
     def published(self) -> ArrayRecord:
@@ -224,24 +215,19 @@ class DistillationStrategy(Choreography):
         held = cache.held_at(known_round)
         return None if held is None else held.fresh(now, self.settings.target_lifetime)
 
-    def _note_known_round(self, answer: Answer, reply: Reply) -> None:
+    def _note_known_round(self, outcome: Outcome, reply: Reply) -> None:
         """After an answer the client holds everything published before that round, unless it says that it has less."""
         if reply.error and "known_round" not in reply.facts:
             return  # It may have failed before it could remember anything.
-        known = reply.facts.get("known_round", answer.round - 1)
-        if not isinstance(known, int) or not NO_TARGETS <= known < answer.round:
-            raise WireError(f"known_round must be a round from {NO_TARGETS} to {answer.round - 1}, got {known!r}")
-        self.state.known_rounds[answer.client] = known
-        held = self._held(self._cache(answer.client), known, answer.round)
+        known = reply.facts.get("known_round", outcome.round - 1)
+        if not isinstance(known, int) or not NO_TARGETS <= known < outcome.round:
+            raise WireError(f"known_round must be a round from {NO_TARGETS} to {outcome.round - 1}, got {known!r}")
+        self.state.known_rounds[outcome.client] = known
+        held = self._held(self._cache(outcome.client), known, outcome.round)
         digest = reply.facts.get("cache_digest")
         if digest is not None and held is not None and digest != held.digest():
-            log.warning("client %s holds other targets than were sent to it; it gets them again", answer.client)
-            self.state.known_rounds[answer.client] = NO_TARGETS
-
-    def _corrected(self, labels: SoftLabels | None) -> SoftLabels:
-        """What the teacher said before it was asked for help where that is right, else the labels."""
-        nothing = self.down.decode(self.down.nothing, self.settings.temperature)
-        return corrected(nothing if labels is None else labels, self._taught, self._beams)
+            log.warning("client %s holds other targets than were sent to it; it gets them again", outcome.client)
+            self.state.known_rounds[outcome.client] = NO_TARGETS
 
 
 def _mixed(labels: SoftLabels, taught: SoftLabels, share: float) -> SoftLabels:

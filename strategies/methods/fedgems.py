@@ -8,10 +8,56 @@ B beams.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from strategies.labels import SoftLabels
+from strategies.methods.base import RoundPlan
+from strategies.methods.distillation import DistillationStrategy
+
+
+class FedGemsStrategy(DistillationStrategy):
+    """Asks about what the teacher gets wrong; where it is right, its own answer is the target.
+
+    ``publish: corrected`` asks for it in a YAML: the recipe ``fedgems`` does, and any other method of public samples
+    may (`strategies.registry.find_plugins` puts the two classes together).
+
+    Source: FedGEMS, arXiv 2110.11027, with the differences above. The arguments are those of `DistillationStrategy`.
+
+    Raises:
+        ValueError: the server does not know the best beams of the public set.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._beams = known_beams(self.teacher.public_beams())
+
+    def prepare(self, round_number: int) -> RoundPlan:
+        """Ask only for the drawn samples that the teacher gets wrong."""
+        plan = super().prepare(round_number)
+        taught = self.teacher.answer(plan.asked, self.settings.temperature)
+        return replace(plan, asked=doubtful(taught, self._beams), taught=taught)
+
+    def fuse(self, several: Sequence[SoftLabels]) -> list[SoftLabels]:
+        """Leave corrected targets as they are: the teacher is in them already, as it was before it learned."""
+        return list(several)
+
+    def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], plan: RoundPlan) -> int:
+        """Correct the ensemble and the targets of single clients, then publish them."""
+        known = self._corrected(ensemble, plan)
+        own = {client: self._corrected(labels, plan) for client, labels in own_targets.items()}
+        return super().publish(known if len(known) else None, own, plan)
+
+    def _corrected(self, labels: SoftLabels | None, plan: RoundPlan) -> SoftLabels:
+        """What the teacher said before it was asked for help where that is right, else the labels."""
+        if plan.taught is None:
+            raise ValueError("a plan for FedGEMS holds what the teacher said; begin with super().prepare")
+        nothing = self.down.decode(self.down.nothing, self.settings.temperature)
+        return corrected(nothing if labels is None else labels, plan.taught, self._beams)
 
 
 def is_right(taught: SoftLabels, beams: NDArray[np.int64]) -> NDArray[np.bool_]:

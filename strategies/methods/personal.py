@@ -6,13 +6,14 @@ C voters, N samples, H horizons, B beams.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
+from configs.recipes import RECIPES, Traits
 from strategies.aggregation import Votes, align, weighted_mean
 from strategies.labels import Contribution, SoftLabels
 from strategies.methods.distillation import DistillationStrategy
@@ -35,6 +36,8 @@ class PersonalStrategy(DistillationStrategy):
         num_clusters: of ``clusters``, >= 1.
         arguments: of `DistillationStrategy`.
     """
+
+    traits: ClassVar[Traits] = RECIPES["personal"].traits
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class PersonalStrategy(DistillationStrategy):
 
     def targets_for(self, contributions: Sequence[Contribution], ensemble: SoftLabels) -> dict[str, SoftLabels]:
         """A mixture for each client that answered, on the samples of the ensemble."""
-        voters = sorted(self.voters(contributions, self._asked), key=lambda voter: voter.client)
+        voters = sorted(self.voters(contributions, ensemble.sample_ids), key=lambda voter: voter.client)
         votes = align(voters)
         by_weight = self.mixture == "weights"
         matrix = mixture_weights(votes, self.pull) if by_weight else same_cluster(votes, self.num_clusters)

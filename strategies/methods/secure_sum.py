@@ -34,10 +34,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
+from configs.recipes import Traits
 from strategies.labels import SoftLabels, normalise_rows
-from strategies.messages.mailbox import Answer
+from strategies.messages.mailbox import Outcome
 from strategies.messages.records import Member
 from strategies.messages.wire import REVEAL, Reply, Request, WireError
+from strategies.methods.base import RoundPlan
 from strategies.methods.distillation import DistillationStrategy
 
 log = logging.getLogger(__name__)
@@ -62,38 +64,39 @@ class SecureSumStrategy(DistillationStrategy):
     Source: `strategies.methods.secure_sum`. The arguments are those of `DistillationStrategy`.
     """
 
-    kind: ClassVar[str] = "secure_sum"
+    traits: ClassVar[Traits] = replace(DistillationStrategy.traits, exchange="secure_sum")
 
-    def prepare(self, round_number: int) -> None:
+    def prepare(self, round_number: int) -> RoundPlan:
         """Choose samples and say whose masks there will be, and for which attempt at the round."""
-        super().prepare(round_number)
-        self._nonce = np.frombuffer(secrets.token_bytes(NONCE_BYTES), np.uint8)
+        plan = super().prepare(round_number)
         invited = set(self.invite(round_number))
-        self._participants = {
+        participants = {
             client: member
             for client, member in self.mailbox.members.items()
             if client in invited and len(member.public_key) == KEY_BYTES
         }
+        nonce = np.frombuffer(secrets.token_bytes(NONCE_BYTES), np.uint8)
+        return replace(plan, participants=participants, nonce=nonce)
 
-    def request(self, client: str, round_number: int) -> Request:
+    def request(self, client: str, plan: RoundPlan) -> Request:
         """As ever, with the keys of all participants and the number of this attempt."""
-        keys = [np.frombuffer(member.public_key, np.uint8) for member in self._participants.values()]
+        keys = [np.frombuffer(member.public_key, np.uint8) for member in plan.participants.values()]
         table = np.stack(keys) if keys else np.empty((0, KEY_BYTES), np.uint8)
-        request = super().request(client, round_number)
-        return replace(request, arrays={**request.arrays, "keys": table, "nonce": self._nonce})
+        request = super().request(client, plan)
+        return replace(request, arrays={**request.arrays, "keys": table, "nonce": plan.nonce})
 
-    def accept(self, member: Member, answer: Answer, reply: Reply) -> Any:
+    def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Any:
         """Masked levels of the right shape; nothing else can be checked, which is the point."""
-        self._note_known_round(answer, reply)
+        self._note_known_round(outcome, reply)
         if reply.error:
             raise WireError(reply.error)
         masked, task = reply.arrays.get("masked"), self.experiment.task
-        expected = (len(answer.request.ask), task.num_horizons, task.num_beams)
-        dtype = Scale(len(self._participants)).dtype
+        expected = (len(outcome.request.ask), task.num_horizons, task.num_beams)
+        dtype = Scale(len(plan.participants)).dtype
         if masked is None or masked.shape != expected or masked.dtype != dtype:
             found = "nothing" if masked is None else f"{masked.dtype} {masked.shape}"
             raise WireError(f"expected masked {dtype} of shape {expected}, got {found}")
-        if member.id not in self._participants:
+        if member.id not in plan.participants:
             raise WireError("its key was not among those of the round")
         return MaskedAnswer(member, masked)  # type: ignore[arg-type]
 
@@ -101,29 +104,29 @@ class SecureSumStrategy(DistillationStrategy):
         """Samples that a client answered."""
         return len(contribution.masked)
 
-    def conclude(self, contributions: Sequence[Any], round_number: int) -> int:
+    def conclude(self, contributions: Sequence[Any], plan: RoundPlan) -> int:
         """Recover from those that dropped out, sum, teach, publish."""
         ensemble = None
-        if contributions and len(self._asked):
+        if contributions and len(plan.asked):
             try:
-                ensemble = self.calibrate(self._mean(contributions))
+                ensemble = self.calibrate(self._mean(contributions, plan))
             except ValueError as error:
-                log.warning("round %d has no ensemble: %s", round_number, error)
-        return self.publish(ensemble, {}, round_number)
+                log.warning("round %d has no ensemble: %s", plan.round, error)
+        return self.publish(ensemble, {}, plan)
 
-    def _mean(self, contributions: Sequence[MaskedAnswer]) -> SoftLabels:
+    def _mean(self, contributions: Sequence[MaskedAnswer], plan: RoundPlan) -> SoftLabels:
         masked = {one.member.public_key: one.masked for one in contributions}
         # Before anybody is asked for seeds: with them, a single answer would lie open.
         check_summands(len(masked))
-        participants = [member.public_key for member in self._participants.values()]
+        participants = [member.public_key for member in plan.participants.values()]
         dropped = [key for key in participants if key not in masked]
         revealed = self._recover([one.member for one in contributions], dropped) if dropped else {}
         total = sum_masked(masked, participants, revealed)
         mean = total / (Scale(len(participants)).levels * len(masked))
         if self.settings.teacher_votes:
-            vote = self.teacher.answer(self._asked, self.settings.temperature)
+            vote = self.teacher.answer(plan.asked, self.settings.temperature)
             mean = (len(masked) * mean + vote.probs) / (len(masked) + 1)
-        return SoftLabels(self._asked, normalise_rows(mean), self.settings.temperature)
+        return SoftLabels(plan.asked, normalise_rows(mean), self.settings.temperature)
 
     def _recover(self, survivors: Sequence[Member], dropped: Sequence[bytes]) -> dict[tuple[bytes, bytes], bytes]:
         """(survivor, dropped) -> seed, from those who answer."""

@@ -96,7 +96,7 @@ def test_a_client_moves_from_a_node_that_is_away_to_a_new_one() -> None:
     met.introduce(1, {"a": hello()})
     met.note_present({9})
     assert met.introduce(9, {"a": hello(num_examples=8)}) == [Event("moved", "a", "from node 1 to node 9")]
-    assert met.nodes == {9: {"a": met.members["a"]}}
+    assert met.nodes == {9: {"a"}}
     assert met.members["a"].num_examples == 8
     # The old node is nobody now: when it comes back, it is asked, and is too late.
     met.note_present({1, 9})
@@ -118,7 +118,7 @@ def test_a_client_does_not_move_while_its_node_is_there() -> None:
 
 def test_a_client_that_is_known_from_before_a_stop_keeps_its_place_and_its_modality() -> None:
     before = Member("a", "camera", 100, 2, 7)
-    met = roster(known={"a": before})
+    met = roster(members={"a": before})
     assert met.members == {"a": before}
     assert met.here == frozenset()
     met.note_present({1})
@@ -139,7 +139,7 @@ def test_one_bad_client_of_a_node_spares_the_others() -> None:
 
 
 def test_a_member_is_updated_wherever_it_is_known() -> None:
-    met = roster(known={"z": Member("z", "gps", 1, 1, 1)})
+    met = roster(members={"z": Member("z", "gps", 1, 1, 1)})
     met.note_present({1})
     met.introduce(1, {"a": hello()})
     for client in ("a", "z"):

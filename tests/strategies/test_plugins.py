@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from configs.placement import Placement
-from server.plugins import find_plugins
 from strategies.aggregation import EntropyMean
 from strategies.methods.personal import PersonalStrategy
 from strategies.methods.secure_sum import SecureSumStrategy
+from strategies.registry import find_plugins
 from tests.conftest import tiny_experiment
 
 USERS = """
