@@ -1,57 +1,23 @@
-"""The ServerApp: trains the teacher, runs the controls and the federation, records and checkpoints.
+"""The ServerApp: Flower's entry to a run; what happens in it is `server.session`'s.
 
-It goes on where the checkpoint in its run folder ends, so a killed run is resumed by starting it again.
+A run goes on where the checkpoint in its run folder ends, so a killed run is resumed by starting it again.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from clients.data.recording import Recording, open_recording
-from clients.models.tracker import count_parameters
 from configs.files import held_alone
-from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
-from configs.schema import Experiment
-from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from server.metrics import Metrics
-from server.nodes import registered_nodes
-from server.recorder import Recorder, metrics_of
+from server.session import Watch, run_session
 from server.status import Status
-from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
-from strategies.codecs.encoding import Encoding
-from strategies.messages.records import Event, Member, break_even_samples
-from strategies.messages.wire import CONTROLS, Request, WireError
-from strategies.methods.base import Choreography
-from strategies.methods.fedgems import known_beams
-from strategies.registry import find_plugins
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Watch:
-    """How a launcher follows the run.
-
-    Attributes:
-        progress: called with what is going on, work done and work in all.
-        data_seconds: that making the data took.
-        started: `time.monotonic` when the launch began.
-    """
-
-    progress: Callable[[str, int, int], None] = lambda phase, done, total: None
-    data_seconds: float = 0.0
-    started: float | None = None
 
 
 def build_app(placement: Placement | None = None, watch: Watch | None = None) -> ServerApp:
@@ -70,15 +36,6 @@ def build_app(placement: Placement | None = None, watch: Watch | None = None) ->
     return server_app
 
 
-def check_plugins(placement: Placement) -> None:
-    """Build what the YAML names, to find its mistakes before anything starts.
-
-    Raises:
-        ValueError: an unknown name or a refused option, with its dotted path.
-    """
-    find_plugins(placement)
-
-
 def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
     """One experiment, from the first or from its last checkpoint to the summary; its status is told throughout."""
     torch.set_num_threads(1)
@@ -87,174 +44,8 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
         status = stack.enter_context(Status(placement.run, num_rounds=placement.experiment.strategy.rounds))
         metrics = Metrics()
         stack.callback(metrics.serve())
-        return _run(grid, placement, replace(watch, progress=status.following(watch.progress)), status, metrics)
-
-
-def _run(grid: Grid, placement: Placement, watch: Watch, status: Status, metrics: Metrics) -> dict[str, Any]:
-    begin = watch.started or time.monotonic()
-    experiment = placement.experiment
-    strategy_class, aggregator = find_plugins(placement)
-    registry = registered_nodes()
-    recorder = Recorder(placement.run, experiment)
-    checkpoint = load_checkpoint(placement.run)
-    common = open_recording(placement.federation / "test")
-    teacher, findings = _prepare_teacher(placement, checkpoint, common, watch)
-    strategy: Choreography = strategy_class(
-        experiment=experiment,
-        aggregator=aggregator,
-        teacher=teacher,
-        num_public=len(teacher.learner.material.public_starts),
-        run=placement.run.name,
-        digests=(experiment_digest(experiment), source_digest()),
-        state=None if checkpoint is None else checkpoint.federation,
-        registry=registry,
-        **experiment.strategy.options,
-    )
-    desk = _Desk(strategy, teacher, recorder, common, findings, watch, status, metrics)
-    if checkpoint is not None:
-        desk.note_resumption(checkpoint)
-    timeout = experiment.strategy.round_timeout_s
-    strategy.mailbox.meet(grid, num_nodes=sum(nodes.count for nodes in experiment.data.nodes), timeout=timeout)
-    start_seconds = time.monotonic() - begin
-    if "controls" not in findings:
-        findings["controls"] = desk.train_controls(grid, strategy.mailbox.members) if experiment.controls else {}
-        desk.checkpoint()
-    recorder.keep_rounds(strategy.state.round)
-    rounds_begin = time.monotonic()
-    desk.begin_rounds()
-    strategy.start(grid, evaluate_fn=desk.after_round)
-    total = time.monotonic() - begin + watch.data_seconds
-    recorder.write_validation(findings["controls"], teacher_before=findings["teacher_before_validation"])
-    return recorder.write_summary(
-        engine=experiment.engine.name,
-        seconds={
-            "data": watch.data_seconds,
-            "start": start_seconds,
-            "rounds": time.monotonic() - rounds_begin,
-            "total": total,
-        },
-        members=list(strategy.mailbox.members.values()),
-        controls={
-            client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in ("local", "offline_kd")}
-            for client, metrics in findings["controls"].items()
-        },
-        teacher={
-            "parameters": count_parameters(teacher.learner.model),
-            "before": findings["teacher_before"],
-            "after": teacher.evaluate(common).to_dict(),
-        },
-        break_even_samples=_break_even(experiment, strategy.mailbox.members),
-    )
-
-
-@dataclass
-class _Desk:
-    """What the phases of a run share."""
-
-    strategy: Choreography
-    teacher: Distiller
-    recorder: Recorder
-    common: Recording
-    findings: dict[str, Any]
-    watch: Watch
-    status: Status
-    metrics: Metrics
-
-    def __post_init__(self) -> None:
-        self.strategy.mailbox.on_event = lambda event: self.recorder.write_event(self.strategy.now, event)
-
-    def note_resumption(self, checkpoint: Checkpoint) -> None:
-        """Record that the server was stopped, where it goes on, and whether a checkpoint was lost."""
-        done = checkpoint.federation.round
-        self.status.complete(done)
-        if checkpoint.mishap:
-            self.recorder.write_event(done, Event("broken", "server", checkpoint.mishap))
-        self.recorder.write_event(done, Event("resumed", "server", f"goes on after round {done}"))
-
-    def train_controls(self, grid: Grid, members: dict[str, Member]) -> dict[str, dict[str, Any]]:
-        """Let every client train *local only* and *offline KD*; by client, what it reported."""
-        settings = self.strategy.settings
-        every_sample = np.arange(self.strategy.num_public)
-        taught = self.teacher.answer(every_sample, settings.temperature)
-        task = self.strategy.experiment.task
-        encoding = Encoding(settings.codec_down, task.num_horizons, task.num_beams)
-        requests = {client: Request(encoding.pack(encoding.encode(taught, 0))) for client in members}
-        self._count("local only and offline KD", 0, len(members))
-        # The controls take two whole federations' worth of steps in one message.
-        timeout = 2 * settings.rounds * settings.round_timeout_s
-        answers = self.strategy.mailbox.ask(grid, CONTROLS, requests, round_number=0, timeout=timeout)
-        controls: dict[str, dict[str, Any]] = {}
-        for answer in answers:
-            problem = str(answer.reply) if isinstance(answer.reply, WireError) else answer.reply.error
-            if problem:
-                log.warning("client %s has no controls: %s", answer.client, problem)
-            controls[answer.client] = {} if isinstance(answer.reply, WireError) else dict(answer.reply.metrics)
-        return controls
-
-    def begin_rounds(self) -> None:
-        """Count the answers from here on, after those of the rounds that a resumed run has behind it."""
-        num_members = len(self.strategy.mailbox.members)
-        self._count("federation", num_members * self.strategy.state.round, num_members * self.strategy.settings.rounds)
-
-    def after_round(self, round_number: int, targets: ArrayRecord) -> MetricRecord | None:
-        """Record the round, then make it durable."""
-        account = self.strategy.account
-        if account is None:
-            return None
-        scores = self.teacher.evaluate(self.common)
-        self.recorder.write_round(account, scores, self.teacher.learner.progress.best_score)
-        self.checkpoint()
-        self.status.complete(round_number)
-        self.metrics.observe(account, teacher_top5=scores.mean("top5"))
-        self.metrics.write(self.recorder.folder)
-        log.info("round %d: teacher Top-5 %.1f %%", round_number, 100 * scores.mean("top5"))
-        return MetricRecord({name: list(values) for name, values in scores.to_dict().items()})
-
-    def checkpoint(self) -> None:
-        """Make what was learned durable."""
-        state = Checkpoint(self.teacher.learner.state(), self.strategy.state, self.findings)
-        save_checkpoint(self.recorder.folder, state)
-
-    def _count(self, phase: str, done: int, total: int) -> None:
-        """Report progress with every reply from here on."""
-        replies = iter(range(done + 1, total + 1))
-        self.watch.progress(phase, done, total)
-        self.strategy.mailbox.on_reply = lambda: self.watch.progress(phase, next(replies, total), total)
-
-
-def _prepare_teacher(
-    placement: Placement, checkpoint: Checkpoint | None, common: Recording, watch: Watch
-) -> tuple[Distiller, dict[str, Any]]:
-    experiment = placement.experiment
-    learner = make_teacher(experiment, placement.federation)
-    done = 0 if checkpoint is None else checkpoint.federation.round
-    teacher = Distiller(
-        learner,
-        total_rounds=experiment.strategy.rounds,
-        round=done,
-        public_beams=open_public_beams(placement.federation, experiment.task),
-    )
-    if experiment.strategy.publish == "corrected":
-        known_beams(teacher.public_beams())  # before minutes of training
-    if checkpoint is not None:
-        learner.load_state(checkpoint.teacher)
-        return teacher, checkpoint.findings
-    watch.progress("teacher", 0, 1)
-    pretrain(learner, experiment.teaching.pretrain_steps)
-    watch.progress("teacher", 1, 1)
-    return teacher, {
-        "teacher_before": teacher.evaluate(common).to_dict(),
-        "teacher_before_validation": learner.progress.best_score,
-    }
-
-
-def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:
-    """Of the smallest student, which is the first to be cheaper as weights."""
-    task = experiment.task
-    one = np.full((1, task.num_horizons, task.num_beams), 1.0 / task.num_beams, np.float32)
-    codec = Encoding(experiment.strategy.codec, task.num_horizons, task.num_beams).codec
-    bytes_per_sample = codec.encode(one).nbytes
-    return min(break_even_samples(member.num_parameters, bytes_per_sample) for member in members.values())
+        watch = replace(watch, progress=status.following(watch.progress))
+        return run_session(grid, placement, watch, status, metrics)
 
 
 app = build_app()

@@ -16,11 +16,12 @@ from configs.files import write_whole
 from configs.loading import build_experiment
 from configs.placement import Placement
 from configs.schema import Experiment
-from server.app import Watch, check_plugins
 from server.app import build_app as build_server_app
+from server.session import Watch
 from sim.data.federation import ensure_federation
 from sim.launch import launch
 from sim.report.html import write_report
+from strategies.registry import find_plugins
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,7 +41,7 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
     Raises:
         ValueError: something in the experiment or its data is wrong; nothing is left behind then.
     """
-    check_plugins(Placement(experiment, Path(), Path(), plugins))
+    find_plugins(Placement(experiment, Path(), Path(), plugins))
     federation, seconds = make_data(experiment, progress)
     folder = new_run_folder(out, experiment.name)
     write_whole(folder / "placement.json", json.dumps({"plugins": str(plugins), "data_seconds": seconds}) + "\n")

@@ -67,6 +67,7 @@ KNOW_FLOWER = {
     "strategies.methods.distillation",
     "clients.app",
     "server.app",
+    "server.session",
     "sim.launch",
     "sim.inline",
 }

@@ -17,7 +17,6 @@ from configs.files import write_whole
 from configs.loading import to_values
 from configs.placement import Placement
 from configs.schema import Experiment
-from server.app import check_plugins
 from server.status import FILE
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
 from sim.deploy.settings import load_deployment, load_server, server_folder
@@ -25,6 +24,7 @@ from sim.deploy.supervisor import running_pid
 from sim.experiments import new_run_folder, read_run
 from sim.launch import CHECKOUT
 from sim.report.html import write_report
+from strategies.registry import find_plugins
 
 Progress = Callable[[str, int, int], None]
 
@@ -50,7 +50,7 @@ def run_on(deployment: Path, experiment: Experiment, *, plugins: Path, out: Path
         RuntimeError: the run failed; the text says why.
     """
     server = _server(deployment)
-    check_plugins(Placement(experiment, Path(), Path(), plugins))
+    find_plugins(Placement(experiment, Path(), Path(), plugins))
     folder = new_run_folder(server.state / "runs" if out is None else out, experiment.name)
     note = {"plugins": str(plugins), "data_seconds": 0.0, "deployment": str(deployment.resolve())}
     write_whole(folder / "placement.json", json.dumps(note) + "\n")

@@ -19,14 +19,15 @@ from clients.app import build_app as build_client_app
 from configs.loading import build_experiment, load_experiment
 from configs.placement import Placement
 from configs.schema import Engine
-from server.app import Watch, check_plugins
 from server.app import build_app as build_server_app
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
+from server.session import Watch
 from sim.experiments import read_run, resume_experiment, run_experiment
 from sim.inline import run_inline
 from sim.launch import launch
 from strategies.codecs.packing import unpack_ids
+from strategies.registry import find_plugins
 from tests.conftest import tiny_experiment, tiny_values
 from tests.federations import assert_same_outcome, place, quiet, run_apps
 
@@ -230,7 +231,7 @@ def test_a_mistake_in_a_plugin_is_found_before_anything_is_written(tmp_path: Pat
         run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
     assert not (tmp_path / "runs").exists()
     with pytest.raises(ValueError, match=r"^strategy\.name: unknown name 'nope'"):
-        check_plugins(Placement(tiny_experiment(name="nope"), tmp_path, tmp_path, tmp_path))
+        find_plugins(Placement(tiny_experiment(name="nope"), tmp_path, tmp_path, tmp_path))
 
 
 def test_a_corrupt_array_of_one_client_leaves_the_others_a_federation(tmp_path: Path) -> None:

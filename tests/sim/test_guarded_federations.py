@@ -18,13 +18,13 @@ from clients.training import make_learner
 from configs.loading import build_experiment
 from configs.placement import Placement
 from configs.schema import Experiment
-from server.app import check_plugins
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from strategies.attacks import ATTACKS
 from strategies.codecs.encoding import Encoding
 from strategies.methods.base import FederationState
 from strategies.privacy import epsilon_spent
+from strategies.registry import find_plugins
 from tests.conftest import tiny_values
 from tests.federations import assert_same_outcome, place, run_apps
 
@@ -261,7 +261,7 @@ def test_every_attack_is_carried_out_by_the_largest_client_and_stops_nobody_else
 def test_an_unknown_attack_is_refused(tmp_path: Path) -> None:
     settings = experiment({"attack": "bribe", "clients": 1})
     with pytest.raises(ValueError, match=r"^hostility\.attack: unknown attack 'bribe'; known are label_flip"):
-        check_plugins(Placement(settings, tmp_path, tmp_path, tmp_path))
+        find_plugins(Placement(settings, tmp_path, tmp_path, tmp_path))
 
 
 def test_only_virtual_clients_lie(tmp_path: Path) -> None:

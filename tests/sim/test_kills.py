@@ -22,10 +22,10 @@ from flwr.clientapp import ClientApp
 from clients.app import build_app as build_client_app
 from configs.placement import Placement
 from configs.seeding import rng_for
-from server.app import Watch
 from server.app import build_app as build_server_app
 from server.checkpoint import FILE, PREVIOUS
 from server.recorder import read_rounds
+from server.session import Watch
 from sim.inline import run_inline
 from tests.conftest import CHECKOUT, tiny_experiment
 from tests.federations import assert_same_outcome, place, run_apps

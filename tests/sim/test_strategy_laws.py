@@ -177,7 +177,7 @@ def test_best_beams_that_are_missing_are_noticed_before_the_teacher_is_trained(
     placement = place(experiment("fedgems"), tmp_path / "run")
     federation = shutil.copytree(placement.federation, tmp_path / "federation")
     (federation / PUBLIC_POWER).unlink()
-    monkeypatch.setattr("server.app.pretrain", lambda *arguments: pytest.fail("trained a teacher for nothing"))
+    monkeypatch.setattr("server.session.pretrain", lambda *arguments: pytest.fail("trained a teacher for nothing"))
     with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams"):
         run_apps(replace(placement, federation=federation))
 

@@ -1,0 +1,275 @@
+"""One run from its beginning, or from its last checkpoint, to its summary, phase by phase.
+
+The phases are: pretrain the teacher, meet the clients, let them train their controls, run the rounds, sum up. After
+each of them, and after every round, a checkpoint makes durable what was learned.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+
+from clients.data.recording import Recording, open_recording
+from clients.models.tracker import count_parameters
+from configs.loading import experiment_digest, source_digest
+from configs.placement import Placement
+from configs.schema import Experiment
+from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from server.metrics import Metrics
+from server.nodes import registered_nodes
+from server.recorder import Recorder, metrics_of
+from server.status import Status
+from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
+from strategies.codecs.encoding import Encoding
+from strategies.messages.records import Event, Member, break_even_samples
+from strategies.messages.wire import CONTROLS, Request, WireError
+from strategies.methods.base import Choreography
+from strategies.methods.fedgems import known_beams
+from strategies.registry import find_plugins
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a launcher follows the run.
+
+    Attributes:
+        progress: called with what is going on, work done and work in all.
+        data_seconds: that making the data took.
+        started: `time.monotonic` when the launch began.
+    """
+
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None
+    data_seconds: float = 0.0
+    started: float | None = None
+
+
+def run_session(grid: Grid, placement: Placement, watch: Watch, status: Status, metrics: Metrics) -> dict[str, Any]:
+    """Carry out a run, and return its summary.
+
+    Args:
+        grid: the grid that Flower passes in.
+        placement: experiment and folders.
+        watch: how the launcher follows the run.
+        status: told throughout.
+        metrics: for a monitoring system.
+
+    Raises:
+        ValueError: the YAML names what there is not, no client came, or a recording is broken.
+        OSError: the disk takes no more.
+    """
+    begin = watch.started or time.monotonic()
+    session = open_session(placement, watch, status, metrics)
+    session.meet(grid)
+    start_seconds = time.monotonic() - begin
+    session.ensure_controls(grid)
+    rounds_begin = time.monotonic()
+    session.run_rounds(grid)
+    end = time.monotonic()
+    return session.sum_up(
+        {
+            "data": watch.data_seconds,
+            "start": start_seconds,
+            "rounds": end - rounds_begin,
+            "total": end - begin + watch.data_seconds,
+        }
+    )
+
+
+def open_session(placement: Placement, watch: Watch, status: Status, metrics: Metrics) -> RunSession:
+    """A run as its folder has it: with a teacher that is pretrained here, or with all that its checkpoint holds."""
+    experiment = placement.experiment
+    strategy_class, aggregator = find_plugins(placement)
+    registry = registered_nodes()
+    recorder = Recorder(placement.run, experiment)
+    checkpoint = load_checkpoint(placement.run)
+    common = open_recording(placement.federation / "test")
+    teacher, findings = _prepare_teacher(placement, checkpoint, common, watch)
+    strategy = strategy_class(
+        experiment=experiment,
+        aggregator=aggregator,
+        teacher=teacher,
+        num_public=len(teacher.learner.material.public_starts),
+        run=placement.run.name,
+        digests=(experiment_digest(experiment), source_digest()),
+        state=None if checkpoint is None else checkpoint.federation,
+        registry=registry,
+        **experiment.strategy.options,
+    )
+    session = RunSession(strategy, teacher, recorder, common, findings, watch, status, metrics)
+    if checkpoint is not None:
+        session.note_resumption(checkpoint)
+    return session
+
+
+@dataclass
+class RunSession:
+    """What the phases of a run share.
+
+    Attributes:
+        strategy: that drives the rounds.
+        teacher: the central teacher.
+        recorder: writes the run folder.
+        common: the test recording that teacher and clients have in common.
+        findings: plain values found before the first round, such as the scores of the controls.
+        watch: how the launcher follows the run.
+        status: told throughout.
+        metrics: for a monitoring system.
+    """
+
+    strategy: Choreography
+    teacher: Distiller
+    recorder: Recorder
+    common: Recording
+    findings: dict[str, Any]
+    watch: Watch
+    status: Status
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
+        self.strategy.mailbox.on_event = lambda event: self.recorder.write_event(self.strategy.now, event)
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """Every client that was met, by id."""
+        return self.strategy.mailbox.members
+
+    def meet(self, grid: Grid) -> None:
+        """Wait for the nodes and learn who lives on them."""
+        experiment = self.strategy.experiment
+        num_nodes = sum(nodes.count for nodes in experiment.data.nodes)
+        self.strategy.mailbox.meet(grid, num_nodes=num_nodes, timeout=experiment.strategy.round_timeout_s)
+
+    def ensure_controls(self, grid: Grid) -> None:
+        """Let the clients train their controls, unless they did before the server was stopped."""
+        if "controls" not in self.findings:
+            wanted = self.strategy.experiment.controls
+            self.findings["controls"] = self.train_controls(grid, self.members) if wanted else {}
+            self.checkpoint()
+        self.recorder.keep_rounds(self.strategy.state.round)
+
+    def run_rounds(self, grid: Grid) -> None:
+        """Run the rounds that are left."""
+        self.begin_rounds()
+        self.strategy.start(grid, evaluate_fn=self.after_round)
+
+    def sum_up(self, seconds: dict[str, float]) -> dict[str, Any]:
+        """Write and return the summary, with the seconds of each phase."""
+        controls, experiment = self.findings["controls"], self.strategy.experiment
+        self.recorder.write_validation(controls, teacher_before=self.findings["teacher_before_validation"])
+        return self.recorder.write_summary(
+            engine=experiment.engine.name,
+            seconds=seconds,
+            members=list(self.members.values()),
+            controls={
+                client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in ("local", "offline_kd")}
+                for client, metrics in controls.items()
+            },
+            teacher={
+                "parameters": count_parameters(self.teacher.learner.model),
+                "before": self.findings["teacher_before"],
+                "after": self.teacher.evaluate(self.common).to_dict(),
+            },
+            break_even_samples=_break_even(experiment, self.members),
+        )
+
+    def note_resumption(self, checkpoint: Checkpoint) -> None:
+        """Record that the server was stopped, where it goes on, and whether a checkpoint was lost."""
+        done = checkpoint.federation.round
+        self.status.complete(done)
+        if checkpoint.mishap:
+            self.recorder.write_event(done, Event("broken", "server", checkpoint.mishap))
+        self.recorder.write_event(done, Event("resumed", "server", f"goes on after round {done}"))
+
+    def train_controls(self, grid: Grid, members: dict[str, Member]) -> dict[str, dict[str, Any]]:
+        """Let every client train *local only* and *offline KD*; by client, what it reported."""
+        settings = self.strategy.settings
+        every_sample = np.arange(self.strategy.num_public)
+        taught = self.teacher.answer(every_sample, settings.temperature)
+        task = self.strategy.experiment.task
+        encoding = Encoding(settings.codec_down, task.num_horizons, task.num_beams)
+        requests = {client: Request(encoding.pack(encoding.encode(taught, 0))) for client in members}
+        self._count("local only and offline KD", 0, len(members))
+        # The controls take two whole federations' worth of steps in one message.
+        timeout = 2 * settings.rounds * settings.round_timeout_s
+        answers = self.strategy.mailbox.ask(grid, CONTROLS, requests, round_number=0, timeout=timeout)
+        controls: dict[str, dict[str, Any]] = {}
+        for answer in answers:
+            problem = str(answer.reply) if isinstance(answer.reply, WireError) else answer.reply.error
+            if problem:
+                log.warning("client %s has no controls: %s", answer.client, problem)
+            controls[answer.client] = {} if isinstance(answer.reply, WireError) else dict(answer.reply.metrics)
+        return controls
+
+    def begin_rounds(self) -> None:
+        """Count the answers from here on, after those of the rounds that a resumed run has behind it."""
+        num_members = len(self.strategy.mailbox.members)
+        self._count("federation", num_members * self.strategy.state.round, num_members * self.strategy.settings.rounds)
+
+    def after_round(self, round_number: int, targets: ArrayRecord) -> MetricRecord | None:
+        """Record the round, then make it durable."""
+        account = self.strategy.account
+        if account is None:
+            return None
+        scores = self.teacher.evaluate(self.common)
+        self.recorder.write_round(account, scores, self.teacher.learner.progress.best_score)
+        self.checkpoint()
+        self.status.complete(round_number)
+        self.metrics.observe(account, teacher_top5=scores.mean("top5"))
+        self.metrics.write(self.recorder.folder)
+        log.info("round %d: teacher Top-5 %.1f %%", round_number, 100 * scores.mean("top5"))
+        return MetricRecord({name: list(values) for name, values in scores.to_dict().items()})
+
+    def checkpoint(self) -> None:
+        """Make what was learned durable."""
+        state = Checkpoint(self.teacher.learner.state(), self.strategy.state, self.findings)
+        save_checkpoint(self.recorder.folder, state)
+
+    def _count(self, phase: str, done: int, total: int) -> None:
+        """Report progress with every reply from here on."""
+        replies = iter(range(done + 1, total + 1))
+        self.watch.progress(phase, done, total)
+        self.strategy.mailbox.on_reply = lambda: self.watch.progress(phase, next(replies, total), total)
+
+
+def _prepare_teacher(
+    placement: Placement, checkpoint: Checkpoint | None, common: Recording, watch: Watch
+) -> tuple[Distiller, dict[str, Any]]:
+    experiment = placement.experiment
+    learner = make_teacher(experiment, placement.federation)
+    done = 0 if checkpoint is None else checkpoint.federation.round
+    teacher = Distiller(
+        learner,
+        total_rounds=experiment.strategy.rounds,
+        round=done,
+        public_beams=open_public_beams(placement.federation, experiment.task),
+    )
+    if experiment.strategy.publish == "corrected":
+        known_beams(teacher.public_beams())  # before minutes of training
+    if checkpoint is not None:
+        learner.load_state(checkpoint.teacher)
+        return teacher, checkpoint.findings
+    watch.progress("teacher", 0, 1)
+    pretrain(learner, experiment.teaching.pretrain_steps)
+    watch.progress("teacher", 1, 1)
+    return teacher, {
+        "teacher_before": teacher.evaluate(common).to_dict(),
+        "teacher_before_validation": learner.progress.best_score,
+    }
+
+
+def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:
+    """Of the smallest student, which is the first to be cheaper as weights."""
+    task = experiment.task
+    one = np.full((1, task.num_horizons, task.num_beams), 1.0 / task.num_beams, np.float32)
+    codec = Encoding(experiment.strategy.codec, task.num_horizons, task.num_beams).codec
+    bytes_per_sample = codec.encode(one).nbytes
+    return min(break_even_samples(member.num_parameters, bytes_per_sample) for member in members.values())
