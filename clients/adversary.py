@@ -12,7 +12,7 @@ from clients.data.recording import open_recording
 from clients.profile import client_folders
 from configs.placement import Placement
 from configs.seeding import seed_for
-from strategies.attacks import ATTACKS, Attack, Knowledge
+from strategies.attacks import ATTACKS, Attack, AttackerKnowledge
 
 
 def attack_of(placement: Placement, client: str) -> Attack | None:
@@ -39,7 +39,7 @@ def poison(
     first: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]:
     """What a hostile client answers instead of (N, H, B) ``probs``; ``first`` is its answer of its first round."""
-    return attack.poison(probs, Knowledge(seed_for(placement.experiment.seed, "attack"), sample_ids, first))
+    return attack.poison(probs, AttackerKnowledge(seed_for(placement.experiment.seed, "attack"), sample_ids, first))
 
 
 @lru_cache(maxsize=8)

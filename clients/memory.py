@@ -8,21 +8,17 @@ file that has become unreadable leaves an older one.
 
 from __future__ import annotations
 
-import io
 import logging
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from clients.learning.state import BROKEN, pack_state, unpack_state
 from configs.files import make_folder, remove_leftovers, write_durably
 
 log = logging.getLogger(__name__)
 
 KEPT = 3
-BROKEN = ".broken"
 
 
 class ClientMemory:
@@ -45,7 +41,7 @@ class ClientMemory:
             if int(path.stem) >= before_round:
                 continue
             try:
-                return _read(path)
+                return unpack_state(path.read_bytes())
             except MemoryError:
                 raise  # The file is as good as ever.
             except Exception as error:
@@ -61,10 +57,7 @@ class ClientMemory:
         """
         make_folder(self.folder)
         remove_leftovers(self.folder)
-        # Through a buffer, since torch answers a full disk with whatever its archive writer happens to raise.
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_durably(self.folder / f"{round_number:06d}.pt", buffer.getvalue())
+        write_durably(self.folder / f"{round_number:06d}.pt", pack_state(state))
         # A later round's state belongs to a course of events that the server has gone back on.
         newer = [path for path in self._paths() if int(path.stem) > round_number]
         for path in [*newer, *self._paths()[: -KEPT - len(newer)]]:
@@ -79,16 +72,3 @@ def set_aside(path: Path, error: Exception) -> None:
     log.warning("%s: not readable (%s); set aside as %s%s", path, type(error).__name__, path.name, BROKEN)
     with suppress(OSError):
         path.replace(path.with_name(path.name + BROKEN))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = io.BytesIO(path.read_bytes())
-    # torch.load does not look at the checksums that torch.save wrote.
-    with zipfile.ZipFile(content) as archive:
-        if damaged := archive.testzip():
-            raise ValueError(f"checksum of {damaged} does not fit")
-    content.seek(0)
-    state = torch.load(content, weights_only=True)
-    if not isinstance(state, dict):
-        raise ValueError("not a state")
-    return state

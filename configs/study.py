@@ -46,7 +46,7 @@ class ScenarioPasses(Section):
 StudyPasses = Annotated[StreetPasses | ScenarioPasses, Field(discriminator="source")]
 
 
-class Part(Section):
+class StudyPart(Section):
     """Trackers that answer for the same slots.
 
     Attributes:
@@ -64,7 +64,7 @@ class Part(Section):
     students: tuple[str, ...]
 
     @model_validator(mode="after")
-    def _names_once(self) -> Part:
+    def _names_once(self) -> StudyPart:
         for path, names in (("teachers", self.teachers), ("students", self.students)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{path}: name each model once, got {', '.join(names)}")
@@ -89,7 +89,7 @@ class Ablation(Section):
     futures: tuple[int, ...] = ()
 
 
-class Recipe(Section):
+class TrainingRecipe(Section):
     """How one tracker learns.
 
     Attributes:
@@ -161,10 +161,10 @@ class Study(Section):
     kd: tuple[Kd, ...] = ("none", "response", "relational", "mixed")
     short_kd: tuple[Kd, ...] = ("none", "response", "relational", "mixed")
     pixels: Literal[224, 112, 56] = 224
-    parts: tuple[Part, ...] = Field(min_length=1)
+    parts: tuple[StudyPart, ...] = Field(min_length=1)
     ablations: tuple[Ablation, ...] = ()
     fitting: Fitting = Fitting()
-    recipes: dict[str, dict[Kd | Literal["any"], Recipe]] = Field(default_factory=dict)
+    recipes: dict[str, dict[Kd | Literal["any"], TrainingRecipe]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Study:
@@ -188,7 +188,7 @@ class Study(Section):
         epochs = self.recipe(model, kd).epochs
         return self.fitting if epochs is None else self.fitting.model_copy(update={"epochs": epochs})
 
-    def recipe(self, model: str, kd: str) -> Recipe:
+    def recipe(self, model: str, kd: str) -> TrainingRecipe:
         """How a model learns with a kind of knowledge."""
-        known: Mapping[Any, Recipe] = self.recipes.get(model, {})
-        return known.get(kd) or known.get("any") or Recipe()
+        known: Mapping[Any, TrainingRecipe] = self.recipes.get(model, {})
+        return known.get(kd) or known.get("any") or TrainingRecipe()

@@ -1,22 +1,20 @@
 """The server's memory on disk: teacher, targets, who holds what, and what was found before the first round.
 
 The newest checkpoint and the one before it are kept. If the newest cannot be read, the run goes back one round: clients
-keep their states of the last two rounds, so it ends as if nothing had happened.
+keep their states of the last three rounds, so it ends as if nothing had happened.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from clients.learning.state import BROKEN, as_arrays, as_tensors, pack_state, unpack_state
 from configs.files import make_folder, remove_leftovers, sync, temporary_beside, unwritable, write_durably
 from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
@@ -27,7 +25,6 @@ log = logging.getLogger(__name__)
 
 FILE = "checkpoint/state.pt"
 PREVIOUS = "checkpoint/previous.pt"
-BROKEN = ".broken"
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,11 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         OSError: the disk takes no more; the checkpoints are as they were.
     """
     path = run / FILE
-    # Through a buffer, since torch answers a full disk with whatever its archive writer happens to raise.
-    buffer = io.BytesIO()
-    torch.save(_pack_checkpoint(checkpoint), buffer)
+    content = pack_state(_pack_checkpoint(checkpoint))
     next_one = temporary_beside(path)
     try:
         make_folder(path.parent)
-        write_durably(next_one, buffer.getvalue())
+        write_durably(next_one, content)
         if path.exists():
             os.replace(path, run / PREVIOUS)
         os.replace(next_one, path)
@@ -114,9 +109,9 @@ def _pack_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "cache": None if federation.cache is None else _pack_cache(federation.cache),
         "own_caches": {client: _pack_cache(cache) for client, cache in federation.own_caches.items()},
         "known_rounds": federation.known_rounds,
-        "answers": {client: _pack_cached(answers) for client, answers in federation.answers.items()},
+        "answers": {client: as_tensors(answers.arrays()) for client, answers in federation.answers.items()},
         "ensembles": _pack(federation.ensembles),
-        "arrays": {name: torch.from_numpy(np.array(array)) for name, array in federation.arrays.items()},
+        "arrays": as_tensors(federation.arrays),
         "members": {
             client: {**asdict(member), "public_key": member.public_key.hex()}
             for client, member in federation.members.items()
@@ -126,19 +121,15 @@ def _pack_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _unpack_checkpoint(content: bytes) -> Checkpoint:
-    # torch.load does not look at the checksums that torch.save wrote.
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if damaged := archive.testzip():
-            raise ValueError(f"the checksum of {damaged} does not fit")
-    state = torch.load(io.BytesIO(content), weights_only=True)
+    state = unpack_state(content)
     federation = FederationState(
         round=state["round"],
         cache=None if state["cache"] is None else _unpack_cache(state["cache"]),
         own_caches={client: _unpack_cache(cache) for client, cache in state["own_caches"].items()},
         known_rounds=state["known_rounds"],
-        answers={client: _unpack_cached(answers) for client, answers in state["answers"].items()},
+        answers={client: CachedLabels.from_arrays(as_arrays(answers)) for client, answers in state["answers"].items()},
         ensembles=_unpack(state["ensembles"]),
-        arrays={name: array.numpy() for name, array in state["arrays"].items()},
+        arrays=as_arrays(state["arrays"]),
         members={
             client: Member(**{**member, "public_key": bytes.fromhex(member["public_key"])})
             for client, member in state["members"].items()
@@ -164,17 +155,9 @@ def _unpack(state: dict[str, Any] | None) -> SoftLabels | None:
 
 
 def _pack_cache(cache: TargetCache) -> list[dict[str, torch.Tensor]]:
-    return [_pack_cached(cached) for cached in (cache.base, *cache.recent)]
+    return [as_tensors(cached.arrays()) for cached in (cache.base, *cache.recent)]
 
 
 def _unpack_cache(state: list[dict[str, torch.Tensor]]) -> TargetCache:
-    base, *recent = (_unpack_cached(cached) for cached in state)
+    base, *recent = (CachedLabels.from_arrays(as_arrays(cached)) for cached in state)
     return TargetCache(base, tuple(recent))
-
-
-def _pack_cached(cached: CachedLabels) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.array(array)) for name, array in cached.arrays().items()}
-
-
-def _unpack_cached(state: dict[str, torch.Tensor]) -> CachedLabels:
-    return CachedLabels.from_arrays({name: tensor.numpy() for name, tensor in state.items()})

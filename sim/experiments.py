@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from clients.profile import client_folders
 from configs.files import write_whole
 from configs.loading import build_experiment
 from configs.placement import Placement
+from configs.progress import PhaseProgress
 from configs.schema import Experiment
 from server.app import build_app as build_server_app
 from server.session import Watch
@@ -23,10 +23,8 @@ from sim.launch import launch
 from sim.report.html import write_report
 from strategies.registry import find_plugins
 
-Progress = Callable[[str, int, int], None]
 
-
-def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: Progress) -> Path:
+def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: PhaseProgress) -> Path:
     """Run an experiment in a new folder.
 
     Args:
@@ -49,7 +47,7 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
     return folder
 
 
-def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: Progress) -> Path:
+def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: PhaseProgress) -> Path:
     """The run of the very experiment in ``out``: as it is if it has finished, else resumed, else started.
 
     The engine may differ: it makes no difference to what comes out.
@@ -64,7 +62,7 @@ def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, pro
     return run_experiment(experiment, plugins=plugins, out=out, progress=progress)
 
 
-def resume_experiment(folder: Path, progress: Progress) -> Path:
+def resume_experiment(folder: Path, progress: PhaseProgress) -> Path:
     """Go on with a run that was stopped, from its last completed round.
 
     Raises:
@@ -76,7 +74,7 @@ def resume_experiment(folder: Path, progress: Progress) -> Path:
     return folder
 
 
-def make_data(experiment: Experiment, progress: Progress) -> tuple[Path, float]:
+def make_data(experiment: Experiment, progress: PhaseProgress) -> tuple[Path, float]:
     """Make the data of an experiment where it is missing."""
     workers = experiment.engine.workers or os.cpu_count() or 1
     return ensure_federation(experiment, workers=workers, progress=lambda done, total: progress("data", done, total))
@@ -113,7 +111,7 @@ def new_run_folder(out: Path, name: str) -> Path:
     raise ValueError(f"{out}: too many runs of {name} in one second")
 
 
-def _launch(placement: Placement, data_seconds: float, progress: Progress) -> None:
+def _launch(placement: Placement, data_seconds: float, progress: PhaseProgress) -> None:
     watch = Watch(progress=progress, data_seconds=data_seconds, started=time.monotonic())
     launch(
         build_server_app(placement, watch),

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from configs.files import write_whole
 
 Job = TypeVar("Job")
-Row = dict[str, Any]
+SheetRow = dict[str, Any]
 
 
 def row_key(title: str, *facts: object) -> str:
@@ -33,7 +33,7 @@ def row_key(title: str, *facts: object) -> str:
     return f"{title} {digest}"
 
 
-def read_sheet(sheet: Path | None) -> dict[str, Row]:
+def read_sheet(sheet: Path | None) -> dict[str, SheetRow]:
     """The rows of a sheet by key; none where there is no sheet yet.
 
     Raises:
@@ -49,8 +49,8 @@ def read_sheet(sheet: Path | None) -> dict[str, Row]:
 
 
 def fill_sheet(
-    jobs: Mapping[str, Job], work: Callable[[Job], Row], *, sheet: Path | None, workers: int
-) -> Iterator[tuple[str, Row]]:
+    jobs: Mapping[str, Job], work: Callable[[Job], SheetRow], *, sheet: Path | None, workers: int
+) -> Iterator[tuple[str, SheetRow]]:
     """Do the jobs that the sheet lacks; every row is written to it as soon as it is there.
 
     Args:
@@ -76,7 +76,7 @@ def fill_sheet(
         yield key, row
 
 
-def _finished(jobs: Mapping[str, Job], work: Callable[[Job], Row], workers: int) -> Iterator[tuple[str, Row]]:
+def _finished(jobs: Mapping[str, Job], work: Callable[[Job], SheetRow], workers: int) -> Iterator[tuple[str, SheetRow]]:
     if workers <= 1 or len(jobs) <= 1:
         yield from ((key, work(job)) for key, job in jobs.items())
         return

@@ -1,4 +1,4 @@
-"""From contributions to the ensemble: the place for a rule of your own.
+"""From contributions to the ensemble: what every rule is made of, and the place for a rule of your own.
 
 An aggregator is any object with one method, ``aggregate``: numpy in, numpy out. Laws that every
 aggregator keeps (and that the tests run over every one, also over yours): rows stay on the simplex;
@@ -129,72 +129,3 @@ def _shares(votes: Votes, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     equal = np.broadcast_to(votes.answered[..., None] / votes.answered.sum(axis=0)[:, None], shape).copy()
     shares: NDArray[np.float64] = np.divide(masked, total, out=equal, where=np.broadcast_to(total > 0, shape))
     return shares
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Every client that answered counts alike.
-
-    Source: FedMD, arXiv 1910.03581, on probabilities instead of logits.
-    """
-
-    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
-        """The plain mean per sample."""
-        return weighted_mean(align(contributions), np.ones((1, 1, 1)))
-
-
-@dataclass(frozen=True)
-class ExampleWeighted:
-    """A client counts by the labelled windows that it learned from.
-
-    Source: the weights of FedAvg, arXiv 1602.05629, on soft labels.
-    """
-
-    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
-        """The mean weighted by ``num_examples``."""
-        votes = align(contributions)
-        return weighted_mean(votes, votes.num_examples[:, None, None])
-
-
-@dataclass(frozen=True)
-class _EntropyWeighted:
-    """What the rules that count certainty have in common."""
-
-    exponent: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.exponent, (int, float)) and self.exponent > 0):
-            raise ValueError(f"exponent: must be > 0, got {self.exponent!r}")
-
-
-@dataclass(frozen=True)
-class EntropyMean(_EntropyWeighted):
-    """Mean in which a client counts, sample by sample, by how certain it is.
-
-    Source: entropy weights as in FedGEMS, arXiv 2110.11027; presumes answers that are calibrated.
-
-    Attributes:
-        exponent: of the confidence, > 0; larger lets the certain dominate.
-    """
-
-    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
-        """The entropy-weighted mean per sample."""
-        votes = align(contributions)
-        return weighted_mean(votes, confidence(votes.probs, self.exponent))
-
-
-@dataclass(frozen=True)
-class EntropyProduct(_EntropyWeighted):
-    """Product of experts in which a client counts, sample by sample, by how certain it is.
-
-    Source: logarithmic opinion pool (Genest and Zidek 1986) with entropy weights, the rule that
-    pooled heterogeneous sensors best by night and by day among those tried.
-
-    Attributes:
-        exponent: of the confidence, > 0; larger lets the certain dominate.
-    """
-
-    def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
-        """The entropy-weighted product per sample."""
-        votes = align(contributions)
-        return weighted_product(votes, confidence(votes.probs, self.exponent))

@@ -37,12 +37,12 @@ class Attack:
 
     description: str
     source: str
-    poison: Callable[[Probs, Knowledge], Probs]
+    poison: Callable[[Probs, AttackerKnowledge], Probs]
     exaggeration: int = 1
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class AttackerKnowledge:
     """What an attacker knows beside its own answer.
 
     Attributes:
@@ -56,17 +56,17 @@ class Knowledge:
     first_answer: Probs | None = None
 
 
-def flip(probs: Probs, known: Knowledge) -> Probs:
+def flip(probs: Probs, known: AttackerKnowledge) -> Probs:
     """Beam b becomes beam B - 1 - b."""
     return probs[..., ::-1].copy()
 
 
-def permute(probs: Probs, known: Knowledge) -> Probs:
+def permute(probs: Probs, known: AttackerKnowledge) -> Probs:
     """Beams in one secret order, the same for all attackers."""
     return probs[..., rng_for(known.seed, "attack", "order").permutation(probs.shape[-1])]
 
 
-def collude(probs: Probs, known: Knowledge, num_named: int = 1) -> Probs:
+def collude(probs: Probs, known: AttackerKnowledge, num_named: int = 1) -> Probs:
     """All name the same beams, drawn for each sample and horizon, with equal certainty and nothing else."""
     num_horizons, num_beams = probs.shape[1:]
     last = int(known.sample_ids.max(initial=-1)) + 1
@@ -78,7 +78,7 @@ def collude(probs: Probs, known: Knowledge, num_named: int = 1) -> Probs:
     return poisoned
 
 
-def control_peak(probs: Probs, known: Knowledge) -> Probs:
+def control_peak(probs: Probs, known: AttackerKnowledge) -> Probs:
     """The largest and the smallest probability of each row change places: as certain as before, and wrong."""
     poisoned = probs.copy()
     top, bottom = probs.argmax(axis=-1)[..., None], probs.argmin(axis=-1)[..., None]
@@ -87,7 +87,7 @@ def control_peak(probs: Probs, known: Knowledge) -> Probs:
     return poisoned
 
 
-def suppress_top(probs: Probs, known: Knowledge) -> Probs:
+def suppress_top(probs: Probs, known: AttackerKnowledge) -> Probs:
     """The most likely beams get nothing, the others share it."""
     poisoned = probs.copy()
     count = min(NUM_SUPPRESSED, probs.shape[-1] - 1)
@@ -95,12 +95,12 @@ def suppress_top(probs: Probs, known: Knowledge) -> Probs:
     return normalise_rows(poisoned)
 
 
-def spoil(probs: Probs, known: Knowledge) -> Probs:
+def spoil(probs: Probs, known: AttackerKnowledge) -> Probs:
     """Not a number."""
     return np.full_like(probs, np.nan)
 
 
-def replay(probs: Probs, known: Knowledge) -> Probs:
+def replay(probs: Probs, known: AttackerKnowledge) -> Probs:
     """What it would have answered in its first round."""
     return probs if known.first_answer is None else known.first_answer
 

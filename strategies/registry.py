@@ -30,10 +30,10 @@ from strategies.methods.fedgems import FedGemsStrategy
 from strategies.methods.secure_sum import SecureSumStrategy
 
 AGGREGATORS: dict[str, str] = {
-    "mean": "strategies.aggregation:Mean",
-    "example_weighted": "strategies.aggregation:ExampleWeighted",
-    "entropy_mean": "strategies.aggregation:EntropyMean",
-    "entropy_product": "strategies.aggregation:EntropyProduct",
+    "mean": "strategies.rules.weighted:Mean",
+    "example_weighted": "strategies.rules.weighted:ExampleWeighted",
+    "entropy_mean": "strategies.rules.weighted:EntropyMean",
+    "entropy_product": "strategies.rules.weighted:EntropyProduct",
     "weighted": "strategies.rules.weighted:Weighted",
     "covered_mean": "strategies.rules.robust:CoveredMean",
     "median": "strategies.rules.robust:Median",

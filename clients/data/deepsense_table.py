@@ -48,7 +48,7 @@ _TABLE_PATTERNS = (
 )
 _ARCHIVE_FOLDER = "development_dataset"
 
-Row = Mapping[str, str]
+TableRow = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Table:
 
     files: tuple[Path, ...]
     folder: Path
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     places: Sequence[str]
 
     @property
@@ -102,7 +102,7 @@ def read_table(folder: Path) -> Table:
         ValueError: there is none, or more than one, or it cannot be read.
     """
     files = _find_tables(folder)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     places: list[str] = []
     for file in files:
         for line, row in _read_rows(file):
@@ -132,7 +132,7 @@ def _find_tables(folder: Path) -> tuple[Path, ...]:
     raise ValueError(f"{folder}: expected one scenarioN.csv, found {found}; name the folder that holds the CSV")
 
 
-def _read_rows(file: Path) -> list[tuple[int, Row]]:
+def _read_rows(file: Path) -> list[tuple[int, TableRow]]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             lines = csv.reader(stream)

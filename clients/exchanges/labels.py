@@ -17,6 +17,7 @@ from clients.exchanges.base import Answer, BehindError, Exchange, Facts, State
 from clients.learning.density import trusted
 from clients.learning.learner import Learner, Lesson
 from clients.learning.lessons import ComparedSamples, JointLesson, RelationLesson, public_lesson
+from clients.learning.state import as_arrays, as_tensors
 from clients.privacy import book_release, noise_rng
 from configs.strategy import PairRelations
 from strategies.cache import CachedLabels
@@ -47,7 +48,7 @@ class LabelExchange(Exchange):
             # The server sends everything anew; what it does not know of is not to be held against it.
             self.known = self.down.nothing
         elif request.known_round in kept:
-            self.known = _unpack(kept[request.known_round])
+            self.known = CachedLabels.from_arrays(as_arrays(kept[request.known_round]))
         else:
             raise BehindError(max(kept, default=NO_TARGETS))
         now, lifetime = context.header.round, self.settings.target_lifetime
@@ -58,7 +59,9 @@ class LabelExchange(Exchange):
         # What it said first, for those who replay it.
         self.first: dict[str, torch.Tensor] | None = state.get("first")
         # Its answers as of the last two, since the server may not have got the last one.
-        self.answers: dict[int, CachedLabels] = {n: _unpack(one) for n, one in state.get("answers", {}).items()}
+        self.answers: dict[int, CachedLabels] = {
+            n: CachedLabels.from_arrays(as_arrays(one)) for n, one in state.get("answers", {}).items()
+        }
         self.no_labels = self.up.decode(self.up.nothing, self.settings.temperature)
         # (N, H, B) what it says this time, the lie of one that lies.
         self.claimed = self.no_labels.probs
@@ -122,8 +125,8 @@ class LabelExchange(Exchange):
         targets = {self.request.known_round: self.known, known_round: self.held}
         return {
             "known_round": known_round,
-            "targets": {number: _pack(one) for number, one in targets.items()},
-            "answers": {number: _pack(one) for number, one in self.answers.items()},
+            "targets": {number: as_tensors(one.arrays()) for number, one in targets.items()},
+            "answers": {number: as_tensors(one.arrays()) for number, one in self.answers.items()},
             "first": self.first,
         }
 
@@ -162,11 +165,3 @@ class PublicExchange(LabelExchange):
         kind, share = self.settings.answer_filter, self.settings.answer_share
         mine = ask[trusted(self.learner, starts[ask], kind=kind, share=share)]
         return SoftLabels(mine, self.learner.answer(mine, self.settings.temperature), self.settings.temperature)
-
-
-def _pack(cached: CachedLabels) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.array(array)) for name, array in cached.arrays().items()}
-
-
-def _unpack(state: Mapping[str, torch.Tensor]) -> CachedLabels:
-    return CachedLabels.from_arrays({name: tensor.numpy() for name, tensor in state.items()})

@@ -54,7 +54,7 @@ class Lesson(Protocol):
 
 
 @dataclass
-class Progress:
+class LearningProgress:
     """What a learner remembers beside its weights.
 
     Attributes:
@@ -110,7 +110,7 @@ class Learner:
         self.seed = seed
         self.name = name
         self.modality_dropout = modality_dropout
-        self.progress = Progress()
+        self.progress = LearningProgress()
         if material.is_labelled:
             model.fit_scale(material.recording, material.train)
         else:
@@ -234,7 +234,7 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_model = state["best_model"]
-        self.progress = Progress(**state["progress"])
+        self.progress = LearningProgress(**state["progress"])
 
     def _batch_losses(
         self, is_digest: list[bool], lesson: Lesson | None, rng: np.random.Generator

@@ -30,7 +30,7 @@ from sim.bench.learnability import train
 from sim.data.federation import ensure_federation
 from sim.worksheet import row_key
 from strategies.aggregation import Aggregator
-from strategies.attacks import ATTACKS, Knowledge
+from strategies.attacks import ATTACKS, AttackerKnowledge
 from strategies.labels import Contribution, SoftLabels
 from strategies.registry import AGGREGATORS, build_plugin, find_class
 
@@ -145,7 +145,7 @@ def attacked(voters: Voters, attack: str, num_attackers: int, *, seed: int) -> l
     contributions = []
     for row, one in enumerate(voters.contributions):
         if one.client in hostile:
-            known = Knowledge(seed_for(seed, attack), one.labels.sample_ids, voters.first[row])
+            known = AttackerKnowledge(seed_for(seed, attack), one.labels.sample_ids, voters.first[row])
             probs = ATTACKS[attack].poison(one.labels.probs, known)
             try:
                 labels = SoftLabels(one.labels.sample_ids, probs, one.labels.temperature)
@@ -157,7 +157,7 @@ def attacked(voters: Voters, attack: str, num_attackers: int, *, seed: int) -> l
 
 
 @dataclass(frozen=True)
-class Cell:
+class AttackCell:
     """One rule under one attack in one seed; Top-1, Top-3 and Top-5 in [0, 1], mean over the horizons.
 
     Attributes:
@@ -181,7 +181,7 @@ class Cell:
 
 def attack_cells(
     voters: Voters, *, seed: int, rules: Iterable[str], attacks: Iterable[str], counts: Iterable[int]
-) -> Iterator[Cell]:
+) -> Iterator[AttackCell]:
     """The clean cell and the attacked cells of every rule.
 
     Raises:
@@ -197,4 +197,4 @@ def attack_cells(
         for attack, count in [("", 0), *((attack, count) for attack in attacks for count in counts)]:
             probs = rule.aggregate(attacked(voters, attack, count, seed=seed)).probs
             metrics = BeamMetrics.of(probs, voters.power)
-            yield Cell(name, attack, count, seed, *(metrics.mean(metric) for metric in ("top1", "top3", "top5")))
+            yield AttackCell(name, attack, count, seed, *(metrics.mean(metric) for metric in ("top1", "top3", "top5")))

@@ -21,7 +21,7 @@ from server.teacher import make_teacher, pretrain
 from sim.bench.experiments import world_name
 from sim.bench.learnability import train
 from sim.data.federation import ensure_federation
-from sim.worksheet import Row, row_key
+from sim.worksheet import SheetRow, row_key
 from strategies.labels import SoftLabels
 
 
@@ -42,7 +42,7 @@ class DistillationJob:
         return row_key(title, to_values(self.experiment), data_digest(self.experiment))
 
 
-def distil_job(job: DistillationJob) -> Row:
+def distil_job(job: DistillationJob) -> SheetRow:
     """Train the teacher, then every node twice.
 
     Returns:

@@ -27,7 +27,7 @@ from configs.schema import Experiment, Task
 from configs.seeding import seed_for
 from sim.bench.experiments import under, world_name
 from sim.data.federation import ensure_federation
-from sim.worksheet import Row, row_key
+from sim.worksheet import SheetRow, row_key
 from strategies.losses import response_kd, task_loss
 
 FUSED = "all"
@@ -65,7 +65,7 @@ def experiments_of(job: LearningJob) -> list[Experiment]:
     return [job.experiment, *(under(job.experiment, condition) for condition in job.conditions)]
 
 
-def learn_job(job: LearningJob) -> Row:
+def learn_job(job: LearningJob) -> SheetRow:
     """Train and score one tracker.
 
     Returns:

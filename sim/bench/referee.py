@@ -6,12 +6,12 @@ the noise floor; the embedded channel keeps its scatterers. F frames, B beams.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.progress import Progress
 from configs.schema import World
 from configs.seeding import rng_for
 from sim.world.channel import blockage_db, received_power
@@ -20,7 +20,6 @@ from sim.world.sionna_channel import require_sionna
 from sim.world.site import make_site
 
 Floats = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 # Stands for no path at all, so that it has a logarithm.
 FAINTEST = 1e-12

@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.table import Table
 
-from sim.bench.attack_table import Cell
+from sim.bench.attack_table import AttackCell
 from sim.bench.codec_cost import CodecCost
 from sim.bench.membership import Leak
-from sim.worksheet import Row
+from sim.worksheet import SheetRow
 
 # Top-1/3/5 in percent on scenario 9, and what they are of. One frame: every frame of a pass is tested, also the easy
 # first and last ones, where the beam at the edge lasts; windows leave these out.
@@ -30,7 +30,7 @@ TOPS = ("top1", "top3", "top5")
 Metrics = Mapping[str, Sequence[float]]
 
 
-def learning_table(rows: Sequence[Row]) -> Table:
+def learning_table(rows: Sequence[SheetRow]) -> Table:
     """Top-1/3/5 by world, inputs and length: now, mean of the slots, last slot; mean ± s.d. over seeds."""
     table = Table("world", "inputs", "L", "seeds", "now", "mean of slots", "last slot", "published", "CPU s")
     for (world, inputs, length), group in _grouped(rows, "world", "inputs", "num_frames").items():
@@ -42,7 +42,7 @@ def learning_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def conditions_table(rows: Sequence[Row]) -> Table | None:
+def conditions_table(rows: Sequence[SheetRow]) -> Table | None:
     """Top-1/3/5, mean of the slots, of trackers tested under each condition; None if there was none."""
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name != "test"))
     if not names:
@@ -56,7 +56,7 @@ def conditions_table(rows: Sequence[Row]) -> Table | None:
     return table
 
 
-def distillation_table(rows: Sequence[Row]) -> Table:
+def distillation_table(rows: Sequence[SheetRow]) -> Table:
     """Each sensor's node with own labels alone and with the teacher; the gain in points, mean ± s.d. over seeds."""
     table = Table("world", "node", "seeds", "own labels", "and the teacher", "gain", title="Top-1/3/5, mean of slots")
     for (world,), group in _grouped(rows, "world").items():
@@ -101,8 +101,8 @@ def _last(slots: Sequence[float]) -> float:
     return slots[-1]
 
 
-def _grouped(rows: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+def _grouped(rows: Sequence[SheetRow], *names: str) -> dict[tuple[Any, ...], list[SheetRow]]:
+    groups: dict[tuple[Any, ...], list[SheetRow]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
     return groups
@@ -133,7 +133,7 @@ def leaks_table(leaks: Sequence[Leak]) -> Table:
     return table
 
 
-def attacks_table(cells: Sequence[Cell], metric: str) -> Table:
+def attacks_table(cells: Sequence[AttackCell], metric: str) -> Table:
     """One row a rule, one column an attack; a line for each number of attackers; percent, mean over the seeds."""
     counts = [count for count in dict.fromkeys(cell.num_attackers for cell in cells) if count]
     lines = ", ".join(map(str, counts))
@@ -154,5 +154,5 @@ def attacks_table(cells: Sequence[Cell], metric: str) -> Table:
     return table
 
 
-def _percent(cells: Sequence[Cell], metric: str) -> str:
+def _percent(cells: Sequence[AttackCell], metric: str) -> str:
     return f"{100 * statistics.fmean(getattr(cell, metric) for cell in cells):.1f}" if cells else "-"

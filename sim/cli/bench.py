@@ -20,7 +20,7 @@ from sim.cli.terminal import JsonOption, SetOption, wide_console
 
 if TYPE_CHECKING:
     from configs.schema import Experiment
-    from sim.worksheet import Row
+    from sim.worksheet import SheetRow
 
 
 Job = TypeVar("Job")
@@ -221,12 +221,12 @@ def _experiments(
 
 def _work(
     jobs: Mapping[str, Job],
-    work: Callable[[Job], Row],
+    work: Callable[[Job], SheetRow],
     *,
     data: Sequence[Experiment],
     sheet: Path | None,
     workers: int,
-) -> list[Row]:
+) -> list[SheetRow]:
     """Make the data, do the jobs that the sheet lacks, and return all rows in the order of the jobs."""
     from rich.console import Console
     from rich.progress import track
@@ -324,11 +324,11 @@ def bench_attacks(
     """Every aggregation rule under every attack, the clients with the most data attacking; two minutes a seed."""
     from rich.progress import track
 
-    from sim.bench.attack_table import RULES, Cell, attack_cells, make_voters, voters_experiment
+    from sim.bench.attack_table import RULES, AttackCell, attack_cells, make_voters, voters_experiment
     from sim.bench.tables import attacks_table
     from strategies.attacks import ATTACKS
 
-    console, cells = wide_console(stderr=True), list[Cell]()
+    console, cells = wide_console(stderr=True), list[AttackCell]()
     wanted = {"rules": rule or list(RULES), "attacks": attack or list(ATTACKS)}
     for seed in track(numbers(seeds, "--seeds"), "seeds", console=console):
         voters = make_voters(voters_experiment(seed, override or []))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.terminal import ConfigArgument, JsonOption, Progress, SetOption, title_of, wide_console
+from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, SetOption, title_of, wide_console
 from sim.data.scenario9 import describe_statistics
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonO
     from sim.report.inspection import show_recordings
 
     experiment = load_experiment(config, override or [])
-    with Progress(title_of(experiment), quiet=as_json) as progress:
+    with ProgressBar(title_of(experiment), quiet=as_json) as progress:
         folder, seconds = make_data(experiment, progress)
     rows = inspect_folder(folder)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sim.cli.terminal import JsonOption, Progress, SetOption, wide_console
+from sim.cli.terminal import JsonOption, ProgressBar, SetOption, wide_console
 
 deploy_cli = typer.Typer(no_args_is_help=True)
 
@@ -135,7 +135,7 @@ def up(
     """Start server and nodes of a deployment in the background, all on this machine, for a trial."""
     from sim.deploy.trial import bring_up
 
-    with Progress(str(folder)) as progress:
+    with ProgressBar(str(folder)) as progress:
         bring_up(folder, timeout_s=timeout, progress=progress)
     typer.echo(f"{folder}: server and nodes are online; softbeam run CONFIG --on {folder}")
 
@@ -192,7 +192,7 @@ def _hand_out_data(folder: Path, overrides: list[str]) -> None:
 
     deployment = load_deployment(folder)
     experiment = load_experiment(deployment.config, [*overrides, deployment.nodes_override])
-    with Progress(f"{deployment.config}, seed {experiment.seed}") as progress:
+    with ProgressBar(f"{deployment.config}, seed {experiment.seed}") as progress:
         federation, _ = make_data(experiment, progress)
     hand_out(federation, folder, deployment)
 

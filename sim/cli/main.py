@@ -18,7 +18,7 @@ from sim.cli.bench import bench_cli
 from sim.cli.data import data_cli
 from sim.cli.deploy import deploy_cli
 from sim.cli.study import study
-from sim.cli.terminal import ConfigArgument, JsonOption, Progress, RunsArgument, SetOption, title_of, wide_console
+from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, RunsArgument, SetOption, title_of, wide_console
 
 # Of more experiments than this only the table of strategies is shown.
 MAX_DETAILED = 3
@@ -87,7 +87,7 @@ def run(
     ]
     folders = []
     for experiment in experiments:
-        with Progress(title_of(experiment), quiet=as_json) as progress:
+        with ProgressBar(title_of(experiment), quiet=as_json) as progress:
             if on is not None:
                 folders.append(run_on(on, experiment, plugins=plugins, out=out, progress=progress))
                 continue
@@ -109,7 +109,7 @@ def resume(
     from sim.experiments import read_run, resume_experiment
 
     experiment, note = read_run(folder)
-    with Progress(title_of(experiment), quiet=as_json) as progress:
+    with ProgressBar(title_of(experiment), quiet=as_json) as progress:
         if on is not None or "deployment" in note:
             from sim.deploy.follow import resume_on
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.terminal import ConfigArgument, JsonOption, Progress, SetOption, wide_console
+from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, SetOption, wide_console
 
 
 def study(
@@ -34,7 +34,7 @@ def study(
 
     wanted = load_study(config, override or [], quick=quick)
     folder = out or Path("runs") / (f"{wanted.name}-quick" if quick else wanted.name)
-    with Progress(wanted.name, quiet=as_json) as progress:
+    with ProgressBar(wanted.name, quiet=as_json) as progress:
         rows = run_study(wanted, folder, workers=workers or default_workers(), progress=progress)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))

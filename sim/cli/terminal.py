@@ -20,7 +20,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.")]
 
 
-class Progress:
+class ProgressBar:
     """Rich progress with the time left, on stderr; nothing when quiet.
 
     Args:
@@ -38,7 +38,7 @@ class Progress:
         self._tasks: dict[str, Any] = {}
         self._title = title
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *details: object) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from clients.data.recording import MANIFEST, open_recording, write_recording
 from clients.data.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
 from configs.files import fresh_folder, locked
 from configs.placement import softbeam_home
+from configs.progress import Progress
 
 # Of the conversion; counts up when the same files would give other frames.
 FORMAT = 1
@@ -33,8 +34,6 @@ FORMAT = 1
 LICENCE = "CC BY-NC-SA 4.0"
 PROVENANCE = "conversion.json"
 _DONE = "done.jsonl"
-
-Progress = Callable[[int, int], None]
 
 
 def load_scenario(folder: Path, modalities: Sequence[str], *, progress: Progress | None = None) -> Scenario:

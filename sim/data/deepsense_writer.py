@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from clients.data.geodesy import to_degrees
 from clients.data.scans import NUM_RAYS, RANGE_UNITS_PER_M, SCAN_LENGTHS
 from clients.data.sensor_files import MAT_KEY
 from configs.files import fresh_folder
+from configs.progress import Progress
 from configs.schema import World
 from configs.seeding import rng_for
 from sim.data.generate import simulate_pass
@@ -52,8 +53,6 @@ RAW_GPS_BIAS_M = np.array([8.9, 3.4])
 SLOT_S, PAUSE_S, FIRST_S = 0.111, 20.0, 12 * 3600.0
 JPEG_QUALITY = 90
 _FULL_SCAN = SCAN_LENGTHS[1]
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

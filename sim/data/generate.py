@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from clients.data.recording import PUBLIC_POWER, write_recording
 from configs.files import fresh_folder
+from configs.progress import Progress
 from configs.schema import Faults, StreetData, World
 from configs.seeding import rng_for
-from sim.data.plan import Part, plan_federation
+from sim.data.plan import PlannedPart, plan_federation
 from sim.world.channel import beam_power
 from sim.world.faults import spoil
 from sim.world.scene import Scene, draw_scene
@@ -30,7 +31,6 @@ from sim.world.sensors import SENSORS
 from sim.world.site import make_site
 
 Frames = dict[str, NDArray[np.generic]]
-Progress = Callable[[int, int], None]
 
 
 def simulate_pass(
@@ -111,7 +111,7 @@ def write_street(
         (draft / "federation.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def write_passes(part: Part, folder: Path, *, seed: int, workers: int, progress: Progress | None = None) -> None:
+def write_passes(part: PlannedPart, folder: Path, *, seed: int, workers: int, progress: Progress | None = None) -> None:
     """Write one recording alone; the result does not depend on ``workers``.
 
     Args:
@@ -129,7 +129,7 @@ def write_passes(part: Part, folder: Path, *, seed: int, workers: int, progress:
         _write_part(part, draft, list(_counted(results, len(jobs), progress)))
 
 
-def _client_entry(part: Part) -> dict[str, object]:
+def _client_entry(part: PlannedPart) -> dict[str, object]:
     return {
         "id": part.folder.removeprefix("clients/"),
         "modality": part.modalities[0],
@@ -141,7 +141,7 @@ def _client_entry(part: Part) -> dict[str, object]:
 @dataclass(frozen=True)
 class _Job:
     seed: int
-    part: Part
+    part: PlannedPart
     index: int
 
 
@@ -179,7 +179,7 @@ def _counted(results: Iterable[Frames], total: int, progress: Progress | None) -
         yield frames
 
 
-def _write_part(part: Part, folder: Path, made: Sequence[Frames]) -> NDArray[np.float32]:
+def _write_part(part: PlannedPart, folder: Path, made: Sequence[Frames]) -> NDArray[np.float32]:
     """Write a part's recording; returns its power, labelled or not."""
     lengths = [len(frames["power"]) for frames in made]
     power = np.concatenate([frames["power"] for frames in made]).astype(np.float32)

@@ -19,7 +19,7 @@ from sim.data.statistics import SCENARIO_9, beam_statistics, jensen_shannon_bits
 
 
 @dataclass(frozen=True)
-class Part:
+class RecordingPart:
     """One recording of a folder.
 
     Attributes:
@@ -33,7 +33,7 @@ class Part:
     problems: tuple[str, ...] = ()
 
 
-def open_parts(folder: Path) -> list[Part]:
+def open_parts(folder: Path) -> list[RecordingPart]:
     """The recordings of a federation, a recording or a DeepSense 6G scenario, by name.
 
     A conversion knows the problems of the release that it was made from.
@@ -45,12 +45,14 @@ def open_parts(folder: Path) -> list[Part]:
         raise ValueError(f"{folder}: no such folder")
     recordings = [path.parent for path in sorted(folder.glob("**/recording.json"))]
     if recordings:
-        return [Part(str(path.relative_to(folder)), open_recording(path), _problems(path)) for path in recordings]
+        return [
+            RecordingPart(str(path.relative_to(folder)), open_recording(path), _problems(path)) for path in recordings
+        ]
     from clients.data.deepsense import read_scenario
 
     scenario = read_scenario(folder)
     recording = Recording(folder, scenario.pass_ids, scenario.sensors, scenario.power, {})
-    return [Part(scenario.name, recording, tuple(scenario.problems))]
+    return [RecordingPart(scenario.name, recording, tuple(scenario.problems))]
 
 
 def _problems(recording: Path) -> tuple[str, ...]:
@@ -156,7 +158,7 @@ def _spread(values: NDArray[np.float64]) -> dict[str, float]:
     return {"mean": float(values.mean()), "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
 
 
-def _row(part: Part) -> dict[str, Any]:
+def _row(part: RecordingPart) -> dict[str, Any]:
     task, recording = Task(), part.recording
     statistics = _statistics(recording)
     return {
@@ -187,7 +189,7 @@ def _statistics(recording: Recording) -> dict[str, float | None] | None:
     return known_or_none(found)
 
 
-def _skews(parts: Sequence[Part]) -> dict[str, float]:
+def _skews(parts: Sequence[RecordingPart]) -> dict[str, float]:
     """Name of each labelled client -> how far its beams are from those of all clients."""
     counts = {
         part.name: np.bincount(np.argmax(part.recording.power, axis=1), minlength=part.recording.power.shape[1])

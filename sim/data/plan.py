@@ -29,7 +29,7 @@ CLEAR = {"night_probability": 0.0, "rain_probability": 0.0, "rush_probability": 
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedPart:
     """One recording of the federation, before it is made.
 
     Attributes:
@@ -57,7 +57,7 @@ class Part:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def plan_federation(data: StreetData, *, seed: int) -> list[Part]:
+def plan_federation(data: StreetData, *, seed: int) -> list[PlannedPart]:
     """Who records how many passes of which traffic, where and when, in the order of writing."""
     passes = data.passes
     everything = tuple(nodes.modality for nodes in data.nodes)
@@ -68,9 +68,9 @@ def plan_federation(data: StreetData, *, seed: int) -> list[Part]:
     counts = {name: tuple(range(getattr(passes, name))) for name in ("server", "public", "test")}
     splits = {"train": train, "validation": validation}
     return [
-        Part("server", data.server_modalities, splits, counts["server"], data.world, "server"),
-        Part("public", everything, {}, counts["public"], _public_world(data), "public", is_labelled=False),
-        Part("test", everything, {"test": list(counts["test"])}, counts["test"], data.world, "test"),
+        PlannedPart("server", data.server_modalities, splits, counts["server"], data.world, "server"),
+        PlannedPart("public", everything, {}, counts["public"], _public_world(data), "public", is_labelled=False),
+        PlannedPart("test", everything, {"test": list(counts["test"])}, counts["test"], data.world, "test"),
         *_plan_clients(data, seed),
     ]
 
@@ -81,7 +81,7 @@ def _public_world(data: StreetData) -> World:
     return data.world.model_copy(update={**CLEAR, "density": data.world.density / 2.0})
 
 
-def _plan_clients(data: StreetData, seed: int) -> list[Part]:
+def _plan_clients(data: StreetData, seed: int) -> list[PlannedPart]:
     clients = [nodes for nodes in data.nodes for _ in range(nodes.count)]
     rngs = [rng_for(seed, "client", number, "plan") for number in range(len(clients))]
     worlds = [_client_world(data, nodes, number, rngs[number]) for number, nodes in enumerate(clients)]
@@ -110,7 +110,7 @@ def _client_part(
     hand: Sequence[int],
     world: World,
     rng: np.random.Generator,
-) -> Part:
+) -> PlannedPart:
     num_own = len(hand) - data.passes.client_test
     train, validation = carve_validation(range(num_own), data.passes.validation_share, rng)
     site = number % data.world.sites
@@ -121,7 +121,7 @@ def _client_part(
         notes["block"] = list(BLOCKS)[number % len(BLOCKS)]
     if nodes.faults != NO_FAULTS:
         notes["faults"] = nodes.faults.model_dump()
-    return Part(
+    return PlannedPart(
         folder=f"clients/{name}",
         modalities=(nodes.modality,),
         splits={"train": train, "validation": validation, "test": list(range(num_own, len(hand)))},

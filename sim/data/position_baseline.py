@@ -10,8 +10,10 @@ leaks between neighbouring frames of a pass; ``split="pass"`` holds out whole pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from clients.data.deepsense import Scenario
+from clients.learning.learner import take_steps
 from clients.learning.metrics import dba_score, power_loss_db, rank_beams, top_k
 from configs.seeding import rng_for, seed_for
 
@@ -114,13 +117,16 @@ def _train_and_rank(
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     rng = rng_for(seed, "position baseline", "batches")
+
+    def batch_loss(batch: Tensor) -> Tensor:
+        return cross_entropy(network(positions[batch]), beams[batch])
+
     least, scores = np.inf, np.zeros((len(test), num_beams))
     for _ in range(epochs):
-        for batch in torch.split(torch.tensor(rng.permutation(train)), BATCH_SIZE):
-            optimizer.zero_grad()
-            loss: Tensor = cross_entropy(network(positions[batch]), beams[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        batches = torch.split(torch.tensor(rng.permutation(train)), BATCH_SIZE)
+        losses = [partial(batch_loss, batch) for batch in batches]
+        rates = [float(schedule.get_last_lr()[0])] * len(batches)
+        take_steps(optimizer, losses, rates, max_grad_norm=math.inf)  # as published, without clipping
         schedule.step()
         with torch.no_grad():
             validation_loss = float(cross_entropy(network(positions[validation]), beams[validation]))

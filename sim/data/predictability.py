@@ -18,7 +18,7 @@ TRAINING_SHARE = 0.7
 """First passes that fill the Markov table, as a share; the others test it. Source: split of arXiv:2603.16116."""
 
 
-class Passes:
+class PassLayout:
     """Where passes begin and how long they are.
 
     Attributes:
@@ -41,7 +41,7 @@ def share_of(hits: NDArray[np.bool_]) -> float:
     return float(hits.mean()) if hits.size else float("nan")
 
 
-def predictor_floors(best: NDArray[np.int64], passes: Passes, *, num_beams: int) -> dict[str, float]:
+def predictor_floors(best: NDArray[np.int64], passes: PassLayout, *, num_beams: int) -> dict[str, float]:
     """Scores in [0, 1] of holding the beam, going on in a line, and a Markov table that knows the true beam now.
 
     A score that too little data leaves undefined is NaN.
@@ -54,7 +54,7 @@ def predictor_floors(best: NDArray[np.int64], passes: Passes, *, num_beams: int)
     return _held_and_extrapolated(best, passes, num_beams=num_beams) | _markov(best, passes, num_beams=num_beams)
 
 
-def _held_and_extrapolated(best: NDArray[np.int64], passes: Passes, *, num_beams: int) -> dict[str, float]:
+def _held_and_extrapolated(best: NDArray[np.int64], passes: PassLayout, *, num_beams: int) -> dict[str, float]:
     """Hold the beam, or go on from it with the least-squares slope of the last `SLOPE_FRAMES`, inside the codebook."""
     now = np.flatnonzero((passes.position >= HISTORY) & (passes.left >= max(HORIZONS)))
     ages = np.arange(1 - SLOPE_FRAMES, 1)
@@ -69,7 +69,7 @@ def _held_and_extrapolated(best: NDArray[np.int64], passes: Passes, *, num_beams
     }
 
 
-def _markov(best: NDArray[np.int64], passes: Passes, *, num_beams: int) -> dict[str, float]:
+def _markov(best: NDArray[np.int64], passes: PassLayout, *, num_beams: int) -> dict[str, float]:
     """Equal counts, and beams never seen, are ranked by their distance from the current beam."""
     is_training = passes.number < int(TRAINING_SHARE * len(passes.lengths))
     beams = np.arange(num_beams)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.data.motion import motion_masks
-from sim.data.predictability import Passes, predictor_floors, share_of
+from sim.data.predictability import PassLayout, predictor_floors, share_of
 from sim.data.scenario9 import PROFILE_OFFSETS, SCENARIO_9, STATISTICS
 
 __all__ = ["SCENARIO_9", "STATISTICS", "beam_statistics", "jensen_shannon_bits", "known_or_none", "mask_density"]
@@ -52,7 +52,7 @@ def beam_statistics(power: NDArray[np.floating], pass_ids: NDArray[np.integer]) 
         raise ValueError("power: expected finite linear power >= 0; convert dB and fill gaps first")
     level_db = 10.0 * np.log10(np.maximum(power.astype(np.float64), WEAKEST_POWER))
     best = level_db.argmax(axis=1)
-    passes = Passes(pass_ids)
+    passes = PassLayout(pass_ids)
     return {
         **_percentiles("pass_length", passes.lengths, (5, 50, 95)),
         **_gaps(level_db),
@@ -113,7 +113,7 @@ def _gaps(level_db: NDArray[np.float64]) -> dict[str, float]:
     return gaps | _percentiles("range_db", ranked[:, 0] - ranked[:, -1], (5, 50, 95))
 
 
-def _level(best_db: NDArray[np.float64], passes: Passes) -> dict[str, float]:
+def _level(best_db: NDArray[np.float64], passes: PassLayout) -> dict[str, float]:
     means = np.bincount(passes.number, weights=best_db) / passes.lengths
     deviation = best_db - means[passes.number]
     is_step = np.diff(passes.number) == 0
@@ -124,7 +124,7 @@ def _level(best_db: NDArray[np.float64], passes: Passes) -> dict[str, float]:
     }
 
 
-def _steps(best: NDArray[np.int64], passes: Passes) -> dict[str, float]:
+def _steps(best: NDArray[np.int64], passes: PassLayout) -> dict[str, float]:
     is_step = np.diff(passes.number) == 0
     steps, number = np.diff(best)[is_step], passes.number[1:][is_step]
     direction = np.sign(np.bincount(number, weights=steps, minlength=len(passes.lengths)))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from configs.files import write_whole
 from configs.loading import to_values
 from configs.placement import Placement
+from configs.progress import PhaseProgress
 from configs.schema import Experiment
 from server.status import FILE
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
@@ -26,13 +26,13 @@ from sim.launch import CHECKOUT
 from sim.report.html import write_report
 from strategies.registry import find_plugins
 
-Progress = Callable[[str, int, int], None]
-
 LOOK_S, ASK_FLOWER_S = 0.3, 20.0
 _ENDED = ("finished", "failed")
 
 
-def run_on(deployment: Path, experiment: Experiment, *, plugins: Path, out: Path | None, progress: Progress) -> Path:
+def run_on(
+    deployment: Path, experiment: Experiment, *, plugins: Path, out: Path | None, progress: PhaseProgress
+) -> Path:
     """Run an experiment on a deployment, in a new folder.
 
     Args:
@@ -58,7 +58,7 @@ def run_on(deployment: Path, experiment: Experiment, *, plugins: Path, out: Path
     return folder
 
 
-def resume_on(deployment: Path, folder: Path, progress: Progress) -> None:
+def resume_on(deployment: Path, folder: Path, progress: PhaseProgress) -> None:
     """Go on with a run of a deployment from its last completed round.
 
     Raises:
@@ -86,7 +86,7 @@ def _server(deployment: Path) -> ServerMachine:
 
 
 def _submit_and_follow(
-    server: ServerMachine, experiment: Experiment, folder: Path, plugins: Path, progress: Progress
+    server: ServerMachine, experiment: Experiment, folder: Path, plugins: Path, progress: PhaseProgress
 ) -> None:
     (folder / FILE).unlink(missing_ok=True)
     progress("waiting for the server", 0, 1)
@@ -114,7 +114,7 @@ def _submit_and_follow(
     write_report([folder], folder / "report.html")
 
 
-def _follow(server: ServerMachine, run_id: int, folder: Path, progress: Progress) -> dict[str, Any]:
+def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress) -> dict[str, Any]:
     asked = time.monotonic()
     seen: tuple[Any, ...] = ()
     while True:

@@ -38,7 +38,7 @@ ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
-class Request:
+class ForkRequest:
     """How a shim was started."""
 
     folder: bytes
@@ -69,7 +69,7 @@ class ForkServer:
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(0, selectors.EVENT_READ)
 
-    def next_request(self) -> Request | None:
+    def next_request(self) -> ForkRequest | None:
         """Serve until stdin is closed, which gives None. Returns a request in forked children, and only there."""
         while True:
             for key, _ in self._selector.select():
@@ -99,7 +99,7 @@ class ForkServer:
         else:
             shim.close()
 
-    def _start(self, shim: socket.socket) -> Request | None:
+    def _start(self, shim: socket.socket) -> ForkRequest | None:
         """Fork for a request; gives it to the child, and None to the server."""
         self._selector.unregister(shim)
         streams: list[int] = []
@@ -164,7 +164,7 @@ class ForkServer:
             os.close(stream)
 
 
-def _receive(shim: socket.socket, streams: list[int]) -> Request:
+def _receive(shim: socket.socket, streams: list[int]) -> ForkRequest:
     head, descriptors, _, _ = socket.recv_fds(shim, 4, 3)
     streams += descriptors
     if len(head) < 4 or len(descriptors) < 3:
@@ -176,7 +176,7 @@ def _receive(shim: socket.socket, streams: list[int]) -> Request:
         raise ValueError("an incomplete request")
     folder, num_arguments, *rest = text.split(b"\0")
     arguments, entries = rest[: int(num_arguments)], rest[int(num_arguments) :]
-    return Request(folder, arguments, dict(entry.split(b"=", 1) for entry in entries))
+    return ForkRequest(folder, arguments, dict(entry.split(b"=", 1) for entry in entries))
 
 
 def _listen(path: Path) -> socket.socket:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.data.recording import Recording
-from sim.data.inspection import Part, pass_slices
+from sim.data.inspection import RecordingPart, pass_slices
 from sim.report.style import INK, MUTED, PALETTE, SETTINGS
 from sim.world.sensors import LIDAR_MAX_M, lidar_azimuths
 from sim.world.traffic import SLOT_S
@@ -46,7 +46,7 @@ CAPTION = (
 )
 
 
-def write_contact_sheet(parts: Sequence[Part], path: Path) -> None:
+def write_contact_sheet(parts: Sequence[RecordingPart], path: Path) -> None:
     """Draw the richest recording of a folder: the most modalities, labelled before unlabelled, the most frames.
 
     Args:
@@ -70,7 +70,7 @@ def write_contact_sheet(parts: Sequence[Part], path: Path) -> None:
         figure.savefig(path, dpi=DPI, facecolor="white")
 
 
-def draw_contact_sheet(part: Part) -> Figure:
+def draw_contact_sheet(part: RecordingPart) -> Figure:
     """A block for each of up to three passes; see the module's text."""
     from matplotlib.figure import Figure
 
@@ -117,12 +117,12 @@ class _Scales:
     reach: tuple[float, float, float, float]
 
 
-def _richness(part: Part) -> tuple[int, bool, int]:
+def _richness(part: RecordingPart) -> tuple[int, bool, int]:
     recording = part.recording
     return len(recording.sensors), recording.power is not None, len(recording.pass_ids)
 
 
-def _title(part: Part) -> str:
+def _title(part: RecordingPart) -> str:
     return part.recording.folder.resolve().name if part.name == "." else part.name
 
 

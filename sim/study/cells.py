@@ -8,10 +8,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from clients.models.registry import MODELS
+from sim.worksheet import SheetRow
 
 # One trained tracker, as the sheet of a study keeps it.
-Row = Mapping[str, Any]
-
 SENSES = ("image", "image+radar", "radar")
 KINDS = ("none", "self", "response", "relational", "mixed", "feature", "cross-modal", "power")
 
@@ -54,10 +53,10 @@ class Cell:
     """
 
     setting: Setting
-    rows: Mapping[int, Row]
+    rows: Mapping[int, SheetRow]
 
     @property
-    def first(self) -> Row:
+    def first(self) -> SheetRow:
         """Any row; for what does not depend on the seed, such as the number of parameters."""
         return next(iter(self.rows.values()))
 
@@ -85,13 +84,13 @@ class Cell:
 Cells = Mapping[Setting, Cell]
 
 
-def cells_of(rows: Sequence[Row]) -> dict[Setting, Cell]:
+def cells_of(rows: Sequence[SheetRow]) -> dict[Setting, Cell]:
     """The cells of a study in the order of its tables, whatever the order of the rows.
 
     Raises:
         ValueError: two rows have the same setting and seed.
     """
-    found: dict[Setting, dict[int, Row]] = {}
+    found: dict[Setting, dict[int, SheetRow]] = {}
     for row in rows:
         setting = Setting(**{field.name: row[field.name] for field in fields(Setting)})
         known = found.setdefault(setting, {})
@@ -111,7 +110,7 @@ def teachers_of(cells: Cells, cell: Cell) -> Cell | None:
 
     The setting is that of the first; of several lengths the longest is the teacher's.
     """
-    rows: dict[int, Row] = {}
+    rows: dict[int, SheetRow] = {}
     settings: list[Setting] = []
     for seed, row in cell.rows.items():
         for setting in sorted(cells, key=lambda setting: -setting.input_length):

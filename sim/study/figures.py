@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sim.report.style import INK, MUTED, SETTINGS
-from sim.study.cells import KINDS, Cell, Cells, Row, cells_of, untaught
+from sim.study.cells import KINDS, Cell, Cells, cells_of, untaught
 from sim.study.published import published_gain, published_of
 from sim.study.statistics import Interval, difference, level
+from sim.worksheet import SheetRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +56,7 @@ LEGEND_INCHES = 2.0
 SUFFIX = ", published"
 
 
-def draw_all(rows: Sequence[Row]) -> dict[str, Figure]:
+def draw_all(rows: Sequence[SheetRow]) -> dict[str, Figure]:
     """File stem -> figure; one for which there is nothing to draw is left out.
 
     Raises:

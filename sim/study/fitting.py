@@ -27,7 +27,7 @@ from clients.learning.learner import cosine, window_batches
 from clients.models.step_tracker import StepTracker
 from clients.models.tracker import Windows
 from configs.seeding import rng_for, seed_for
-from configs.study import Fitting, Kd, Recipe
+from configs.study import Fitting, Kd, TrainingRecipe
 from strategies.losses import distil, feature_kd, response_kd, task_loss
 from strategies.relations import draw_partners, relational_kd, relations
 
@@ -115,7 +115,7 @@ def fit(
     validation: NDArray[np.int64],
     kd: Kd,
     knowledge: Knowledge | None,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     fitting: Fitting,
     seed: int,
 ) -> Fit:
@@ -171,7 +171,7 @@ def _loss(
     train: NDArray[np.int64],
     kd: Kd,
     knowledge: Knowledge | None,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     fitting: Fitting,
     rng: np.random.Generator,
 ) -> Callable[[NDArray[np.int64]], Tensor]:

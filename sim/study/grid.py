@@ -17,7 +17,7 @@ from clients.data.recording import Recording
 from clients.models.registry import MODELS, ModelCard
 from clients.models.step_tracker import Alignment
 from configs.loading import digest_with_sources
-from configs.study import Kd, Part, Study
+from configs.study import Kd, Study, StudyPart
 from sim.worksheet import row_key
 
 _TITLES = {("motion",): "image", ("motion", "maps"): "image+radar", ("maps",): "radar"}
@@ -65,7 +65,7 @@ class Job:
     teacher: Job | None = None
 
     @property
-    def part(self) -> Part:
+    def part(self) -> StudyPart:
         """The part of the study."""
         return next(part for part in self.study.parts if part.future == self.future)
 
@@ -193,7 +193,7 @@ def student_jobs(study: Study, teachers: Sequence[Job], validation: Mapping[str,
     return list(found.values())
 
 
-def _students(study: Study, part: Part) -> list[tuple[str, Kd, int, Alignment]]:
+def _students(study: Study, part: StudyPart) -> list[tuple[str, Kd, int, Alignment]]:
     students: list[tuple[str, Kd, int, Alignment]] = [
         (model, kd, length, MODELS[model].alignment)
         for length in study.lengths

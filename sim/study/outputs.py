@@ -11,11 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from configs.files import write_whole
-from sim.study.cells import Row, cells_of
+from sim.study.cells import cells_of
 from sim.study.figures import ENDINGS, draw_all, render
 from sim.study.scores import METRICS
 from sim.study.sheets import as_latex, as_markdown, as_rich, escape_latex
 from sim.study.tables import sheets_of
+from sim.worksheet import SheetRow
 
 NOTHING = "No tracker of this study is trained yet."
 # Columns of the sheet of values before the metrics and after them.
@@ -30,7 +31,7 @@ _COSTS = (
 _SPLITS = ("train", "validation", "test")
 
 
-def write_outputs(rows: Sequence[Row], folder: Path, *, title: str) -> list[Path]:
+def write_outputs(rows: Sequence[SheetRow], folder: Path, *, title: str) -> list[Path]:
     """Write ``study.csv``, ``tables.md``, ``tables.tex`` and the figures, each whole or not at all.
 
     Args:
@@ -61,7 +62,7 @@ def write_outputs(rows: Sequence[Row], folder: Path, *, title: str) -> list[Path
     return [folder / name for name in contents]
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
+def show(rows: Sequence[SheetRow], console: Console) -> None:
     """Print the tables, or that there is nothing yet."""
     for sheet in sheets_of(rows):
         console.print(as_rich(sheet))
@@ -69,7 +70,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
         console.print(NOTHING)
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[SheetRow]) -> str:
     """One line a row; averages as ``top5``, horizons as ``top5_0`` and on, empty where a row has fewer."""
     ordered = [row for cell in cells_of(rows).values() for row in cell.rows.values()]
     horizons = range(max((row["future"] + 1 for row in ordered), default=0))

@@ -18,13 +18,12 @@ from clients.data.recording import Recording, open_recording
 from configs.files import make_once
 from configs.placement import softbeam_home
 from configs.seeding import rng_for
-from configs.study import Part as StudyPart
-from configs.study import StudyPasses
+from configs.study import StudyPart, StudyPasses
 from configs.study_loading import passes_digest
 from sim.data.conversion import load_scenario
 from sim.data.generate import write_passes
 from sim.data.partition import CHECKOUT, carve_validation
-from sim.data.plan import Part
+from sim.data.plan import PlannedPart
 
 SENSORS = ("motion", "maps")
 # Of the files of a release, by which a download is taken for broken; what is missing below it counts as empty frames.
@@ -61,7 +60,7 @@ def open_passes(
     """
     if data.source == "street":
         folder = softbeam_home() / "data" / f"study-{passes_digest(data)}"
-        everything = Part("", SENSORS, {}, tuple(range(data.passes)), data.world, "study")
+        everything = PlannedPart("", SENSORS, {}, tuple(range(data.passes)), data.world, "study")
         seed = data.seed
         make_once(folder, lambda: write_passes(everything, folder, seed=seed, workers=workers, progress=progress))
         return open_recording(folder)

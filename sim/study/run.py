@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,21 +12,21 @@ import torch
 import yaml
 
 from configs.files import locked, write_whole
+from configs.progress import PhaseProgress
 from configs.study import Study
 from sim.bench.latency import latencies_ms
 from sim.study.grid import Job, check_models, origin_of, self_jobs, student_jobs, teacher_jobs
 from sim.study.outputs import write_outputs
 from sim.study.passes import open_passes
 from sim.study.work import ROW_KEYS, Trainer, fresh_tracker, tracker_path
-from sim.worksheet import Row, fill_sheet, read_sheet
+from sim.worksheet import SheetRow, fill_sheet, read_sheet
 
 SHEET = "study.json"
 GPU_WORKERS = 4
 # Called with what is done, how much of it and of how much.
-Progress = Callable[[str, int, int], None]
 
 
-def run_study(study: Study, folder: Path, *, workers: int, progress: Progress) -> list[Row]:
+def run_study(study: Study, folder: Path, *, workers: int, progress: PhaseProgress) -> list[SheetRow]:
     """Train and score everything that the folder lacks, then write tables and figures.
 
     Args:
@@ -66,13 +66,13 @@ def _own_folder(folder: Path, study: Study) -> Iterator[None]:
         yield
 
 
-def _run(study: Study, folder: Path, *, workers: int, progress: Progress) -> list[Row]:
+def _run(study: Study, folder: Path, *, workers: int, progress: PhaseProgress) -> list[SheetRow]:
     passes = open_passes(study.data, workers=workers, progress=lambda done, total: progress("passes", done, total))
     teachers = teacher_jobs(study, origin_of(passes))
     born_again = self_jobs(teachers)
     nobody = dict.fromkeys((job.key for job in (*teachers, *born_again)), 0.0)
     total = len(nobody) + len(student_jobs(study, teachers, nobody))
-    rows: dict[str, Row] = {}
+    rows: dict[str, SheetRow] = {}
 
     def train(jobs: Sequence[Job]) -> None:
         by_key = {job.key: job for job in jobs}
@@ -105,7 +105,7 @@ def _is_done(folder: Path, job: Job, row: object) -> bool:
     return isinstance(row, dict) and row.keys() >= ROW_KEYS and tracker_path(folder, job).is_file()
 
 
-def _time(folder: Path, jobs: Mapping[str, Job], rows: dict[str, Row]) -> None:
+def _time(folder: Path, jobs: Mapping[str, Job], rows: dict[str, SheetRow]) -> None:
     """Measure how long each kind of tracker takes, unless all are known: weights do not matter to the clock."""
     if all(row["latency_ms"] is not None for row in rows.values()):
         return

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
-from sim.study.cells import Cell, Row
+from sim.study.cells import Cell
+from sim.worksheet import SheetRow
 
 NUM_REPLICATES = 2000
 TAILS = (0.025, 0.975)
@@ -113,13 +114,13 @@ def _paired(cells: Sequence[Cell], seeds: Sequence[int], metric: str) -> list[ND
     return [_replicates(group, metric) for group in rows]
 
 
-def _check_same_windows(rows: Sequence[Row]) -> None:
+def _check_same_windows(rows: Sequence[SheetRow]) -> None:
     for row in rows[1:]:
         if row["by_pass"]["windows"] != rows[0]["by_pass"]["windows"]:
             raise ValueError(f"{row['key']}: tested on other windows than {rows[0]['key']}; these cannot be compared")
 
 
-def _replicates(rows: Sequence[Row], metric: str) -> NDArray[np.float64]:
+def _replicates(rows: Sequence[SheetRow], metric: str) -> NDArray[np.float64]:
     """(1 + R,) a metric in percent or dB: first of the rows themselves, then of each replicate."""
     _check_same_windows(rows)
     sums = np.array([row["by_pass"][metric] for row in rows], np.float64)

@@ -12,10 +12,11 @@ from dataclasses import replace
 from itertools import groupby
 
 from clients.models.registry import MODELS
-from sim.study.cells import Cell, Cells, Row, Setting, cells_of, teachers_of, untaught
+from sim.study.cells import Cell, Cells, Setting, cells_of, teachers_of, untaught
 from sim.study.published import DATA, Published, published_gain, published_of, published_share
 from sim.study.sheets import Line, Sheet
 from sim.study.statistics import Interval, Share, closed_share, difference, level
+from sim.worksheet import SheetRow
 
 GAINS = ("top1", "top3", "top5", "dba")
 GAIN_TITLES = ("Top-1", "Top-3", "Top-5", "DBA")
@@ -31,7 +32,7 @@ _PUBLISHED = (
 )
 
 
-def sheets_of(rows: Sequence[Row]) -> list[Sheet]:
+def sheets_of(rows: Sequence[SheetRow]) -> list[Sheet]:
     """The tables for which there is a line, the main one first; none without rows.
 
     Raises:

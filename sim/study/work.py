@@ -25,7 +25,7 @@ from sim.study.fitting import Observation, fit, knowledge_of, logits_of
 from sim.study.grid import Job, describe
 from sim.study.passes import SENSORS, open_passes, split_passes
 from sim.study.scores import summarise, window_scores
-from sim.worksheet import Row
+from sim.worksheet import SheetRow
 
 # What a row has at least; one of an older version is made again.
 ROW_KEYS = {"key", "average", "by_pass", "latency_ms", "int8_top5", "metrics", "validation"}
@@ -37,7 +37,7 @@ class Trainer:
 
     folder: Path
 
-    def __call__(self, job: Job) -> Row:
+    def __call__(self, job: Job) -> SheetRow:
         """Train, score and keep one tracker.
 
         Raises:

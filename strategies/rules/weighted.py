@@ -1,4 +1,5 @@
-"""How much each client counts. C clients, N samples, H horizons, B beams.
+"""How much each client counts: one rule, and the plain ones as presets of it. C clients, N samples, H horizons, B
+beams.
 
 A weight is a function of the votes; several are multiplied. They say how much a client counts, not which answers are
 outliers: for that see `strategies.rules.robust`.
@@ -7,7 +8,7 @@ outliers: for that see `strategies.rules.robust`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -110,3 +111,54 @@ class Weighted:
         for name in self.weights:
             product = product * WEIGHTS[name](votes, self)
         return weighted_mean(votes, product) if self.pool == "mean" else weighted_product(votes, product)
+
+
+@dataclass(frozen=True)
+class Mean(Weighted):
+    """Every client that answered counts alike.
+
+    Source: FedMD, arXiv 1910.03581, on probabilities instead of logits.
+    """
+
+    weights: Sequence[str] = field(default=("uniform",), init=False)
+    pool: Literal["mean", "product"] = field(default="mean", init=False)
+    exponent: float = field(default=1.0, init=False)
+    age_exponent: float = field(default=0.0, init=False)
+
+
+@dataclass(frozen=True)
+class ExampleWeighted(Mean):
+    """A client counts by the labelled windows that it learned from.
+
+    Source: the weights of FedAvg, arXiv 1602.05629, on soft labels.
+    """
+
+    weights: Sequence[str] = field(default=("examples",), init=False)
+
+
+@dataclass(frozen=True)
+class EntropyMean(Mean):
+    """Mean in which a client counts, sample by sample, by how certain it is.
+
+    Source: entropy weights as in FedGEMS, arXiv 2110.11027; presumes answers that are calibrated.
+
+    Attributes:
+        exponent: of the confidence, > 0; larger lets the certain dominate.
+    """
+
+    weights: Sequence[str] = field(default=("entropy",), init=False)
+    exponent: float = 1.0
+
+
+@dataclass(frozen=True)
+class EntropyProduct(EntropyMean):
+    """Product of experts in which a client counts, sample by sample, by how certain it is.
+
+    Source: logarithmic opinion pool (Genest and Zidek 1986) with entropy weights, the rule that
+    pooled heterogeneous sensors best by night and by day among those tried.
+
+    Attributes:
+        exponent: of the confidence, > 0; larger lets the certain dominate.
+    """
+
+    pool: Literal["mean", "product"] = field(default="product", init=False)

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from strategies.aggregation import (
-    EntropyMean,
-    EntropyProduct,
-    ExampleWeighted,
-    Mean,
-    align,
-    confidence,
-    weighted_mean,
-    weighted_product,
-)
+from strategies.aggregation import align, confidence, weighted_mean, weighted_product
 from strategies.labels import Contribution, SoftLabels
+from strategies.rules.weighted import EntropyMean, EntropyProduct, ExampleWeighted, Mean
 
 
 def contribution(

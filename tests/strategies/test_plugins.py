@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from configs.placement import Placement
-from strategies.aggregation import EntropyMean
 from strategies.methods.personal import PersonalStrategy
 from strategies.methods.secure_sum import SecureSumStrategy
 from strategies.registry import find_plugins
+from strategies.rules.weighted import EntropyMean
 from tests.conftest import tiny_experiment
 
 USERS = """
@@ -94,7 +94,7 @@ def test_an_option_out_of_range_is_refused_by_its_path(folder: Path) -> None:
 
 
 def test_a_class_that_is_no_strategy_is_refused(tmp_path: Path) -> None:
-    text = refusal(tmp_path, name="strategies.aggregation:Mean")
+    text = refusal(tmp_path, name="strategies.rules.weighted:Mean")
     assert text == "strategy.name: Mean is no subclass of Choreography"
 
 

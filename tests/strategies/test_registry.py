@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from strategies.aggregation import EntropyProduct, Mean
 from strategies.codecs.table import CODECS
 from strategies.registry import AGGREGATORS, STRATEGIES, build_plugin, describe, find_class
+from strategies.rules.weighted import EntropyProduct, Mean
 
 KEY = "strategy.aggregator.name"
 
 RULES = '''
 """A user's rules."""
 from dataclasses import dataclass
-from strategies.aggregation import Mean
+from strategies.rules.weighted import Mean
 
 NUMBER = 3
 
@@ -66,7 +66,7 @@ def test_every_short_name_leads_to_a_class(table: dict[str, str]) -> None:
 
 
 def test_a_class_may_be_named_by_its_module() -> None:
-    assert find_class("strategies.aggregation:Mean", AGGREGATORS, key=KEY) is Mean
+    assert find_class("strategies.rules.weighted:Mean", AGGREGATORS, key=KEY) is Mean
 
 
 def test_a_class_may_lie_in_a_file_beside_the_yaml(folder: Path, module: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sim.bench.attack_table import RULES, Cell, Voters, attack_cells, attacked
+from sim.bench.attack_table import RULES, AttackCell, Voters, attack_cells, attacked
 from sim.bench.tables import attacks_table
 from strategies.attacks import EXAGGERATION
 from strategies.labels import Contribution, SoftLabels
@@ -41,7 +41,7 @@ def under(attack: str, num_attackers: int) -> dict[str, Contribution]:
     return {one.client: one for one in attacked(voters(), attack, num_attackers, seed=0)}
 
 
-def table(*rules: str, attacks: list[str], counts: list[int]) -> dict[tuple[str, str, int], Cell]:
+def table(*rules: str, attacks: list[str], counts: list[int]) -> dict[tuple[str, str, int], AttackCell]:
     cells = attack_cells(voters(), seed=0, rules=rules, attacks=attacks, counts=counts)
     return {(cell.rule, cell.attack, cell.num_attackers): cell for cell in cells}
 
@@ -108,10 +108,10 @@ def test_an_unknown_rule_or_attack_is_refused_by_its_option(rules: list[str], at
 
 def test_the_table_has_a_line_for_each_number_of_attackers_and_the_mean_over_seeds() -> None:
     cells = [
-        Cell("mean", "", 0, 0, 0.4, 0.5, 0.6),
-        Cell("mean", "", 0, 1, 0.2, 0.5, 0.6),
-        Cell("mean", "nan", 4, 0, 0.1, 0.5, 0.6),
-        Cell("mean", "nan", 6, 0, 0.05, 0.5, 0.6),
+        AttackCell("mean", "", 0, 0, 0.4, 0.5, 0.6),
+        AttackCell("mean", "", 0, 1, 0.2, 0.5, 0.6),
+        AttackCell("mean", "nan", 4, 0, 0.1, 0.5, 0.6),
+        AttackCell("mean", "nan", 6, 0, 0.05, 0.5, 0.6),
     ]
     table = attacks_table(cells, "top1")
     assert [column.header for column in table.columns] == ["rule", "clean", "nan"]

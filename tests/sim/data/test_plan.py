@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from configs.schema import Faults, Nodes, Passes, StreetData, World
 from configs.seeding import rng_for
 from sim.data.partition import NUM_SECTORS, sectors_of
-from sim.data.plan import Part, plan_federation
+from sim.data.plan import PlannedPart, plan_federation
 from sim.world.faults import RAW_GPS_BIAS_M
 from sim.world.scene import draw_scene
 from sim.world.site import make_site
@@ -28,15 +28,15 @@ def street(**changes: Any) -> StreetData:
     return StreetData(**{**fields, **changes})
 
 
-def shared_parts(data: StreetData, seed: int = 1) -> dict[str, Part]:
+def shared_parts(data: StreetData, seed: int = 1) -> dict[str, PlannedPart]:
     return {part.folder: part for part in plan_federation(data, seed=seed)[:3]}
 
 
-def clients(data: StreetData, seed: int = 1) -> list[Part]:
+def clients(data: StreetData, seed: int = 1) -> list[PlannedPart]:
     return plan_federation(data, seed=seed)[3:]
 
 
-def sector_mixes(parts: list[Part], seed: int = 1) -> Floats:
+def sector_mixes(parts: list[PlannedPart], seed: int = 1) -> Floats:
     """(clients, 4) share of each beam sector among the passes of a client."""
     mixes = []
     for part in parts:

@@ -13,7 +13,7 @@ from clients.data.recording import Recording, open_recording, write_recording
 from configs.schema import World
 from sim.cli.main import cli
 from sim.data.generate import simulate_pass
-from sim.data.inspection import Part, open_parts
+from sim.data.inspection import RecordingPart, open_parts
 from sim.report.contact_sheet import choose_passes, write_contact_sheet
 
 MODALITIES = ("camera", "radar", "lidar", "gps")
@@ -73,14 +73,14 @@ def test_what_is_not_there_is_left_out(
     recorded: Path, tmp_path: Path, missing: tuple[str, ...], labelled: bool
 ) -> None:
     recording = without(open_recording(recorded / "server"), *missing, labelled=labelled)
-    write_contact_sheet([Part("server", recording)], tmp_path / "sheet.png")
+    write_contact_sheet([RecordingPart("server", recording)], tmp_path / "sheet.png")
     image = matplotlib.image.imread(tmp_path / "sheet.png")
     assert image.shape[1] == 1600 and image.std() > 0.02
 
 
 def test_the_recording_with_most_modalities_is_drawn(recorded: Path, tmp_path: Path) -> None:
     whole = open_parts(recorded)[0]
-    poor = Part("clients/000-gps", without(whole.recording, "camera", "radar", "lidar"))
+    poor = RecordingPart("clients/000-gps", without(whole.recording, "camera", "radar", "lidar"))
     write_contact_sheet([poor, whole], tmp_path / "two.svg")
     text = (tmp_path / "two.svg").read_text()
     assert "server: camera, gps, lidar, radar" in text and "000-gps" not in text
@@ -92,4 +92,4 @@ def test_a_sheet_needs_a_known_format_and_a_frame(recorded: Path, tmp_path: Path
         write_contact_sheet(parts, tmp_path / "sheet.docx")
     empty = Recording(recorded, np.empty(0, np.int32), {}, None, {})
     with pytest.raises(ValueError, match="nothing to draw"):
-        write_contact_sheet([Part("empty", empty)], tmp_path / "sheet.png")
+        write_contact_sheet([RecordingPart("empty", empty)], tmp_path / "sheet.png")

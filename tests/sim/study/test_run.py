@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from clients.data.deepsense import read_scenario
 from clients.data.recording import Recording
 from configs.schema import World
-from configs.study import Fitting, Part, Recipe, Study
+from configs.study import Fitting, Study, StudyPart, TrainingRecipe
 from configs.study_loading import load_study
 from sim.bench.tracker_cost import tracker_costs
 from sim.cli.main import cli
@@ -95,7 +95,7 @@ def test_windows_of_scenario_9_are_those_published(share: float, future: int, tr
         pytest.skip(f"DeepSense 6G scenario 9 is not in {root}; set SOFTBEAM_DEEPSENSE to the folder that holds it")
     scenario = read_scenario(root / "scenario9")
     recording = Recording(root, scenario.pass_ids, {}, scenario.labelled_power, {})
-    part = Part(future=future, train_share=share, teachers=("image-teacher",), students=())
+    part = StudyPart(future=future, train_share=share, teachers=("image-teacher",), students=())
     split = split_passes(recording, part, num_frames=8, validation_share=0.15, seed=0)
     assert len(split.train) + len(split.validation) == train
     assert len(split.test) == test
@@ -208,7 +208,7 @@ def test_a_key_changes_with_all_that_a_result_depends_on(study: Study) -> None:
     others = [
         study.model_copy(update={"pixels": 112}),
         study.model_copy(update={"fitting": Fitting(epochs=3)}),
-        study.model_copy(update={"recipes": {job.model: {"any": Recipe(learning_rate=0.5)}}}),
+        study.model_copy(update={"recipes": {job.model: {"any": TrainingRecipe(learning_rate=0.5)}}}),
     ]
     keys = [job.key, *(replace(job, study=other).key for other in others)]
     keys += [
@@ -239,7 +239,7 @@ def setting(study: Study, **changes: Any) -> dict[str, Any]:
         "validation": split.validation,
         "kd": "none",
         "knowledge": None,
-        "recipe": Recipe(),
+        "recipe": TrainingRecipe(),
         "fitting": study.fitting,
         "seed": 0,
         **changes,
@@ -258,9 +258,11 @@ def taught(study: Study) -> Knowledge:
 @pytest.mark.parametrize("kd", ["response", "relational", "mixed", "feature", "cross-modal", "self"])
 def test_a_weight_of_zero_is_exactly_no_distillation(kd: str, study: Study) -> None:
     plain = fit(fresh_tracker(student(study)), **setting(study))
-    recipe, knowledge = Recipe(weight=0.0), taught(study)
+    recipe, knowledge = TrainingRecipe(weight=0.0), taught(study)
     found = fit(fresh_tracker(student(study)), **setting(study, kd=kd, knowledge=knowledge, recipe=recipe))
-    other = fit(fresh_tracker(student(study)), **setting(study, kd=kd, knowledge=knowledge, recipe=Recipe(weight=0.5)))
+    other = fit(
+        fresh_tracker(student(study)), **setting(study, kd=kd, knowledge=knowledge, recipe=TrainingRecipe(weight=0.5))
+    )
     assert all(torch.equal(value, found.state[name]) for name, value in plain.state.items())
     assert not all(torch.equal(value, other.state[name]) for name, value in plain.state.items())
 
@@ -268,7 +270,9 @@ def test_a_weight_of_zero_is_exactly_no_distillation(kd: str, study: Study) -> N
 def test_the_best_epoch_is_kept_and_without_a_better_one_it_stops(study: Study) -> None:
     # After the first epoch a rate of nearly zero changes nothing.
     fitting = Fitting(epochs=9, patience=2, batch_size=8)
-    found = fit(fresh_tracker(student(study)), **setting(study, fitting=fitting, recipe=Recipe(learning_rate=1e-12)))
+    found = fit(
+        fresh_tracker(student(study)), **setting(study, fitting=fitting, recipe=TrainingRecipe(learning_rate=1e-12))
+    )
     assert found.epochs <= found.best_epoch + 2 < 9
     assert 0.0 < found.validation < 1.0
 

@@ -12,12 +12,12 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sim.inline import FIRST_NODE_ID, InlineGrid
-from strategies.aggregation import Mean
 from strategies.messages.mailbox import Answer
 from strategies.messages.records import Event, RegisteredNode, RoundAccount
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.base import FederationState
 from strategies.methods.distillation import DistillationStrategy
+from strategies.rules.weighted import Mean
 from tests.strategies.methods.test_distillation import MadeUpTeacher, encoded, experiment
 
 A, B = "000-gps", "001-gps"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from strategies.aggregation import Mean
 from strategies.messages.mailbox import Answer
 from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
 from strategies.methods.baselines import FedAvgStrategy
+from strategies.rules.weighted import Mean
 from tests.strategies.methods.test_distillation import NUM_PUBLIC, MadeUpTeacher, experiment
 
 

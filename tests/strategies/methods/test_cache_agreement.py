@@ -26,12 +26,12 @@ from configs.schema import Experiment
 from configs.seeding import rng_for
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sim.inline import FIRST_NODE_ID, InlineGrid
-from strategies.aggregation import Mean
 from strategies.cache import CachedLabels
 from strategies.labels import SoftLabels
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.distillation import DistillationStrategy
 from strategies.methods.personal import PersonalStrategy
+from strategies.rules.weighted import Mean
 
 NUM_PUBLIC, HORIZONS, BEAMS, ROUNDS = 40, 4, 64, 50
 CLIENTS = ["000-gps", "001-gps", "002-gps", "003-gps"]

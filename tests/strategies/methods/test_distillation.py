@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from configs.loading import build_experiment
 from configs.schema import Experiment
 from sim.inline import InlineGrid
-from strategies.aggregation import Mean
 from strategies.codecs.encoding import EncodedLabels, Encoding
 from strategies.labels import SoftLabels
 from strategies.messages.records import RoundAccount
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.distillation import DistillationStrategy
+from strategies.rules.weighted import Mean
 
 NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from strategies.aggregation import Mean, Votes, align
+from strategies.aggregation import Votes, align
 from strategies.labels import Contribution, SoftLabels
 from strategies.methods.personal import PersonalStrategy, distances, mixture_weights, same_cluster
+from strategies.rules.weighted import Mean
 from tests.strategies.methods.test_distillation import (
     BEAMS,
     HORIZONS,

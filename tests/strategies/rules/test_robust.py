@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from clients.learning.calibration import fit_temperature
 from configs.seeding import rng_for
-from strategies.aggregation import EntropyMean
-from strategies.attacks import ATTACKS, Knowledge
+from strategies.attacks import ATTACKS, AttackerKnowledge
 from strategies.labels import Contribution, SoftLabels
 from strategies.rules.robust import Consensus, CoveredMean, GeometricMedian, Median, TrimmedMean
-from strategies.rules.weighted import WEIGHTS, Weighted
+from strategies.rules.weighted import WEIGHTS, EntropyMean, Weighted
 
 
 def vote(
@@ -188,7 +187,7 @@ def test_an_overconfident_client_dominates_until_it_is_calibrated() -> None:
 def test_an_attack_leaves_its_input_alone_and_lies_in_soft_labels(name: str) -> None:
     probs = rng_for(0, "honest").dirichlet(np.full(16, 0.3), size=(5, 2)).astype(np.float32)
     before = probs.copy()
-    known = Knowledge(seed=3, sample_ids=np.array([0, 2, 5, 9, 40]))
+    known = AttackerKnowledge(seed=3, sample_ids=np.array([0, 2, 5, 9, 40]))
     poisoned = ATTACKS[name].poison(probs, known)
     np.testing.assert_array_equal(probs, before)
     assert poisoned.shape == probs.shape
@@ -203,18 +202,18 @@ def test_an_attack_leaves_its_input_alone_and_lies_in_soft_labels(name: str) -> 
 def test_colluders_name_the_same_beams_whatever_they_know_and_are_asked() -> None:
     one, other = (rng_for(0, name).dirichlet(np.full(16, 0.3), size=(3, 2)).astype(np.float32) for name in "ab")
     for name, count in (("colluding_one_hot", 1), ("colluding_sweep", 3)):
-        first = ATTACKS[name].poison(one, Knowledge(1, np.array([4, 7, 8])))
-        second = ATTACKS[name].poison(other, Knowledge(1, np.array([7, 8, 90])))
+        first = ATTACKS[name].poison(one, AttackerKnowledge(1, np.array([4, 7, 8])))
+        second = ATTACKS[name].poison(other, AttackerKnowledge(1, np.array([7, 8, 90])))
         np.testing.assert_array_equal(first[1:], second[:2])
         assert np.all((first > 0).sum(axis=-1) == count)
 
 
 def test_attacks_by_hand() -> None:
-    row, known = np.array([[[0.5, 0.3, 0.2, 0.0]]], np.float32), Knowledge(0, np.array([0]))
+    row, known = np.array([[[0.5, 0.3, 0.2, 0.0]]], np.float32), AttackerKnowledge(0, np.array([0]))
     np.testing.assert_allclose(ATTACKS["label_flip"].poison(row, known), [[[0.0, 0.2, 0.3, 0.5]]])
     np.testing.assert_allclose(ATTACKS["peak_control"].poison(row, known), [[[0.0, 0.3, 0.2, 0.5]]])
     first = np.array([[[0.1, 0.2, 0.3, 0.4]]], np.float32)
-    np.testing.assert_allclose(ATTACKS["stale"].poison(row, Knowledge(0, np.array([0]), first)), first)
+    np.testing.assert_allclose(ATTACKS["stale"].poison(row, AttackerKnowledge(0, np.array([0]), first)), first)
     many = np.full((1, 1, 16), 1 / 16, np.float32)
     np.testing.assert_allclose(ATTACKS["top_k"].poison(many, known)[0, 0], [0.0] * 10 + [1 / 6] * 6, atol=1e-6)
     assert ATTACKS["impersonation"].exaggeration == 100
