@@ -1,4 +1,4 @@
-"""How much each client counts: one rule, and the plain ones as presets of it. C clients, N samples, H horizons, B
+"""How much each client counts: one rule, and plain ones as presets of it. C clients, N samples, H horizons, B beams.
 beams.
 
 A weight is a function of the votes; several are multiplied. They say how much a client counts, not which answers are
