@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 from configs.section import Section
 from configs.world import World
 
-ModalityName = Literal["camera", "radar", "doppler", "motion", "maps", "lidar", "gps", "box"]
+# What sensors of the street record, and what releases of measurements hold beside; the rows of a table say what each
+# is (`clients.data.modalities`), and a test holds the two together.
+StreetModality = Literal["camera", "radar", "doppler", "motion", "maps", "lidar", "gps"]
+ModalityName = Literal[StreetModality, "box"]
 
 
 class Faults(Section):

@@ -7,11 +7,11 @@ checked beside that class, not here.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from configs.data import DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData
+from configs.data import DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData, StreetModality
 from configs.recipes import RECIPES, Traits
 from configs.section import Section
 from configs.strategy import Aggregation, Plugin, Strategy
@@ -184,10 +184,10 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Experiment:
         names = [nodes.modality for nodes in self.data.nodes]
-        if self.data.source == "street" and "box" in names:
-            raise ValueError(
-                "data.nodes: the street has no camera boxes; use camera, motion, radar, doppler, maps, lidar, gps"
-            )
+        known = get_args(StreetModality)
+        lacking = [name for name in names if name not in known]
+        if self.data.source == "street" and lacking:
+            raise ValueError(f"data.nodes: the street has no sensor {lacking[0]!r}; use {', '.join(known)}")
         if self.task.num_beams != 64:
             raise ValueError(f"task.num_beams: the street and DeepSense 6G have 64 beams, got {self.task.num_beams}")
         unknown = set(self.students) - set(names)

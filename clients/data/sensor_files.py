@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tokenize import TokenError
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from clients.data.matlab import read_matlab_array
-from clients.data.modalities import MODALITIES
+from clients.data.modalities import MODALITIES, FileKind, made_of
 from clients.data.motion import PIXELS, MotionDetector
 from clients.data.radar_maps import doppler_angle_map, range_angle_map, unscaled_maps
 from clients.data.scans import ranges_of_cloud, ranges_of_scan, read_ply
@@ -148,6 +149,6 @@ def _damaged(what: str, error: BaseException) -> str:
 
 _READERS: dict[str, Reader] = {"radar": read_radar, "lidar": read_lidar}
 # Kind of file -> the modalities that it gives.
-FILE_KINDS: dict[str, tuple[str, ...]] = {"camera": ("camera",), "radar": ("radar", "doppler"), "lidar": ("lidar",)}
+FILE_KINDS: dict[str, tuple[str, ...]] = {kind: made_of(kind) for kind in get_args(FileKind)}
 # The same for those that are made only where they are asked for, because they take twenty times the disk.
-EXTRA_KINDS: dict[str, tuple[str, ...]] = {"camera": ("motion",), "radar": ("maps",), "lidar": ()}
+EXTRA_KINDS: dict[str, tuple[str, ...]] = {kind: made_of(kind, on_request=True) for kind in FILE_KINDS}

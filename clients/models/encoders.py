@@ -7,6 +7,8 @@ batch, which lets overlapping windows share it.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,12 +56,23 @@ class Encoder(nn.Module):
     Args:
         standardise: fitted on training frames.
         network: from scaled inputs to (U, D).
+
+    Attributes:
+        num_channels: of what :meth:`inputs` gives; 0 where the shape of a frame says it.
     """
+
+    num_channels: ClassVar[int] = 0
 
     def __init__(self, standardise: Standardise, network: nn.Module) -> None:
         super().__init__()
         self.standardise = standardise
         self.network = network
+
+    @classmethod
+    def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
+        """An encoder of frames of a shape as they lie on disk; sizes as for :func:`make_encoder`."""
+        num_inputs = cls.num_channels or frame_shape[-1]
+        return cls(Standardise(num_inputs), _mlp(num_inputs, 8 * width, num_features))
 
     def inputs(self, frames: Tensor) -> Tensor:
         """Frames as on disk to channels-last float32 values before scaling."""
@@ -120,6 +133,12 @@ class PatchStem(nn.Module):
 class ImageEncoder(Encoder):
     """Camera (U, 64, 64, 3), radar and Doppler maps (U, 64, 64): patches and two convolutions, flattened."""
 
+    @classmethod
+    def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
+        """One scale over all channels, since a camera's have one unit."""
+        num_channels = cls.num_channels or (frame_shape[2] if len(frame_shape) == 3 else 1)
+        return cls(Standardise(1), _image_network(num_channels, width, num_features))
+
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 64, 64, C) float32."""
         return frames.float().unsqueeze(-1) if frames.dim() == 3 else frames.float()
@@ -127,6 +146,8 @@ class ImageEncoder(Encoder):
 
 class MotionEncoder(ImageEncoder):
     """Motion masks (U, 224, 28) of packed bits, as the share of pixels on in each of 64 x 64 cells."""
+
+    num_channels: ClassVar[int] = 1
 
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 64, 64, 1) in [0, 1]."""
@@ -138,6 +159,8 @@ class MotionEncoder(ImageEncoder):
 class MapsEncoder(ImageEncoder):
     """Unscaled radar maps (U, 2, 128, 64), two rows averaged."""
 
+    num_channels: ClassVar[int] = 2
+
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 64, 64, 2) float32."""
         return functional.avg_pool2d(frames.float(), (2, 1)).permute(0, 2, 3, 1).contiguous()
@@ -145,6 +168,11 @@ class MapsEncoder(ImageEncoder):
 
 class LidarEncoder(Encoder):
     """LiDAR (U, 216) metres per ray, as closeness: 1 at the sensor and 0 where nothing returned."""
+
+    @classmethod
+    def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
+        """Convolutions along the rays."""
+        return cls(Standardise(1), _lidar_network(width, num_features))
 
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 216, 1) closeness in [0, 1]."""
@@ -163,6 +191,8 @@ class GpsEncoder(Encoder):
     The beam depends on the bearing, so sine and cosine of the bearing and the log range stand beside the position.
     """
 
+    num_channels: ClassVar[int] = 5
+
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 5): east, north, sin and cos of the bearing, ln(1 + range)."""
         position = frames.float()
@@ -172,6 +202,8 @@ class GpsEncoder(Encoder):
 
 class BoxEncoder(Encoder):
     """Camera bounding box (U, 4) in image fractions; NaN means that no box was found."""
+
+    num_channels: ClassVar[int] = 5
 
     def inputs(self, frames: Tensor) -> Tensor:
         """(U, 5): the box, zeros where there is none, and whether there is one."""
@@ -185,6 +217,12 @@ class BoxEncoder(Encoder):
         self.standardise.scale[-1] = 1.0
 
 
+ENCODERS: dict[str, type[Encoder]] = {
+    encoder.__name__: encoder
+    for encoder in (ImageEncoder, MotionEncoder, MapsEncoder, LidarEncoder, GpsEncoder, BoxEncoder)
+}
+
+
 def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
     """The encoder of a modality.
 
@@ -193,18 +231,8 @@ def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
         width: channels of the first convolution; an MLP has 8 times as many units.
         num_features: D.
     """
-    shape = MODALITIES[modality].frame_shape
-    if modality in ("camera", "radar", "doppler"):
-        num_channels = shape[2] if len(shape) == 3 else 1
-        return ImageEncoder(Standardise(1), _image_network(num_channels, width, num_features))
-    if modality == "motion":
-        return MotionEncoder(Standardise(1), _image_network(1, width, num_features))
-    if modality == "maps":
-        return MapsEncoder(Standardise(1), _image_network(2, width, num_features))
-    if modality == "lidar":
-        return LidarEncoder(Standardise(1), _lidar_network(width, num_features))
-    encoder = GpsEncoder if modality == "gps" else BoxEncoder
-    return encoder(Standardise(5), _mlp(5, 8 * width, num_features))
+    row = MODALITIES[modality]
+    return ENCODERS[row.encoder].build(row.frame_shape, width=width, num_features=num_features)
 
 
 def _image_network(num_channels: int, width: int, num_features: int) -> nn.Module:

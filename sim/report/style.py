@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from clients.data.modalities import MODALITIES
+
 INK, MUTED, GRID = "#1b1f24", "#6b7280", "#d4d7dc"
-# Source: Okabe and Ito, "Color Universal Design", 2008.
-PALETTE = {"camera": "#0072b2", "radar": "#d55e00", "lidar": "#009e73", "gps": "#cc79a7", "box": "#e69f00"}
-PALETTE |= {"motion": "#56b4e9", "maps": "#000000", "doppler": "#f0e442"}
+PALETTE = {name: row.colour for name, row in MODALITIES.items()}
 STYLES = {"local": "--", "offline_kd": ":", "federated": "-"}
 STRENGTHS = {"local": 0.25, "offline_kd": 0.55, "federated": 1.0}
 SETTINGS: dict[Any, Any] = {

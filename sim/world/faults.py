@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.data.modalities import MODALITIES
 from configs.schema import Faults, World
 
 # A burst of lost frames lasts so many slots on average: a second.
@@ -31,7 +32,7 @@ def spoil(frames: NDArray[np.generic], faults: Faults, modality: str, rng: np.ra
     """
     is_blind = rng.random() < faults.blind
     lost = lost_frames(len(frames), faults.dropout, rng)
-    if modality == "gps":
+    if MODALITIES[modality].lost_frame == "repeated":
         last_good = np.maximum.accumulate(np.where(lost, 0, np.arange(len(frames))))
         return frames[last_good]
     spoilt = frames.copy()

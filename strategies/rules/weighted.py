@@ -1,8 +1,7 @@
-"""How much each client counts: one rule, and plain ones as presets of it. C clients, N samples, H horizons, B beams.
-beams.
+"""How much each client counts: one rule, and plain ones as presets of it.
 
-A weight is a function of the votes; several are multiplied. They say how much a client counts, not which answers are
-outliers: for that see `strategies.rules.robust`.
+C clients, N samples, H horizons, B beams. A weight is a function of the votes; several are multiplied. They say how
+much a client counts, not which answers are outliers: for that see `strategies.rules.robust`.
 """
 
 from __future__ import annotations

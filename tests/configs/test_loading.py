@@ -135,7 +135,9 @@ def test_a_missing_section_is_refused_by_its_path(tmp_path: Path) -> None:
 
 def test_parts_that_do_not_fit_are_refused_by_their_path(config: Path) -> None:
     assert "data.nodes: name each modality once, got gps, gps" in refusal(config, "data.nodes.1.modality=gps")
-    assert "data.nodes: the street has no camera boxes" in refusal(config, "data.nodes.1.modality=box")
+    assert "data.nodes: the street has no sensor 'box'; use camera, radar, doppler" in refusal(
+        config, "data.nodes.1.modality=box"
+    )
     assert "task.num_beams: " in refusal(config, "task.num_beams=32")
     assert "students.radar: no such modality" in refusal(config, "students.radar.width=4")
 
