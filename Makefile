@@ -9,7 +9,7 @@ run: .venv/installed
 	$(BIN)/softbeam run configs/quickstart.yaml
 
 test: .venv/installed
-	$(BIN)/pytest -m "not slow and not deployment"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not deployment"
 
 # Real processes: SuperLink, SuperNodes, nginx; what is not installed is skipped with a reason.
 test-deployment: .venv/installed
@@ -30,8 +30,9 @@ format: .venv/installed
 
 # The constraints pin what was tested, torch among it: unpinned, it would pull gigabytes of CUDA.
 .venv/installed: pyproject.toml constraints.txt
+	@echo "Installing into .venv what constraints.txt pins, PyTorch among it: two to five minutes."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --progress-bar on --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 clean:

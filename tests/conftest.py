@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from configs.placement import HOME_VARIABLE
 from configs.schema import Experiment
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+FOREIGN = ("nginx", "ip", "tc", "faketime", "git")
+"""Programs that pip does not bring: only tests of deployments may start them."""
 
 
 def tiny_values(**strategy: Any) -> dict[str, Any]:
@@ -48,3 +51,35 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _data_stays_out_of_the_checkout(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(home))
+
+
+def path_without_foreign(path: str, scratch: Path) -> str:
+    """A PATH without the foreign programs: a folder that holds any is replaced by links to all else in it.
+
+    Args:
+        path: the folders of the PATH.
+        scratch: an empty folder for the links.
+    """
+    folders = [Path(folder) for folder in path.split(os.pathsep)]
+    for index, folder in enumerate(folders):
+        if any((folder / name).exists() for name in FOREIGN):
+            folders[index] = scratch / str(index)
+            folders[index].mkdir()
+            for program in folder.iterdir():
+                if program.name not in FOREIGN:
+                    (folders[index] / program.name).symlink_to(program)
+    return os.pathsep.join(map(str, folders))
+
+
+@pytest.fixture(scope="session")
+def bare_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The PATH of tests that are not of deployments."""
+    return path_without_foreign(os.environ["PATH"], tmp_path_factory.mktemp("programs"))
+
+
+@pytest.fixture(autouse=True)
+def _only_deployments_find_foreign_programs(
+    request: pytest.FixtureRequest, bare_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.node.get_closest_marker("deployment") is None:
+        monkeypatch.setenv("PATH", bare_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
     disk.mkdir()
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk to fill")
+    if shutil.which("mount") is None:
+        pytest.skip("mount is not installed, so there is no small disk to fill")
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_KIB}k", "tmpfs", str(disk)], capture_output=True, text=True
     )

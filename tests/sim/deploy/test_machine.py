@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import ssl
 import subprocess
@@ -158,6 +157,7 @@ def test_the_health_of_a_client_whose_file_goes_meanwhile_is_empty(lab: Path) ->
     assert machine.health() == {"node": "van-4", "client": {}}
 
 
+@pytest.mark.usefixtures("stand_in_nginx")
 def test_the_proxy_follows_the_settings_at_every_start(lab: Path) -> None:
     for port in free_ports(2):
         settings = server_of(lab).settings.model_copy(update={"port": port})
@@ -166,15 +166,16 @@ def test_the_proxy_follows_the_settings_at_every_start(lab: Path) -> None:
         assert f"listen 127.0.0.1:{port} ssl;" in (lab / "server/state/nginx.conf").read_text()
 
 
+@pytest.mark.usefixtures("stand_in_nginx")
 def test_state_is_its_owners_alone(tmp_path: Path) -> None:
     make_lab(tmp_path / "lab", nodes=["gps:van-4"])
     server_of(tmp_path / "lab").programs()
     assert (tmp_path / "lab/server/state").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.deployment
+@pytest.mark.usefixtures("has_nginx")
 def test_the_proxy_passes_on_the_path_that_it_matched(lab: Path) -> None:
-    if shutil.which("nginx") is None and not Path("/usr/sbin/nginx").is_file():
-        pytest.skip("nginx is not installed")
     seen: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -98,9 +98,9 @@ def test_a_folder_that_is_not_empty_is_left_alone(lab: Path) -> None:
     assert (lab / "ca/ca.key").read_bytes() == before
 
 
+@pytest.mark.deployment
+@pytest.mark.usefixtures("has_nginx")
 def test_nginx_accepts_the_configuration_wherever_the_folder_lies(lab: Path, tmp_path: Path) -> None:
-    if shutil.which("nginx") is None and not Path("/usr/sbin/nginx").is_file():
-        pytest.skip("nginx is not installed")
     moved = tmp_path / "elsewhere"
     shutil.copytree(lab / "server", moved)
     ServerMachine(moved, load_server(moved)).programs()
@@ -108,6 +108,7 @@ def test_nginx_accepts_the_configuration_wherever_the_folder_lies(lab: Path, tmp
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("stand_in_nginx")
 def test_programs_listen_on_the_loopback_and_install_nothing(lab: Path) -> None:
     server = ServerMachine(lab / "server", load_server(lab / "server"))
     superlink = list(server.programs()[0].command)
