@@ -19,7 +19,7 @@ from configs.schema import Experiment
 from server.app import build_app as build_server_app
 from server.session import Watch
 from sim.data.federation import ensure_federation
-from sim.launch import launch
+from sim.launch import check_engine, launch
 from sim.report.html import write_report
 from strategies.registry import find_plugins
 
@@ -39,6 +39,7 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
     Raises:
         ValueError: something in the experiment or its data is wrong; nothing is left behind then.
     """
+    check_engine(experiment.engine)
     find_plugins(Placement(experiment, Path(), Path(), plugins))
     federation, seconds = make_data(experiment, progress)
     folder = new_run_folder(out, experiment.name)
@@ -66,9 +67,10 @@ def resume_experiment(folder: Path, progress: PhaseProgress) -> Path:
     """Go on with a run that was stopped, from its last completed round.
 
     Raises:
-        ValueError: the folder is not that of a run.
+        ValueError: the folder is not that of a run, or its engine cannot run here.
     """
     experiment, note = read_run(folder)
+    check_engine(experiment.engine)
     federation, _ = make_data(experiment, progress)
     _launch(Placement(experiment, federation, folder, Path(note["plugins"])), note["data_seconds"], progress)
     return folder

@@ -19,10 +19,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from inspect import signature, unwrap
+from operator import attrgetter
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any, cast
 
 from flwr.app import Context, Message
@@ -37,8 +41,9 @@ if TYPE_CHECKING:
     from flwr.server.superlink.fleet.vce.backend.backend import Backend, BackendConfig
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-FLOWER_VERSION = "1.41."
-"""The Flower whose runtime is repaired here: its private names may move in the next."""
+FLEET = "flwr.server.superlink.fleet.vce"
+RAY_BACKEND = f"{FLEET}.backend.raybackend"
+ACTORS = "flwr.simulation.ray_transport.ray_actor"
 POLL_S = 0.5
 """How often a waiting thread looks whether the run is over."""
 MAX_WORKERS = 4096  # threads that may wait for clients; Flower starts as many as it has workers
@@ -77,14 +82,30 @@ def launch(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, engi
     """
     if num_nodes < 1:
         raise ValueError(f"data.nodes: expected at least one node, got {num_nodes}")
-    if engine.name == "deployment":
-        raise ValueError("engine.name: deployment runs on real machines; use softbeam run CONFIG --on DIR")
+    check_engine(engine)
     if engine.name == "inline":
         run_inline(server_app, client_app, num_nodes=num_nodes)
     else:
         _run_ray(
             server_app, client_app, num_nodes=num_nodes, num_workers=min(engine.workers or _num_cores(), num_nodes)
         )
+
+
+def check_engine(engine: Engine) -> None:
+    """Check that a federation can be launched on an engine in this environment; starts nothing.
+
+    Raises:
+        ValueError: it cannot; says why, and what can be done.
+    """
+    if engine.name == "deployment":
+        raise ValueError("engine.name: deployment runs on real machines; use softbeam run CONFIG --on DIR")
+    if engine.name == "ray":
+        with _environment(offline_environment()):
+            import ray
+
+            _check_flower()
+        if ray.is_initialized():
+            raise ValueError("engine.name: Ray already runs in this process; call ray.shutdown() before the run")
 
 
 class RunOverError(RuntimeError):
@@ -96,7 +117,7 @@ def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, nu
         import ray
         from flwr.simulation import run_simulation
 
-        _check_ray(client_app)
+        _check_pickling(client_app)
         is_over = threading.Event()
         failures: list[BaseException] = []
         init_args: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
@@ -144,14 +165,13 @@ def _watched(
 def _repaired_flower(is_over: threading.Event) -> Iterator[None]:
     """Flower's simulation runtime without its traps, for the time of a run.
 
-    Stock flwr 1.41 hands messages to a dead worker again and again, serves at most ``cores + 4`` or 32 clients at a
+    Stock Flower hands messages to a dead worker again and again, serves at most ``cores + 4`` or 32 clients at a
     time, waits for a client that will never answer and leaves the ServerApp behind when it breaks down.
     """
-    fleet = "flwr.server.superlink.fleet.vce"
     replacements: list[tuple[str, str, object]] = [
         ("flwr.supercore.telemetry", "FLWR_TELEMETRY_ENABLED", "0"),  # the variable was read when flwr was imported
-        (f"{fleet}.vce_api", "ThreadPoolExecutor", partial(ThreadPoolExecutor, max_workers=MAX_WORKERS)),
-        (f"{fleet}.backend.raybackend", "RayBackend", _sturdy_backend(is_over)),
+        (f"{FLEET}.vce_api", "ThreadPoolExecutor", partial(ThreadPoolExecutor, max_workers=MAX_WORKERS)),
+        (RAY_BACKEND, "RayBackend", _sturdy_backend(is_over)),
         ("flwr.simulation.run_simulation", "InMemoryGrid", _closing_grid(is_over)),
     ]
     with ExitStack() as repairs:
@@ -239,16 +259,78 @@ def _start_of_worker(app: bytes) -> Callable[[], None]:
     return start
 
 
-def _check_ray(client_app: ClientApp) -> None:
-    import ray
+@dataclass(frozen=True)
+class PrivateName:
+    """A name inside Flower that a run on Ray replaces, extends or calls; it may move with any release.
 
-    if not version("flwr").startswith(FLOWER_VERSION):
+    Attributes:
+        module: where it is looked up.
+        path: the name there, dotted for what a class holds.
+        parameters: all that it takes by position, because we call it or Flower calls ours instead; None if neither.
+        mentions: what its code has to name, because we pass it, replace it or read it afterwards.
+    """
+
+    module: str
+    path: str
+    parameters: tuple[str, ...] | None = None
+    mentions: tuple[str, ...] = ()
+
+    def missing(self) -> str | None:
+        """What the installed Flower lacks of it; None if nothing."""
+        name = f"{self.module}.{self.path}"
+        try:
+            found = attrgetter(self.path)(import_module(self.module))
+            if self.parameters is not None and _positional_parameters(found) != self.parameters:
+                return f"{name}({', '.join(self.parameters)})"
+            absent = [part for part in self.mentions if part not in _names_in(unwrap(found).__code__)]
+        except (ImportError, AttributeError, TypeError, ValueError):
+            return name
+        return f"{' and '.join(absent)} in {name}" if absent else None
+
+
+PRIVATE_NAMES = (
+    PrivateName(
+        "flwr.simulation", "run_simulation", mentions=("server_app", "client_app", "num_supernodes", "backend_config")
+    ),
+    PrivateName("flwr.simulation.run_simulation", "InMemoryGrid"),
+    PrivateName("flwr.superlink.grid", "InMemoryGrid.pull_messages", ("message_ids",)),
+    PrivateName("flwr.supercore.telemetry", "FLWR_TELEMETRY_ENABLED"),
+    PrivateName(f"{FLEET}.vce_api", "ThreadPoolExecutor"),
+    # It has to import the backend when a run starts: one that it had imported before, we could not replace there.
+    PrivateName(f"{FLEET}.vce_api", "start_vce", mentions=("backend.raybackend", "RayBackend")),
+    PrivateName(RAY_BACKEND, "RayBackend.__init__", ("backend_config",), mentions=("init_ray",)),
+    PrivateName(RAY_BACKEND, "RayBackend.init_ray", ("backend_config",)),
+    PrivateName(RAY_BACKEND, "RayBackend.build", ("app_fn",), mentions=("actor_kwargs", "app_fn", "pool")),
+    PrivateName(RAY_BACKEND, "RayBackend.process_message", ("message", "context")),
+    PrivateName(RAY_BACKEND, "RayBackend.terminate", ()),
+    PrivateName(ACTORS, "BasicActorPool.__init__", mentions=("create_actor_fn", "num_actors", "pool")),
+    PrivateName(ACTORS, "ClientAppActor.run", ("client_app_fn", "message", "cid", "context")),
+    PrivateName(ACTORS, "ClientAppActor.__ray_actor_class__", ("on_actor_init_fn",)),
+)
+
+
+def _positional_parameters(function: Callable[..., object]) -> tuple[str, ...]:
+    parameters = signature(function).parameters.values()
+    return tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self")
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """Names that a function's code looks up, imports, sets or takes, and those of the functions in it."""
+    return {*code.co_names, *code.co_varnames}.union(
+        *(_names_in(inner) for inner in code.co_consts if isinstance(inner, CodeType))
+    )
+
+
+def _check_flower() -> None:
+    missing = [what for name in PRIVATE_NAMES if (what := name.missing()) is not None]
+    if missing:
         raise ValueError(
-            f"engine.name: ray needs flwr {FLOWER_VERSION}*, found {version('flwr')}; "
-            'pip install "flwr>=1.41,<1.42" or take engine.name=inline'
+            f"engine.name: ray needs what flwr {version('flwr')} lacks: {', '.join(missing)}; take engine.name=inline "
+            "(--engine inline), which works without it, or install Softbeam with its constraints file"
         )
-    if ray.is_initialized():
-        raise ValueError("engine.name: Ray already runs in this process; call ray.shutdown() before the run")
+
+
+def _check_pickling(client_app: ClientApp) -> None:
     try:
         _pickled(client_app)
     except (pickle.PicklingError, TypeError, AttributeError) as error:

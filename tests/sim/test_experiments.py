@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 
 from clients.app import build_app as build_client_app
 from configs.loading import build_experiment, load_experiment
-from configs.placement import Placement
+from configs.placement import HOME_VARIABLE, Placement
 from configs.schema import Engine
 from server.app import build_app as build_server_app
 from server.checkpoint import load_checkpoint
@@ -75,6 +75,17 @@ def test_the_same_experiment_gives_the_same_bits_with_nodes_and_replies_shuffled
     placement = place(tiny_experiment(), tmp_path / "shuffled")
     run_apps(placement, shuffle_seed=5)
     assert_same_outcome(finished, placement.run)
+
+
+def test_a_run_that_its_engine_refuses_leaves_neither_folder_nor_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    monkeypatch.delattr("flwr.supercore.telemetry.FLWR_TELEMETRY_ENABLED")
+    experiment = tiny_experiment().model_copy(update={"engine": Engine(name="ray")})
+    with pytest.raises(ValueError, match=r"lacks: flwr\.supercore\.telemetry\.FLWR_TELEMETRY_ENABLED; "):
+        run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.ray

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,17 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from configs.schema import Engine
-from sim import launch as launch_module
 from sim.inline import FIRST_NODE_ID, InlineGrid, run_inline
-from sim.launch import CHECKOUT, launch, offline_environment
+from sim.launch import (
+    CHECKOUT,
+    FLEET,
+    PRIVATE_NAMES,
+    RAY_BACKEND,
+    PrivateName,
+    check_engine,
+    launch,
+    offline_environment,
+)
 
 NUM_NODES = 3
 ODD_ONE = 1
@@ -253,11 +263,49 @@ def test_a_client_app_that_cannot_be_pickled_is_refused_before_ray_starts() -> N
         launch(server_app_of(introduce), app, num_nodes=1, engine=RAY)
 
 
-@starts_ray
-def test_an_unknown_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch_module, "version", lambda _: "1.99.0")
-    with pytest.raises(ValueError, match=r"^engine.name: ray needs flwr 1.41.*found 1.99.0"):
+def refusal() -> str:
+    """Why a run on Ray is refused."""
+    with pytest.raises(ValueError, match=r"^engine.name: ray needs what flwr ") as refused:
         launch(server_app_of(introduce), build_client_app(Settings(gain=1)), num_nodes=1, engine=RAY)
+    return str(refused.value)
+
+
+def test_the_installed_flower_has_every_name_that_ray_needs() -> None:
+    assert [name.missing() for name in PRIVATE_NAMES] == [None] * len(PRIVATE_NAMES)
+    check_engine(RAY)
+
+
+@pytest.mark.parametrize("name", PRIVATE_NAMES, ids=lambda name: name.path)
+def test_a_flower_without_a_name_that_ray_needs_is_refused_by_that_name(
+    name: PrivateName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(import_module(name.module), name.path.partition(".")[0])
+    reason = refusal()
+    assert f"{name.module}.{name.path}" in reason
+    assert f"flwr {version('flwr')} lacks" in reason
+    assert "engine.name=inline (--engine inline)" in reason
+
+
+def test_a_flower_without_a_module_that_ray_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_engine(RAY)  # imports what imports it
+    monkeypatch.setitem(sys.modules, f"{FLEET}.vce_api", None)
+    assert f" lacks: {FLEET}.vce_api.ThreadPoolExecutor, {FLEET}.vce_api.start_vce; " in refusal()
+
+
+def test_a_flower_that_would_call_ours_with_other_arguments_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = import_module(RAY_BACKEND).RayBackend
+    monkeypatch.setattr(backend, "process_message", lambda self, message, context, deadline: None)
+    assert f" lacks: {RAY_BACKEND}.RayBackend.process_message(message, context); " in refusal()
+
+
+def test_a_flower_that_would_not_take_our_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module(f"{FLEET}.vce_api"), "start_vce", lambda: RAY_BACKEND)
+    assert f" lacks: backend.raybackend and RayBackend in {FLEET}.vce_api.start_vce; " in refusal()
+
+
+def test_the_inline_engine_runs_with_a_flower_that_ray_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, RAY_BACKEND, None)
+    assert hold(Engine(name="inline"), ("ok",)).rounds == [dict.fromkeys(range(3), ("answered", 1))]
 
 
 def server_app_of(main: Callable[[Grid], object]) -> ServerApp:
