@@ -18,6 +18,8 @@ from configs.section import Section
 
 Checked = TypeVar("Checked", bound=Section)
 CONFIG_FOLDER = Path(__file__).parent
+# What server and clients must have in common.
+SHARED_SOURCES = ("configs/**/*.py", "strategies/**/*.py", "clients/**/*.py")
 # Changing one of these changes the data, so older data is made again.
 DATA_SOURCES = (
     "sim/world/*.py",
@@ -119,7 +121,7 @@ def data_digest(experiment: Experiment) -> str:
 @lru_cache(maxsize=1)
 def source_digest() -> str:
     """Of the Python files that server and clients must share, as they were when first asked for."""
-    return _source_digest(("configs/**/*.py", "strategies/**/*.py", "clients/**/*.py"))
+    return _source_digest(SHARED_SOURCES)
 
 
 def digest_with_sources(values: dict[str, Any], patterns: Sequence[str]) -> str:

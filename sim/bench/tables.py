@@ -27,7 +27,7 @@ PUBLISHED: Mapping[str, str] = {
     "all": "50.2/87.0/96.8 mean (camera, radar)",
 }
 TOPS = ("top1", "top3", "top5")
-Metrics = Mapping[str, Sequence[float]]
+BenchMetrics = Mapping[str, Sequence[float]]
 
 
 def learning_table(rows: Sequence[SheetRow]) -> Table:
@@ -82,7 +82,7 @@ def generation_table(costs: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def tops(metrics: Sequence[Metrics], at: Callable[[Sequence[float]], float]) -> str:
+def tops(metrics: Sequence[BenchMetrics], at: Callable[[Sequence[float]], float]) -> str:
     """Top-1/3/5 in percent, such as ``44.6/81.3/93.6 ±0.5/0.4/0.3``; a dash where there is nothing."""
     if not metrics:
         return "-"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sim.worksheet import SheetRow
 
 
-Job = TypeVar("Job")
+BenchJob = TypeVar("BenchJob")
 PresetsOption = Annotated[list[str] | None, typer.Option("--preset", help="May be repeated.")]
 SeedsOption = Annotated[str, typer.Option(help="Of data and networks, with commas between them.")]
 SheetOption = Annotated[
@@ -220,8 +220,8 @@ def _experiments(
 
 
 def _work(
-    jobs: Mapping[str, Job],
-    work: Callable[[Job], SheetRow],
+    jobs: Mapping[str, BenchJob],
+    work: Callable[[BenchJob], SheetRow],
     *,
     data: Sequence[Experiment],
     sheet: Path | None,

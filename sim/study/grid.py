@@ -24,7 +24,7 @@ _TITLES = {("motion",): "image", ("motion", "maps"): "image+radar", ("maps",): "
 # Kinds of knowledge that need a teacher.
 TAUGHT = ("self", "response", "feature", "relational", "mixed", "cross-modal")
 # Changing one of these may change what a tracker learns or how it is scored, so it is trained again.
-_SOURCES = (
+STUDY_SOURCES = (
     "clients/data/**/*.py",
     "clients/models/**/*.py",
     "clients/learning/**/*.py",
@@ -140,7 +140,7 @@ def origin_of(recording: Recording) -> str:
     digest = hashlib.sha256()
     for name, array in (("passes", recording.pass_ids), ("power", recording.power), *sorted(recording.sensors.items())):
         digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    return digest_with_sources({"frames": digest.hexdigest()}, _SOURCES)
+    return digest_with_sources({"frames": digest.hexdigest()}, STUDY_SOURCES)
 
 
 def teacher_jobs(study: Study, origin: str) -> list[Job]:

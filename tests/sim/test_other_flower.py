@@ -18,7 +18,7 @@ TESTS = (
     "tests/sim/test_launch.py",
     "tests/sim/test_experiments.py::test_ray_gives_the_same_bits_as_this_process",
     "tests/sim/test_native.py",
-    "tests/deploy/test_deployment.py::test_three_rounds_on_real_processes_equal_the_simulation_to_the_bit",
+    "tests/sim/deploy/test_deployment.py::test_three_rounds_on_real_processes_equal_the_simulation_to_the_bit",
 )
 TIMEOUT_S = 1800.0
 
