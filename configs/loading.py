@@ -124,6 +124,25 @@ def source_digest() -> str:
     return _source_digest(SHARED_SOURCES)
 
 
+def commit_of_source() -> str | None:
+    """The commit that the checkout is at, as git's own files say it; None where it is no checkout of git."""
+    git = CONFIG_FOLDER.parent / ".git"
+    try:
+        if git.is_file():  # a worktree: the file names the folder
+            git = (git.parent / git.read_text().removeprefix("gitdir:").strip()).resolve()
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        shared = git / (git / "commondir").read_text().strip() if (git / "commondir").is_file() else git
+        reference = head.removeprefix("ref: ")
+        if (shared / reference).is_file():
+            return (shared / reference).read_text().strip()
+        lines = (shared / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in lines if line.endswith(f" {reference}")), None)
+    except OSError:
+        return None
+
+
 def digest_with_sources(values: dict[str, Any], patterns: Sequence[str]) -> str:
     """Of plain values and of Python files, as patterns below the checkout."""
     return _digest({**values, "code": _source_digest(patterns)})

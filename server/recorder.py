@@ -16,7 +16,7 @@ import yaml
 
 from clients.learning.metrics import BeamMetrics
 from configs.files import append_line, read_lines, remove_leftovers, write_whole
-from configs.loading import experiment_digest, source_digest, to_values
+from configs.loading import commit_of_source, experiment_digest, source_digest, to_values
 from configs.schema import Experiment
 from strategies.messages.records import ClientRound, Event, Member, RoundAccount
 
@@ -247,4 +247,5 @@ def _environment(experiment: Experiment) -> dict[str, Any]:
         "versions": versions,
         "experiment_digest": experiment_digest(experiment),
         "source_digest": source_digest(),
+        "commit": commit_of_source(),
     }

@@ -12,7 +12,7 @@ from typing import Any
 from clients.app import build_app as build_client_app
 from clients.profile import client_folders
 from configs.files import write_whole
-from configs.loading import build_experiment
+from configs.loading import build_experiment, source_digest
 from configs.placement import Placement
 from configs.progress import PhaseProgress
 from configs.schema import Experiment
@@ -51,7 +51,8 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
 def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: PhaseProgress) -> Path:
     """The run of the very experiment in ``out``: as it is if it has finished, else resumed, else started.
 
-    The engine may differ: it makes no difference to what comes out.
+    The engine may differ: it makes no difference to what comes out. An unfinished run that another version of the
+    source made is left as it is, and a new one takes its place.
     """
     for folder in sorted(out.glob(f"{experiment.name}-*")):
         try:
@@ -59,7 +60,10 @@ def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, pro
         except ValueError:
             continue
         if found.model_copy(update={"engine": experiment.engine}) == experiment:
-            return folder.resolve() if (folder / "summary.json").is_file() else resume_experiment(folder, progress)
+            if (folder / "summary.json").is_file():
+                return folder.resolve()
+            if is_of_this_source(folder):
+                return resume_experiment(folder, progress)
     return run_experiment(experiment, plugins=plugins, out=out, progress=progress)
 
 
@@ -67,9 +71,11 @@ def resume_experiment(folder: Path, progress: PhaseProgress) -> Path:
     """Go on with a run that was stopped, from its last completed round.
 
     Raises:
-        ValueError: the folder is not that of a run, or its engine cannot run here.
+        ValueError: the folder is not that of a run, another version of the source made it, or its engine cannot run
+        here.
     """
     experiment, note = read_run(folder)
+    check_source(folder)
     check_engine(experiment.engine)
     federation, _ = make_data(experiment, progress)
     _launch(Placement(experiment, federation, folder, Path(note["plugins"])), note["data_seconds"], progress)
@@ -98,6 +104,35 @@ def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:
     if not isinstance(note, dict) or not {"plugins", "data_seconds"} <= note.keys():
         raise ValueError(f"{folder / 'placement.json'}: plugins or data_seconds missing; run the experiment again")
     return build_experiment(values, origin=str(folder / "experiment.yaml")), note
+
+
+def is_of_this_source(folder: Path) -> bool:
+    """Whether :func:`check_source` lets one go on with a run."""
+    try:
+        check_source(folder)
+    except ValueError:
+        return False
+    return True
+
+
+def check_source(folder: Path) -> None:
+    """Refuse to go on with a run that another version of the source made: what it keeps would be read wrongly.
+
+    Raises:
+        ValueError: the digest of the source in ``environment.json`` is not that of this checkout.
+    """
+    try:
+        environment = json.loads((folder / "environment.json").read_text())
+    except (OSError, ValueError):
+        return  # it was stopped before it began
+    made_by = environment.get("source_digest")
+    if made_by not in (None, source_digest()):
+        commit = environment.get("commit")
+        source = f"commit {commit}" if commit else "an older version that noted no commit"
+        raise ValueError(
+            f"{folder}: was made by other source ({made_by}, {source}) than this one ({source_digest()}); "
+            "check that source out to go on with it, or run the experiment again"
+        )
 
 
 def new_run_folder(out: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from configs.files import write_whole
 
-Job = TypeVar("Job")
+SheetJob = TypeVar("SheetJob")
 SheetRow = dict[str, Any]
 
 
@@ -49,7 +49,7 @@ def read_sheet(sheet: Path | None) -> dict[str, SheetRow]:
 
 
 def fill_sheet(
-    jobs: Mapping[str, Job], work: Callable[[Job], SheetRow], *, sheet: Path | None, workers: int
+    jobs: Mapping[str, SheetJob], work: Callable[[SheetJob], SheetRow], *, sheet: Path | None, workers: int
 ) -> Iterator[tuple[str, SheetRow]]:
     """Do the jobs that the sheet lacks; every row is written to it as soon as it is there.
 
@@ -76,7 +76,9 @@ def fill_sheet(
         yield key, row
 
 
-def _finished(jobs: Mapping[str, Job], work: Callable[[Job], SheetRow], workers: int) -> Iterator[tuple[str, SheetRow]]:
+def _finished(
+    jobs: Mapping[str, SheetJob], work: Callable[[SheetJob], SheetRow], workers: int
+) -> Iterator[tuple[str, SheetRow]]:
     if workers <= 1 or len(jobs) <= 1:
         yield from ((key, work(job)) for key, job in jobs.items())
         return

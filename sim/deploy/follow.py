@@ -21,7 +21,7 @@ from server.status import FILE
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
 from sim.deploy.settings import load_deployment, load_server, server_folder
 from sim.deploy.supervisor import running_pid
-from sim.experiments import new_run_folder, read_run
+from sim.experiments import check_source, new_run_folder, read_run
 from sim.launch import CHECKOUT
 from sim.report.html import write_report
 from strategies.registry import find_plugins
@@ -66,6 +66,7 @@ def resume_on(deployment: Path, folder: Path, progress: PhaseProgress) -> None:
         RuntimeError: the run failed again.
     """
     experiment, note = read_run(folder)
+    check_source(folder)
     status = read_status(folder)
     if status["state"] not in _ENDED and "pid" in status and is_alive(int(status["pid"])):
         raise ValueError(f"{folder}: process {status['pid']} works on it; softbeam deploy stop ends that first")

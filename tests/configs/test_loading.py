@@ -10,7 +10,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from configs.loading import build_experiment, data_digest, experiment_digest, find_config, load_experiment, to_values
+from configs.loading import (
+    build_experiment,
+    commit_of_source,
+    data_digest,
+    experiment_digest,
+    find_config,
+    load_experiment,
+    to_values,
+)
 
 SMALLEST: dict[str, Any] = {
     "name": "smallest",
@@ -279,3 +287,16 @@ def test_the_data_is_made_again_for_other_data_or_another_seed_only(config: Path
     assert data_digest(load_experiment(config, ["strategy.rounds=3", "teacher.width=4", "engine.workers=1"])) == digest
     assert data_digest(load_experiment(config, ["seed=1"])) != digest
     assert data_digest(load_experiment(config, ["data.world.density=0"])) != digest
+
+
+def test_the_commit_of_the_source_is_read_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("configs.loading.CONFIG_FOLDER", tmp_path / "configs")
+    assert commit_of_source() is None
+    (tmp_path / ".git" / "refs" / "heads").mkdir(parents=True)
+    (tmp_path / ".git" / "HEAD").write_text("a" * 40 + "\n")
+    assert commit_of_source() == "a" * 40
+    (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (tmp_path / ".git" / "packed-refs").write_text(f"# pack-refs\n{'b' * 40} refs/heads/main\n")
+    assert commit_of_source() == "b" * 40
+    (tmp_path / ".git" / "refs" / "heads" / "main").write_text("c" * 40 + "\n")
+    assert commit_of_source() == "c" * 40

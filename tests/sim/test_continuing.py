@@ -9,8 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from configs.loading import commit_of_source, source_digest
 from sim.cli.main import cli
-from sim.experiments import continue_experiment
+from sim.experiments import continue_experiment, resume_experiment
 from tests.conftest import tiny_experiment, tiny_values
 from tests.federations import quiet
 
@@ -33,6 +34,32 @@ def test_an_unfinished_run_of_the_same_experiment_is_resumed(tmp_path: Path) -> 
     again = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
     assert again == first
     assert (first / "summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("commit", "named"),
+    [("0a1b2c3", "commit 0a1b2c3"), (None, "an older version that noted no commit")],
+    ids=["with a commit", "without"],
+)
+def test_a_run_of_other_source_is_not_resumed_but_named_and_made_anew(
+    commit: str | None, named: str, tmp_path: Path
+) -> None:
+    experiment = tiny_experiment(rounds=1)
+    first = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    (first / "summary.json").unlink()
+    environment = json.loads((first / "environment.json").read_text())
+    assert environment["source_digest"] == source_digest()
+    assert environment["commit"] == commit_of_source()
+    (first / "environment.json").write_text(json.dumps({**environment, "source_digest": "f00", "commit": commit}))
+    before = sorted(path.name for path in first.iterdir())
+    with pytest.raises(ValueError) as caught:
+        resume_experiment(first, quiet)
+    assert str(caught.value).startswith(f"{first}: was made by other source (f00, {named}) than this one (")
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in first.iterdir()) == before
+    again = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    assert again != first
+    assert (again / "summary.json").is_file()
 
 
 def test_strategies_run_one_by_one_and_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
