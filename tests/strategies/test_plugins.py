@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 
+from configs.loading import build_experiment
 from configs.placement import Placement
+from configs.recipes import RECIPES
+from strategies.methods.distillation import DistillationStrategy
+from strategies.methods.fedgems import FedGemsStrategy
 from strategies.methods.personal import PersonalStrategy
 from strategies.methods.secure_sum import SecureSumStrategy
 from strategies.registry import find_plugins
 from strategies.rules.weighted import EntropyMean
-from tests.conftest import tiny_experiment
+from tests.conftest import tiny_experiment, tiny_values
 
 USERS = """
+from configs.recipes import Traits
+from strategies.methods.base import Choreography
 from strategies.methods.beams import BeamLabelStrategy
 from strategies.methods.distillation import DistillationStrategy
 from strategies.methods.baselines import LocalStrategy
@@ -39,6 +45,14 @@ class Beams(BeamLabelStrategy):
 
 
 class Alone(LocalStrategy):
+    pass
+
+
+class Mine(DistillationStrategy):
+    traits = Traits(needs_targets=True, summable=False)
+
+
+class Silent(Choreography):
     pass
 """
 
@@ -98,12 +112,65 @@ def test_a_class_that_is_no_strategy_is_refused(tmp_path: Path) -> None:
     assert text == "strategy.name: Mean is no subclass of Choreography"
 
 
-@pytest.mark.parametrize("name", ["Beams", "Alone"])
-def test_a_user_s_strategy_that_would_ignore_relations_refuses_them(folder: Path, name: str) -> None:
+MEAN = {"aggregator": {"name": "mean"}}
+# What a method of some traits would ignore or could not keep, and what its refusal says, by class above.
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("Beams", {"relations": {}}, "strategy.relations: {} has no public samples to relate; leave it out"),
+    ("Beams", {"answer_filter": "density"}, "strategy.answer_filter: {} asks for no public samples; leave it out"),
+    ("Beams", {"publish": "teacher"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
+    ("Beams", {"secure_sum": True, **MEAN}, "strategy.secure_sum: {} does not sum soft labels of public samples"),
+    (
+        "Beams",
+        {"privacy": {"clip": 1.0, "noise_multiplier": 1.0}},
+        "strategy.privacy.noise_multiplier: {} tells which beams a client has seen, which no noise covers",
+    ),
+    ("Alone", {"relations": {}}, "strategy.relations: {} has no public samples to relate; leave it out"),
+    ("Alone", MEAN, "strategy.aggregator: {} aggregates no soft labels; leave it out"),
+    ("Alone", {"privacy": {"clip": 1.0}}, "strategy.privacy: {} sends no soft labels, so there is nothing to protect"),
+    ("Mine", {"relations": {"share": 1.0}}, "strategy.relations.share: {} mixes soft labels for each client"),
+    ("Plain", {"secure_sum": True, **MEAN}, "strategy.secure_sum: {} is a choreography of its own; it cannot be"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "text"), REFUSED)
+def test_a_user_s_class_is_checked_by_the_traits_that_it_declares(
+    folder: Path, name: str, settings: dict[str, Any], text: str
+) -> None:
     full = f"{folder.name}:{name}"
-    assert refusal(folder, name=full, relations={}) == (
-        f"strategy.relations: {full} tells no relations of public samples; leave it out"
+    assert text.format(full) in refusal(folder, name=full, **settings)
+
+
+@pytest.mark.parametrize("name", ["Beams", "Alone", "Mine", "Plain"])
+def test_a_user_s_class_is_taken_with_the_settings_that_nobody_touched(folder: Path, name: str) -> None:
+    assert find(folder, name=f"{folder.name}:{name}")[0].__name__ == name
+
+
+def test_a_class_that_declares_no_traits_is_refused(folder: Path) -> None:
+    assert refusal(folder, name=f"{folder.name}:Silent") == (
+        "strategy.name: Silent declares no traits; write traits = Traits(...) in its body"
     )
+
+
+def test_attacks_are_refused_where_a_user_s_class_sends_no_soft_labels(folder: Path) -> None:
+    values = {**tiny_values(name=f"{folder.name}:Alone"), "hostility": {"attack": "label_flip", "clients": 1}}
+    experiment = build_experiment(values, origin="test")
+    with pytest.raises(ValueError, match=r"^hostility: .*:Alone sends no soft labels"):
+        find_plugins(Placement(experiment, folder, folder, folder))
+
+
+def test_relations_and_corrections_go_with_sums_and_with_classes_of_public_samples(folder: Path) -> None:
     assert find(folder, name=f"{folder.name}:Plain", relations={})[0].__name__ == "Plain"
-    masked = {"secure_sum": True, "aggregator": {"name": "mean"}}
-    assert find(folder, relations={}, **masked)[0] is SecureSumStrategy
+    assert find(folder, relations={}, secure_sum=True, **MEAN)[0] is SecureSumStrategy
+    assert find(folder, publish="corrected")[0] is FedGemsStrategy
+    assert find(folder, name="fedgems")[0] is FedGemsStrategy
+    assert find(folder, name="fedgems", publish="mix")[0] is DistillationStrategy
+    for settings in ({"name": "personal"}, {"secure_sum": True, **MEAN}):
+        found = find(folder, publish="corrected", **settings)[0]
+        plain = find(folder, **settings)[0]
+        assert issubclass(found, FedGemsStrategy) and issubclass(found, plain)
+        assert found.traits == plain.traits
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_method_of_ours_has_the_traits_that_stand_beside_its_recipe(name: str, tmp_path: Path) -> None:
+    assert find(tmp_path, name=name)[0].traits == RECIPES[name].traits

@@ -12,13 +12,13 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from sim.inline import FIRST_NODE_ID, InlineGrid
-from strategies.messages.mailbox import Answer
+from strategies.messages.mailbox import Outcome
 from strategies.messages.records import Event, RegisteredNode, RoundAccount
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.base import FederationState
 from strategies.methods.distillation import DistillationStrategy
 from strategies.rules.weighted import Mean
-from tests.strategies.methods.test_distillation import MadeUpTeacher, encoded, experiment
+from tests.made_up import MadeUpTeacher, encoded, experiment
 
 A, B = "000-gps", "001-gps"
 NODE_A, NODE_B, NODE_C = (FIRST_NODE_ID + number for number in range(3))
@@ -390,8 +390,8 @@ def test_the_number_of_examples_of_an_answer_that_is_refused_is_not_believed() -
 
 def test_what_kind_of_fault_it_is() -> None:
     request = Request()
-    assert Answer("a", 1, request, Reply(error="out of memory")).fault == "failed"
-    assert Answer("a", 1, request, Reply()).fault == "refused"
+    assert Outcome("a", 1, request, Reply(error="out of memory")).fault == "failed"
+    assert Outcome("a", 1, request, Reply()).fault == "refused"
 
 
 def test_a_client_that_owes_an_answer_and_moves_is_asked_anew() -> None:

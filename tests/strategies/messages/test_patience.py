@@ -17,7 +17,7 @@ from strategies.messages.records import RoundAccount
 from strategies.messages.wire import Header, Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.distillation import DistillationStrategy
 from strategies.rules.weighted import Weighted
-from tests.strategies.methods.test_distillation import MadeUpTeacher, encoded, experiment
+from tests.made_up import build, encoded, experiment, introducing
 
 NUM_PUBLIC = 10
 
@@ -161,25 +161,14 @@ class Federation:
             monkeypatch.setattr(f"strategies.messages.{module}.time", self.clock)
         self.names = [f"{number:03d}-gps" for number in range(len(seconds))]
         self.asked: list[list[str]] = []
-        self.strategy = DistillationStrategy(
-            experiment=experiment(publish="ensemble", **settings),
-            aggregator=Weighted(weights=["age"]),
-            teacher=MadeUpTeacher(),
-            num_public=NUM_PUBLIC,
-            run="r",
-            digests=("e", "s"),
+        self.strategy = build(
+            DistillationStrategy, experiment(publish="ensemble", **settings), aggregator=Weighted(weights=["age"])
         )
         self.grid = TimedGrid(self._app(), self.clock, seconds)
         self.strategy.mailbox.meet(self.grid, num_nodes=len(seconds), timeout=5.0)
 
     def _app(self) -> ClientApp:
-        app = ClientApp()
-
-        @app.query("hello")
-        def hello(message: Message, context: Context) -> Message:
-            client = self.names[int(context.node_config["partition-id"])]
-            facts: dict[str, Any] = {"modality": "gps", "num_examples": 7, "num_passes": 2, "num_parameters": 100}
-            return Message(pack_replies(unpack_header(message.content), {client: Reply(facts=facts)}), reply_to=message)
+        app = introducing(self.names)
 
         @app.train("round")
         def take_part(message: Message, context: Context) -> Message:

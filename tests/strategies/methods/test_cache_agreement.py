@@ -32,6 +32,7 @@ from strategies.messages.wire import Reply, Request, pack_replies, unpack_header
 from strategies.methods.distillation import DistillationStrategy
 from strategies.methods.personal import PersonalStrategy
 from strategies.rules.weighted import Mean
+from tests.made_up import introducing
 
 NUM_PUBLIC, HORIZONS, BEAMS, ROUNDS = 40, 4, 64, 50
 CLIENTS = ["000-gps", "001-gps", "002-gps", "003-gps"]
@@ -146,13 +147,7 @@ class Federation:
         self.strategy = self._build(read.federation)
 
     def _app(self) -> ClientApp:
-        app = ClientApp()
-
-        @app.query("hello")
-        def hello(message: Message, context: Context) -> Message:
-            client = CLIENTS[int(context.node_config["partition-id"])]
-            facts: dict[str, Any] = {"modality": "gps", "num_examples": 7, "num_passes": 2, "num_parameters": 100}
-            return Message(pack_replies(unpack_header(message.content), {client: Reply(facts=facts)}), reply_to=message)
+        app = introducing(CLIENTS)
 
         @app.train("round")
         def take_part(message: Message, context: Context) -> Message:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,134 +9,23 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from numpy.typing import NDArray
 
-from configs.loading import build_experiment
-from configs.schema import Experiment
 from sim.inline import InlineGrid
-from strategies.codecs.encoding import EncodedLabels, Encoding
-from strategies.labels import SoftLabels
-from strategies.messages.records import RoundAccount
-from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
-from strategies.methods.distillation import DistillationStrategy
-from strategies.rules.weighted import Mean
-
-NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64
-
-
-def experiment(**strategy: Any) -> Experiment:
-    values = {
-        "name": "made-up",
-        "data": {
-            "source": "street",
-            "passes": {"server": 1, "public": 1, "test": 1, "client": 1},
-            "nodes": [{"modality": "gps", "count": 2}],
-        },
-        "strategy": {"codec": "float32", "teacher_votes": False, "publish": "ensemble", **strategy},
-    }
-    return build_experiment(values, origin="test")
-
-
-def certain(ids: NDArray[np.int64], beam: int) -> SoftLabels:
-    probs = np.zeros((len(ids), HORIZONS, BEAMS), np.float32)
-    probs[..., beam] = 1.0
-    return SoftLabels(ids, probs, 2.0)
-
-
-def encoding(codec: str = "float32") -> Encoding:
-    return Encoding(codec, HORIZONS, BEAMS)
-
-
-def encoded(ids: NDArray[np.int64], beam: int, number: int) -> EncodedLabels:
-    return encoding().pack(encoding().encode(certain(ids, beam), number))
-
-
-def published(world: World, newer_than: int = -1) -> SoftLabels:
-    cache = world.strategy.state.cache
-    assert cache is not None
-    return encoding().decode(cache.newest.newer_than(newer_than), 2.0)
-
-
-class MadeUpTeacher:
-    """Answers beam 9 with certainty and notes what it is given to learn from.
-
-    Args:
-        best_beams: of the public samples at all horizons; None if it does not know them.
-    """
-
-    num_examples = 5
-
-    def __init__(self, best_beams: list[int] | None = None) -> None:
-        self.best_beams = best_beams
-        self.lessons: list[list[int]] = []
-        self.lesson: SoftLabels | None = None
-
-    def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
-        return certain(sample_ids, 9)
-
-    def public_beams(self) -> NDArray[np.int64] | None:
-        return None if self.best_beams is None else np.repeat(np.array(self.best_beams)[:, None], HORIZONS, axis=1)
-
-    def learn(self, ensemble: SoftLabels | None) -> None:
-        self.lesson = ensemble
-        self.lessons.append([] if ensemble is None else ensemble.sample_ids.tolist())
-
-
-Work = Callable[[str, int, Request], Reply]
-Facts = dict[str, str | int | float | bool]
-
-
-class World:
-    """Two clients, each on a node of its own; ``works`` says what each does with a request."""
-
-    def __init__(
-        self,
-        works: dict[str, Work],
-        settings: Experiment,
-        *,
-        teacher: MadeUpTeacher | None = None,
-        strategy_class: type[DistillationStrategy] = DistillationStrategy,
-    ) -> None:
-        self.requests: list[dict[str, Request]] = []
-        self.teacher = teacher or MadeUpTeacher()
-        self.strategy = strategy_class(
-            experiment=settings,
-            aggregator=Mean(),
-            teacher=self.teacher,
-            num_public=NUM_PUBLIC,
-            run="r",
-            digests=("e", "s"),
-        )
-        app = ClientApp()
-        names = list(works)
-
-        @app.query("hello")
-        def hello(message: Message, context: Context) -> Message:
-            name = names[int(context.node_config["partition-id"])]
-            facts: Facts = {"modality": "gps", "num_examples": 7, "num_passes": 2, "num_parameters": 100}
-            return Message(pack_replies(unpack_header(message.content), {name: Reply(facts=facts)}), reply_to=message)
-
-        @app.train("round")
-        def take_part(message: Message, context: Context) -> Message:
-            header = unpack_header(message.content)
-            requests = unpack_requests(message.content)
-            self.requests.append(requests)
-            answers = {name: works[name](name, header.round, request) for name, request in requests.items()}
-            return Message(pack_replies(header, answers), reply_to=message)
-
-        self.grid = InlineGrid(app, num_nodes=len(works))
-        self.strategy.mailbox.meet(self.grid, num_nodes=len(works), timeout=5.0)
-
-    def round(self, number: int) -> RoundAccount:
-        self.requests.clear()
-        return self.strategy.run_round(self.grid, number, timeout=5.0)
-
-    def request_to(self, client: str) -> Request:
-        return next(requests[client] for requests in self.requests if client in requests)
-
-
-def answers_beam(beam: int) -> Work:
-    return lambda name, number, request: Reply(encoded(request.ask, beam, number), facts={"known_round": number - 1})
+from strategies.codecs.encoding import Encoding
+from strategies.messages.wire import Reply, Request, pack_replies, unpack_header
+from tests.made_up import (
+    BEAMS,
+    HORIZONS,
+    NUM_PUBLIC,
+    Work,
+    World,
+    answers_beam,
+    certain,
+    encoded,
+    encoding,
+    experiment,
+    published,
+)
 
 
 def target_ids(request: Request) -> list[int]:
@@ -171,58 +59,6 @@ def test_what_is_published_is_the_ensemble_the_teacher_or_their_mix(publish: str
     labels = published(world)
     np.testing.assert_allclose(labels.probs[..., 9], share_of_teacher)
     np.testing.assert_allclose(labels.probs[..., 0], 1 - share_of_teacher)
-
-
-# Beam 9, which the teacher names, is the best for seven of ten samples.
-BEST_BEAMS = [9, 2, 9, 9, 2, 9, 9, 9, 2, 9]
-WRONG = [1, 4, 8]
-
-
-def corrected_world(**works: Work) -> World:
-    clients = {f"{number:03d}-gps": work for number, work in enumerate(works.values())}
-    return World(clients, experiment(publish="corrected"), teacher=MadeUpTeacher(BEST_BEAMS))
-
-
-def beams_of(labels: SoftLabels | None) -> dict[int, int]:
-    assert labels is not None
-    assert np.ptp(labels.probs.argmax(axis=-1), axis=-1).max() == 0
-    return dict(zip(labels.sample_ids.tolist(), labels.probs[:, 0].argmax(axis=-1).tolist(), strict=True))
-
-
-def test_clients_are_asked_only_what_the_teacher_gets_wrong_where_it_corrects_the_ensemble() -> None:
-    world = corrected_world(first=answers_beam(0))
-    account = world.round(1)
-    assert world.request_to("000-gps").ask.tolist() == WRONG
-    assert account.num_asked == 3
-    assert account.num_targets == NUM_PUBLIC
-
-
-def test_the_teacher_learns_from_what_is_published_its_own_right_answers_and_the_ensemble_elsewhere() -> None:
-    world = corrected_world(first=answers_beam(0))
-    world.round(1)
-    expected = {sample: 0 if sample in WRONG else 9 for sample in EVERYTHING}
-    assert beams_of(world.teacher.lesson) == expected
-    assert beams_of(published(world)) == expected
-
-
-def test_where_nobody_answers_only_what_the_teacher_gets_right_is_published() -> None:
-    world = corrected_world(first=lambda name, number, request: Reply(error="ValueError: oh"))
-    assert world.round(1).num_targets == 7
-    assert beams_of(world.teacher.lesson) == {sample: 9 for sample in EVERYTHING if sample not in WRONG}
-
-
-def test_a_teacher_that_gets_everything_right_asks_nothing_and_publishes_everything() -> None:
-    settings = experiment(publish="corrected", teacher_starts=False)
-    world = World({"000-gps": lambda *asked: Reply()}, settings, teacher=MadeUpTeacher([9] * NUM_PUBLIC))
-    account = world.round(1)
-    assert account.num_asked == 0
-    assert account.clients["000-gps"].problem == ""
-    assert beams_of(published(world)) == dict.fromkeys(EVERYTHING, 9)
-
-
-def test_to_correct_needs_best_beams() -> None:
-    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams"):
-        World({"000-gps": answers_beam(0)}, experiment(publish="corrected"))
 
 
 def test_round_1_brings_the_targets_of_the_pretrained_teacher_if_it_starts() -> None:
@@ -330,12 +166,13 @@ def test_a_client_that_introduces_itself_badly_is_left_out(fact: str) -> None:
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
         number = int(context.node_config["partition-id"])
-        counts: Facts = {"num_examples": 7, "num_parameters": 100, "num_passes": 2}
-        facts: Facts = {"modality": "gps", **counts, fact: "many" if number == 0 else 1}
+        counts: dict[str, Any] = {"num_examples": 7, "num_parameters": 100, "num_passes": 2}
+        facts: dict[str, Any] = {"modality": "gps", **counts, fact: "many" if number == 0 else 1}
         replies = {f"{number:03d}-gps": Reply(facts=facts)}
         return Message(pack_replies(unpack_header(message.content), replies), reply_to=message)
 
     world.strategy.mailbox.nodes.clear()
+    world.strategy.mailbox.members.clear()
     members = world.strategy.mailbox.meet(InlineGrid(app, num_nodes=2), num_nodes=2, timeout=5.0)
     assert list(members) == ["001-gps"]
 
@@ -356,6 +193,7 @@ def test_two_nodes_that_claim_the_same_client_are_not_both_heard() -> None:
         )
 
     world.strategy.mailbox.nodes.clear()
+    world.strategy.mailbox.members.clear()
     world.strategy.mailbox.meet(InlineGrid(app, num_nodes=2), num_nodes=2, timeout=5.0)
     heard = [client for clients in world.strategy.mailbox.nodes.values() for client in clients]
     assert heard == ["gps"]
@@ -371,6 +209,7 @@ def test_nobody_at_all_is_an_error() -> None:
         return Message(content, reply_to=message)
 
     world.strategy.mailbox.nodes.clear()
+    world.strategy.mailbox.members.clear()
     with pytest.raises(ValueError, match=r"no client can take part.*no data"):
         world.strategy.mailbox.meet(InlineGrid(app, num_nodes=1), num_nodes=1, timeout=5.0)
 

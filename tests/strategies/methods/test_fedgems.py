@@ -7,7 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from strategies.labels import SoftLabels
-from strategies.methods.fedgems import corrected, doubtful, is_right, known_beams
+from strategies.messages.wire import Reply
+from strategies.methods.fedgems import FedGemsStrategy, corrected, doubtful, is_right, known_beams
+from tests.made_up import NUM_PUBLIC, MadeUpTeacher, Work, World, answers_beam, experiment, published
 
 # Best beams of a public set of five samples.
 BEAMS = np.array([[0, 0], [1, 1], [2, 2], [0, 1], [2, 2]])
@@ -61,3 +63,63 @@ def test_a_teacher_that_is_always_wrong_changes_nothing() -> None:
 def test_without_best_beams_there_is_nothing_to_correct_by() -> None:
     with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams of the public set"):
         known_beams(None)
+
+
+EVERYTHING = list(range(NUM_PUBLIC))
+# Beam 9, which the teacher names, is the best for seven of ten samples.
+BEST_BEAMS = [9, 2, 9, 9, 2, 9, 9, 9, 2, 9]
+WRONG = [1, 4, 8]
+
+
+def corrected_world(**works: Work) -> World:
+    clients = {f"{number:03d}-gps": work for number, work in enumerate(works.values())}
+    return World(
+        clients, experiment(publish="corrected"), teacher=MadeUpTeacher(BEST_BEAMS), strategy_class=FedGemsStrategy
+    )
+
+
+def beams_of(labels: SoftLabels | None) -> dict[int, int]:
+    assert labels is not None
+    assert np.ptp(labels.probs.argmax(axis=-1), axis=-1).max() == 0
+    return dict(zip(labels.sample_ids.tolist(), labels.probs[:, 0].argmax(axis=-1).tolist(), strict=True))
+
+
+def test_clients_are_asked_only_what_the_teacher_gets_wrong_where_it_corrects_the_ensemble() -> None:
+    world = corrected_world(first=answers_beam(0))
+    account = world.round(1)
+    assert world.request_to("000-gps").ask.tolist() == WRONG
+    assert account.num_asked == 3
+    assert account.num_targets == NUM_PUBLIC
+
+
+def test_the_teacher_learns_from_what_is_published_its_own_right_answers_and_the_ensemble_elsewhere() -> None:
+    world = corrected_world(first=answers_beam(0))
+    world.round(1)
+    expected = {sample: 0 if sample in WRONG else 9 for sample in EVERYTHING}
+    assert beams_of(world.teacher.lesson) == expected
+    assert beams_of(published(world)) == expected
+
+
+def test_where_nobody_answers_only_what_the_teacher_gets_right_is_published() -> None:
+    world = corrected_world(first=lambda name, number, request: Reply(error="ValueError: oh"))
+    assert world.round(1).num_targets == 7
+    assert beams_of(world.teacher.lesson) == {sample: 9 for sample in EVERYTHING if sample not in WRONG}
+
+
+def test_a_teacher_that_gets_everything_right_asks_nothing_and_publishes_everything() -> None:
+    settings = experiment(publish="corrected", teacher_starts=False)
+    world = World(
+        {"000-gps": lambda *asked: Reply()},
+        settings,
+        teacher=MadeUpTeacher([9] * NUM_PUBLIC),
+        strategy_class=FedGemsStrategy,
+    )
+    account = world.round(1)
+    assert account.num_asked == 0
+    assert account.clients["000-gps"].problem == ""
+    assert beams_of(published(world)) == dict.fromkeys(EVERYTHING, 9)
+
+
+def test_to_correct_needs_best_beams() -> None:
+    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams"):
+        World({"000-gps": answers_beam(0)}, experiment(publish="corrected"), strategy_class=FedGemsStrategy)

@@ -18,7 +18,7 @@ from strategies.labels import Contribution
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
 from strategies.methods.distillation import DistillationStrategy
 from strategies.rules.weighted import Weighted
-from tests.strategies.methods.test_distillation import MadeUpTeacher, certain, experiment
+from tests.made_up import build, certain, experiment, introducing
 
 NUM_PUBLIC = 10
 SLOW, QUICK = "000-gps", "001-gps"
@@ -60,24 +60,11 @@ class Federation:
                 return super().aggregate(contributions, asked)
 
         self.last: list[Contribution] = []
-        self.strategy = Noting(
-            experiment=experiment(publish="ensemble", **settings),
-            aggregator=Weighted(weights=["age"]),
-            teacher=MadeUpTeacher(),
-            num_public=NUM_PUBLIC,
-            run="r",
-            digests=("e", "s"),
-        )
+        self.strategy = build(Noting, experiment(publish="ensemble", **settings), aggregator=Weighted(weights=["age"]))
         self.asked: list[list[str]] = []
         self.requests: dict[tuple[str, int], Request] = {}
         self.answers: dict[str, dict[int, CachedLabels]] = {SLOW: {}, QUICK: {}}
-        app = ClientApp()
-
-        @app.query("hello")
-        def hello(message: Message, context: Context) -> Message:
-            client = [SLOW, QUICK][int(context.node_config["partition-id"])]
-            facts: dict[str, Any] = {"modality": "gps", "num_examples": 7, "num_passes": 2, "num_parameters": 100}
-            return Message(pack_replies(unpack_header(message.content), {client: Reply(facts=facts)}), reply_to=message)
+        app = introducing([SLOW, QUICK])
 
         @app.train("round")
         def take_part(message: Message, context: Context) -> Message:

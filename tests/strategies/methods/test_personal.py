@@ -13,17 +13,7 @@ from strategies.aggregation import Votes, align
 from strategies.labels import Contribution, SoftLabels
 from strategies.methods.personal import PersonalStrategy, distances, mixture_weights, same_cluster
 from strategies.rules.weighted import Mean
-from tests.strategies.methods.test_distillation import (
-    BEAMS,
-    HORIZONS,
-    NUM_PUBLIC,
-    MadeUpTeacher,
-    World,
-    answers_beam,
-    certain,
-    encoding,
-    experiment,
-)
+from tests.made_up import BEAMS, HORIZONS, NUM_PUBLIC, MadeUpTeacher, World, answers_beam, certain, encoding, experiment
 
 TEACHER_BEAM = 9
 
@@ -144,8 +134,7 @@ def answer(client: str, samples: Sequence[int], beam: int) -> Contribution:
 
 
 def own_targets(personal: PersonalStrategy, contributions: list[Contribution]) -> dict[str, SoftLabels]:
-    personal._asked = np.arange(NUM_PUBLIC)
-    ensemble = personal.aggregate(contributions, personal._asked)
+    ensemble = personal.aggregate(contributions, np.arange(NUM_PUBLIC))
     return personal.targets_for(contributions, ensemble)
 
 

@@ -1,0 +1,161 @@
+"""A federation of made-up clients and a made-up teacher, for tests of the protocol alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from configs.loading import build_experiment
+from configs.schema import Experiment
+from sim.inline import InlineGrid
+from strategies.aggregation import Aggregator
+from strategies.codecs.encoding import EncodedLabels, Encoding
+from strategies.labels import SoftLabels
+from strategies.messages.records import RoundAccount
+from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
+from strategies.methods.base import Choreography
+from strategies.methods.distillation import DistillationStrategy
+from strategies.rules.weighted import Mean
+
+S = TypeVar("S", bound=Choreography)
+
+NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64
+
+
+def experiment(**strategy: Any) -> Experiment:
+    values = {
+        "name": "made-up",
+        "data": {
+            "source": "street",
+            "passes": {"server": 1, "public": 1, "test": 1, "client": 1},
+            "nodes": [{"modality": "gps", "count": 2}],
+        },
+        "strategy": {"codec": "float32", "teacher_votes": False, "publish": "ensemble", **strategy},
+    }
+    return build_experiment(values, origin="test")
+
+
+def certain(ids: NDArray[np.int64], beam: int) -> SoftLabels:
+    probs = np.zeros((len(ids), HORIZONS, BEAMS), np.float32)
+    probs[..., beam] = 1.0
+    return SoftLabels(ids, probs, 2.0)
+
+
+def encoding(codec: str = "float32") -> Encoding:
+    return Encoding(codec, HORIZONS, BEAMS)
+
+
+def encoded(ids: NDArray[np.int64], beam: int, number: int) -> EncodedLabels:
+    return encoding().pack(encoding().encode(certain(ids, beam), number))
+
+
+class MadeUpTeacher:
+    """Answers beam 9 with certainty and notes what it is given to learn from.
+
+    Args:
+        best_beams: of the public samples at all horizons; None if it does not know them.
+    """
+
+    num_examples = 5
+
+    def __init__(self, best_beams: list[int] | None = None) -> None:
+        self.best_beams = best_beams
+        self.lessons: list[list[int]] = []
+        self.lesson: SoftLabels | None = None
+
+    def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
+        return certain(sample_ids, 9)
+
+    def public_beams(self) -> NDArray[np.int64] | None:
+        return None if self.best_beams is None else np.repeat(np.array(self.best_beams)[:, None], HORIZONS, axis=1)
+
+    def learn(self, ensemble: SoftLabels | None) -> None:
+        self.lesson = ensemble
+        self.lessons.append([] if ensemble is None else ensemble.sample_ids.tolist())
+
+
+def build(
+    strategy_class: type[S],
+    settings: Experiment,
+    *,
+    aggregator: Aggregator | None = None,
+    teacher: MadeUpTeacher | None = None,
+    num_public: int = NUM_PUBLIC,
+    **arguments: Any,
+) -> S:
+    """A strategy with a made-up teacher, as the server would build it."""
+    return strategy_class(
+        experiment=settings,
+        aggregator=aggregator or Mean(),
+        teacher=teacher or MadeUpTeacher(),
+        num_public=num_public,
+        run="r",
+        digests=("e", "s"),
+        **arguments,
+    )
+
+
+def introducing(names: Sequence[str]) -> ClientApp:
+    """An app whose nodes introduce themselves as GPS clients of these names, by partition; rounds are to be added."""
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        name = names[int(context.node_config["partition-id"])]
+        facts: dict[str, Any] = {"modality": "gps", "num_examples": 7, "num_passes": 2, "num_parameters": 100}
+        return Message(pack_replies(unpack_header(message.content), {name: Reply(facts=facts)}), reply_to=message)
+
+    return app
+
+
+Work = Callable[[str, int, Request], Reply]
+
+
+class World:
+    """Two clients, each on a node of its own; ``works`` says what each does with a request."""
+
+    def __init__(
+        self,
+        works: dict[str, Work],
+        settings: Experiment,
+        *,
+        teacher: MadeUpTeacher | None = None,
+        strategy_class: type[DistillationStrategy] = DistillationStrategy,
+    ) -> None:
+        self.requests: list[dict[str, Request]] = []
+        self.teacher = teacher or MadeUpTeacher()
+        self.strategy = build(strategy_class, settings, teacher=self.teacher)
+        app = introducing(list(works))
+
+        @app.train("round")
+        def take_part(message: Message, context: Context) -> Message:
+            header = unpack_header(message.content)
+            requests = unpack_requests(message.content)
+            self.requests.append(requests)
+            answers = {name: works[name](name, header.round, request) for name, request in requests.items()}
+            return Message(pack_replies(header, answers), reply_to=message)
+
+        self.grid = InlineGrid(app, num_nodes=len(works))
+        self.strategy.mailbox.meet(self.grid, num_nodes=len(works), timeout=5.0)
+
+    def round(self, number: int) -> RoundAccount:
+        self.requests.clear()
+        return self.strategy.run_round(self.grid, number, timeout=5.0)
+
+    def request_to(self, client: str) -> Request:
+        return next(requests[client] for requests in self.requests if client in requests)
+
+
+def answers_beam(beam: int) -> Work:
+    return lambda name, number, request: Reply(encoded(request.ask, beam, number), facts={"known_round": number - 1})
+
+
+def published(world: World, newer_than: int = -1) -> SoftLabels:
+    cache = world.strategy.state.cache
+    assert cache is not None
+    return encoding().decode(cache.newest.newer_than(newer_than), 2.0)
