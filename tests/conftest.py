@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,13 @@ from configs.schema import Experiment
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOREIGN = ("nginx", "ip", "tc", "faketime", "git")
 """Programs that pip does not bring: only tests of deployments may start them."""
+
+RAY = """
+import ray, sys
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
 
 
 def tiny_values(**strategy: Any) -> dict[str, Any]:
@@ -83,3 +93,41 @@ def _only_deployments_find_foreign_programs(
 ) -> None:
     if request.node.get_closest_marker("deployment") is None:
         monkeypatch.setenv("PATH", bare_path)
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the seconds that figures take, where a run is not about them."""
+    monkeypatch.setattr("sim.experiments.write_report", lambda runs, out: None)
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """Where a Ray with two cores listens that is started once and ends with this process."""
+    from sim.launch import offline_environment
+
+    environment = {**os.environ, **offline_environment()}
+    command = [sys.executable, "-c", RAY]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as head:
+        assert head.stdin is not None and head.stdout is not None
+        yield head.stdout.readline().strip()
+        head.stdin.close()
+
+
+@pytest.fixture
+def running_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs go to a Ray that is there already: starting one takes longer than a tiny run."""
+    monkeypatch.setenv("RAY_ADDRESS", ray_address)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under xdist a file stays together, and so do the tests of Ray: there is one, with two cores.
+
+    They come first, so that they do not hold up the end.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -211,6 +211,7 @@ def test_after_a_run_on_ray_this_process_is_as_it_was(ray_talk: Talk) -> None:
 
 
 @starts_ray
+@pytest.mark.usefixtures("running_ray")
 def test_the_serverapps_exception_reaches_the_caller_at_once_although_a_client_still_works() -> None:
     raised_at: list[float] = []
 

@@ -21,6 +21,7 @@ from clients.data.recording import open_recording
 from clients.memory import ClientMemory
 from configs.loading import build_experiment
 from configs.placement import Placement
+from configs.schema import Experiment
 from server.recorder import read_rounds
 from tests.conftest import tiny_experiment, tiny_values
 from tests.disks import fill, small_disk
@@ -73,6 +74,10 @@ class Watched(ClientApp):
         return self.replies[number].content[f"{ONE}/facts"]
 
 
+def experiment(**strategy: Any) -> Experiment:
+    return build_experiment({**tiny_values(**strategy), "controls": False}, origin="test")
+
+
 def problems(run: Path, client: str = ONE) -> list[str]:
     return [line["clients"][client]["problem"] for line in read_rounds(run)]
 
@@ -83,7 +88,7 @@ def memory_of(placement: Placement) -> Path:
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_a_client_whose_newest_memory_is_corrupt_goes_on_from_the_older_one(kind: str, tmp_path: Path) -> None:
-    placement = place(tiny_experiment(**EVERY_KIND[kind], rounds=5), tmp_path / "run")
+    placement = place(experiment(**EVERY_KIND[kind], rounds=5), tmp_path / "run")
 
     def stops_in_round_3(number: int) -> None:
         if number == 3:
@@ -108,7 +113,7 @@ def test_a_client_whose_newest_memory_is_corrupt_goes_on_from_the_older_one(kind
 
 @pytest.mark.parametrize("kind", ["differences", "whole rows", "own targets"])
 def test_a_client_that_holds_other_targets_than_were_sent_throws_them_away(kind: str, tmp_path: Path) -> None:
-    placement = place(tiny_experiment(**EVERY_KIND[kind], rounds=5), tmp_path / "run")
+    placement = place(experiment(**EVERY_KIND[kind], rounds=5), tmp_path / "run")
 
     def damages(number: int) -> None:
         if number == 3:
@@ -151,7 +156,7 @@ def disk_full_in(*numbers: int) -> Callable[[pytest.MonkeyPatch], Callable[[int]
 def test_a_full_disk_costs_no_answer_and_the_next_round_heals_what_it_cost(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    placement = place(tiny_experiment(**EVERY_KIND[kind], rounds=5), tmp_path / "run")
+    placement = place(experiment(**EVERY_KIND[kind], rounds=5), tmp_path / "run")
     app = Watched(placement, disk_full_in(2, 3)(monkeypatch))
     run_apps(placement, client_app=app)
     assert problems(placement.run) == [""] * 5
@@ -173,7 +178,7 @@ def test_a_full_disk_costs_no_answer_and_the_next_round_heals_what_it_cost(
 
 
 def test_a_client_on_a_disk_that_is_really_full_answers_and_heals(tmp_path: Path) -> None:
-    placement = place(tiny_experiment(rounds=4), tmp_path / "run")
+    placement = place(experiment(rounds=4), tmp_path / "run")
     with small_disk(tmp_path) as disk:
         memory_of(placement).parent.mkdir()
         memory_of(placement).symlink_to(disk)
@@ -207,7 +212,7 @@ def strip_labels(recording: Path) -> None:
 
 
 def test_passes_that_arrive_are_trained_on_and_counted(tmp_path: Path) -> None:
-    placement = own_federation(place(tiny_experiment(rounds=4), tmp_path / "run"), tmp_path / "federation")
+    placement = own_federation(place(experiment(rounds=4), tmp_path / "run"), tmp_path / "federation")
     own, source = placement.federation / "clients" / ONE, placement.federation / "clients" / "001-gps"
     task = placement.experiment.task
     lengths = (task.num_frames, task.num_future)
@@ -233,7 +238,7 @@ def test_passes_that_arrive_are_trained_on_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_growing_recording_keeps_the_input_scales_of_its_first_fit(tmp_path: Path) -> None:
-    placement = own_federation(place(tiny_experiment(rounds=3), tmp_path / "run"), tmp_path / "federation")
+    placement = own_federation(place(experiment(rounds=3), tmp_path / "run"), tmp_path / "federation")
     own = placement.federation / "clients" / ONE
 
     def arrives(number: int) -> None:
@@ -244,7 +249,7 @@ def test_a_growing_recording_keeps_the_input_scales_of_its_first_fit(tmp_path: P
     memory = ClientMemory(memory_of(placement))
     states = [memory.load(before_round=number) for number in (3, 4)]
     # The two newest are of rounds 2 and 3; the scales are those of a federation in which nothing arrived.
-    still = place(tiny_experiment(rounds=3), tmp_path / "still")
+    still = place(experiment(rounds=3), tmp_path / "still")
     run_apps(still)
     states.append(ClientMemory(memory_of(still)).load(before_round=4))
     scales = [
@@ -259,8 +264,8 @@ def test_a_growing_recording_keeps_the_input_scales_of_its_first_fit(tmp_path: P
 
 
 def test_an_empty_folder_for_arrivals_changes_no_bit(tmp_path: Path) -> None:
-    plain = place(tiny_experiment(rounds=2), tmp_path / "plain")
-    growing = own_federation(place(tiny_experiment(rounds=2), tmp_path / "growing"), tmp_path / "federation")
+    plain = place(experiment(rounds=2), tmp_path / "plain")
+    growing = own_federation(place(experiment(rounds=2), tmp_path / "growing"), tmp_path / "federation")
     (growing.federation / "clients" / ONE / "arrivals").mkdir()
     run_apps(plain)
     run_apps(growing)

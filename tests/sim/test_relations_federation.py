@@ -100,6 +100,7 @@ def test_the_same_federation_gives_the_same_bits_with_nodes_and_replies_shuffled
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("running_ray")
 def test_ray_gives_the_same_bits_as_this_process(runs: dict[str, Path], tmp_path: Path) -> None:
     placement = place(experiment("beside"), tmp_path / "ray")
     apps = build_server_app(placement), build_client_app(placement)

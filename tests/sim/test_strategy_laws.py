@@ -16,20 +16,21 @@ from flwr.clientapp import ClientApp
 
 from clients.app import build_app as build_client_app
 from clients.data.recording import PUBLIC_POWER
+from configs.loading import build_experiment
 from configs.placement import HOME_VARIABLE
 from configs.recipes import RECIPES
 from configs.schema import Experiment
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from strategies.registry import STRATEGIES
-from tests.conftest import tiny_experiment
+from tests.conftest import tiny_values
 from tests.federations import assert_same_outcome, place, run_apps
 
 YARDSTICKS = {"local", "centralised", "fedavg"}
 
 
-def experiment(name: str) -> Experiment:
-    return tiny_experiment(name=name)
+def experiment(name: str, *, controls: bool = False, **strategy: Any) -> Experiment:
+    return build_experiment({**tiny_values(name=name, **strategy), "controls": controls}, origin="test")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def runs(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME_VARIABLE, str(home))
         for name in RECIPES:
-            run_apps(place(experiment(name), out / name))
+            run_apps(place(experiment(name, controls=name == "local"), out / name))
     return {name: out / name for name in RECIPES}
 
 
@@ -96,14 +97,14 @@ def test_a_run_that_is_killed_and_resumed_ends_as_if_nothing_had_happened(
     assert_same_outcome(runs[name], placement.run)
 
 
-MASKED = {"secure_sum": True, "aggregator": {"name": "mean"}}
+MASKED = {"name": "distillation", "secure_sum": True, "aggregator": {"name": "mean"}}
 
 
 @pytest.mark.parametrize("strategy", [*({"name": name} for name in RECIPES), MASKED], ids=[*RECIPES, "masked"])
 def test_a_reply_that_is_lost_costs_its_client_that_answer_and_no_other(
     strategy: dict[str, Any], tmp_path: Path
 ) -> None:
-    placement = place(tiny_experiment(**strategy, rounds=4), tmp_path / "lossy")
+    placement = place(experiment(**strategy, rounds=4), tmp_path / "lossy")
     inner = build_client_app(placement)
 
     class Loses(ClientApp):

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKOUT
-
-
-def softbeam(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sim.cli.main", *words]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60)
+from configs.placement import HOME_VARIABLE
+from tests.sim.cli.test_main import softbeam
 
 
 def test_what_init_writes_is_its_owners_alone(tmp_path: Path) -> None:
     done = softbeam("deploy", "init", str(tmp_path / "lab"), "--nodes", "gps:van-4", "lidar:pole-3")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     modes = {path: path.stat().st_mode & 0o077 for path in (tmp_path / "lab").rglob("*")}
     assert modes
     assert not any(modes.values())
@@ -35,21 +29,23 @@ def test_what_init_writes_is_its_owners_alone(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(words: list[str], problem: str, tmp_path: Path) -> None:
     done = softbeam("deploy", "init", str(tmp_path / "lab"), *words)
-    assert done.returncode == 1
-    assert done.stderr.startswith(problem), done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.code == 1
+    assert done.err.startswith(problem), done.err
+    assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "lab").exists()
 
 
 def test_a_run_on_a_server_that_does_not_run_says_how_to_start_it(tmp_path: Path) -> None:
-    assert softbeam("deploy", "init", str(tmp_path / "lab"), "--nodes", "gps:van-4").returncode == 0
+    assert softbeam("deploy", "init", str(tmp_path / "lab"), "--nodes", "gps:van-4").code == 0
     done = softbeam("run", "quickstart", "--on", str(tmp_path / "lab"))
-    assert done.returncode == 1
-    assert "its server does not run on this machine; softbeam deploy server" in done.stderr
+    assert done.code == 1
+    assert "its server does not run on this machine; softbeam deploy server" in done.err
     assert not (tmp_path / "lab/server/state/runs").exists()
 
 
-def test_a_simulation_cannot_ask_for_real_machines(tmp_path: Path) -> None:
-    done = softbeam("run", "quickstart", "--engine", "deployment", "--out", str(tmp_path))
-    assert done.returncode == 1
-    assert "use softbeam run CONFIG --on DIR" in done.stderr
+def test_a_simulation_cannot_ask_for_real_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    done = softbeam("run", "quickstart", "--engine", "deployment", "--out", str(tmp_path / "runs"))
+    assert done.code == 1
+    assert "use softbeam run CONFIG --on DIR" in done.err
+    assert list(tmp_path.iterdir()) == []

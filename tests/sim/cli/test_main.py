@@ -134,12 +134,6 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture
-def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save the seconds that figures take, where a run is not about them."""
-    monkeypatch.setattr("sim.experiments.write_report", lambda runs, out: None)
-
-
 @pytest.fixture(scope="module")
 def two_seeds(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, list[Path]]:
     """The answer to a run of two seeds, and the run folders that it printed."""
@@ -204,6 +198,7 @@ def test_a_run_whose_server_fails_exits_1_and_resume_ends_as_if_nothing_had_happ
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("running_ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_run_on_ray_whose_server_fails_exits_1(tmp_path: Path) -> None:
     (tmp_path / "stopper.py").write_text(STOPPER.replace("round_number == 3", "round_number == 1"))
