@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.deepsense_cells import CellReader, array_cells, file_cells, read_numbers, sensor_files
+from clients.data.deepsense_cells import CellReader, array_cells, file_cells, path_in, read_numbers, sensor_files
 from clients.data.deepsense_table import (
     BOX_COLUMN,
     LABEL_COLUMNS,
@@ -33,13 +33,14 @@ from clients.data.deepsense_table import (
     read_table,
 )
 from clients.data.geodesy import to_metres
+from clients.data.row_order import order_rows
 
 NUM_BEAMS = 64
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One release, frame by frame; frames of one pass are contiguous and in time order.
+    """One release, frame by frame; frames of one pass are contiguous and in time order (`clients.data.row_order`).
 
     A row that was left out leaves a gap of one slot in its pass.
 
@@ -134,27 +135,29 @@ def read_scenario(folder: Path) -> Scenario:
     if read_position is not None and not archives and _has_no_positions(table):
         problems.append(f"gps: none of {len(table.rows)} files is there")
         read_position = None
+
+    def read_frame(row: int) -> _Frame:
+        return _Frame(
+            row=row,
+            pass_id=row + 1 if pass_column is None else _whole_number(table, row, pass_column),
+            power=None if read_power is None else read_power(row),
+            position_m=None if read_position is None else read_position(row),
+            box=None if read_box is None else read_box(row),
+        )
+
     frames: list[_Frame] = []
     for row in range(len(table.rows)):
         try:
-            frame = _Frame(
-                row=row,
-                pass_id=row + 1 if pass_column is None else _whole_number(table, row, pass_column),
-                power=None if read_power is None else read_power(row),
-                position_m=None if read_position is None else read_position(row),
-                box=None if read_box is None else read_box(row),
-            )
+            frames.append(read_frame(row))
         except ValueError as error:
             problems.append(f"{table.places[row]}: {error}")
-        else:
-            frames.append(frame)
     if not frames:
         raise ValueError(
             f"{table.source}: not one of {len(table.rows)} rows is whole ({problems[-1]}); "
             "is the download complete, and are the beams in the official order?"
         )
-    # Stable: time order inside a pass is the CSV's own.
-    frames.sort(key=lambda frame: frame.pass_id)
+    frames, disorder = _in_order(table, frames, has_passes=pass_column is not None)
+    problems += disorder
     positions = [frame.position_m for frame in frames if frame.position_m is not None]
     boxes = [frame.box for frame in frames if frame.box is not None]
     sensors: dict[str, NDArray[np.generic]] = {"gps": np.stack(positions)} if positions else {}
@@ -170,6 +173,16 @@ def read_scenario(folder: Path) -> Scenario:
         files={kind: tuple(paths[frame.row] for frame in frames) for kind, paths in files.items()},
         has_passes=pass_column is not None,
     )
+
+
+def _in_order(table: Table, frames: list[_Frame], *, has_passes: bool) -> tuple[list[_Frame], tuple[str, ...]]:
+    """The frames in time order, with passes that are one run of rows each; and what was out of order."""
+    if not has_passes:
+        return frames, ()
+    order = order_rows(table, [frame.row for frame in frames], [frame.pass_id for frame in frames])
+    by_row = {frame.row: frame for frame in frames}
+    pairs = zip(order.rows.tolist(), order.passes.tolist(), strict=True)
+    return [by_row[row]._replace(pass_id=pass_id) for row, pass_id in pairs], order.problems
 
 
 def _check_columns(needed: Sequence[Sequence[str]], available: Collection[str], source: Path) -> None:
@@ -218,7 +231,8 @@ def _position_reader(table: Table, cells: Mapping[str, CellReader]) -> CellReade
 def _has_no_positions(table: Table) -> bool:
     column = table.column(POSITION_COLUMNS)
     return column is not None and not any(
-        table.cell(row, column) and (table.folder / table.cell(row, column)).is_file() for row in range(len(table.rows))
+        table.cell(row, column) and path_in(table.folder, table.cell(row, column)).is_file()
+        for row in range(len(table.rows))
     )
 
 

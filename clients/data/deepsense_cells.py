@@ -24,6 +24,11 @@ from clients.data.deepsense_table import (
 CellReader = Callable[[int], NDArray[np.float64]]
 
 
+def path_in(folder: Path, cell: str) -> Path:
+    """The file that a cell names, also where it was written with the separators of Windows."""
+    return folder / cell.replace("\\", "/")
+
+
 def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
     """The numbers of a text file.
 
@@ -38,7 +43,7 @@ def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
     if not cell:
         raise ValueError(f"{column} is blank")
     try:
-        return np.array((folder / cell).read_text().split(), np.float64)
+        return np.array(path_in(folder, cell).read_text().split(), np.float64)
     except OSError:
         raise ValueError(f"{column}: {cell} cannot be opened") from None
     except ValueError:
@@ -84,19 +89,27 @@ def sensor_files(table: Table) -> tuple[dict[str, tuple[Path | None, ...]], list
     """Of each kind the first column of which a file exists, and a line for each kind that is not complete."""
     files, problems = {}, []
     for kind, columns in FILE_COLUMNS.items():
+        tried = ""
         for column in columns:
             if column not in table.rows[0]:
                 continue
             cells = [table.cell(row, column) for row in range(len(table.rows))]
-            paths = tuple(table.folder / cell if cell and (table.folder / cell).is_file() else None for cell in cells)
+            named = [path_in(table.folder, cell) if cell else None for cell in cells]
+            paths = tuple(path if path is not None and path.is_file() else None for path in named)
             missing = [row for row, path in enumerate(paths) if path is None]
             if len(missing) == len(paths):
+                first = next((row for row, cell in enumerate(cells) if cell), None)
+                if first is not None and not tried:
+                    num_named = sum(bool(cell) for cell in cells)
+                    tried = f"{kind}: none of {num_named} files is there ({table.places[first]}: {cells[first]})"
                 continue
             files[kind] = paths
             if missing:
-                first = f"{table.places[missing[0]]}: {cells[missing[0]] or 'blank'}"
+                where = f"{table.places[missing[0]]}: {cells[missing[0]] or 'blank'}"
                 problems.append(
-                    f"{kind}: {len(missing)} of {len(paths)} files are missing, their frames are zeros ({first})"
+                    f"{kind}: {len(missing)} of {len(paths)} files are missing, their frames are zeros ({where})"
                 )
             break
+        else:
+            problems += [tried] if tried else []
     return files, problems

@@ -1,0 +1,163 @@
+"""The order and the identity of the rows of a table, checked against columns of the same table.
+
+A window is eight rows one after the other, so rows out of order make nonsense without any error. DeepSense 6G counts
+its rows in ``index`` and stamps most of them; where a table has one of these, it decides, not the place in the file.
+
+Source: the tables of scenarios 1 to 9, in which ``index`` counts by one and each ``seq_index`` is one run of rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.data.deepsense_table import Table
+
+INDEX_COLUMNS = ("index",)
+TIME_COLUMNS = ("time_stamp[UTC]", "time_stamp", "unit1_time_stamp[UTC]")
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """The rows of a table that count, in time order, each with its pass.
+
+    Attributes:
+        rows: (F,) row numbers of the table.
+        passes: (F,) pass of each of them; rows of one pass are contiguous.
+        problems: one line for each kind of disorder that was found, and what was done about it.
+    """
+
+    rows: NDArray[np.int64]
+    passes: NDArray[np.int64]
+    problems: tuple[str, ...] = ()
+
+
+def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowOrder:
+    """Put rows into time order, drop those that stand twice, and part passes that are not one run of rows.
+
+    Args:
+        table: of the release.
+        rows: (R,) row numbers of the table that can be read.
+        passes: (R,) the ``seq_index`` of each.
+    """
+    kept, problems = _without_repeats(table, rows)
+    pass_of = dict(zip(rows, passes, strict=True))
+    keys, column = _keys(table, kept)
+    # The second time that a key comes, it comes from a second recording.
+    seen, recordings = Counter[tuple[int, ...]](), list[int]()
+    for key in keys:
+        recordings.append(seen[key])
+        seen[key] += 1
+    order = sorted(range(len(kept)), key=lambda at: (recordings[at], keys[at], at))
+    if recordings and max(recordings):
+        again = kept[recordings.index(1)]
+        problems.append(
+            f"{table.places[again]}: {column} counts from the beginning again; {1 + max(recordings)} recordings are "
+            "taken one after the other, and the passes of later ones are numbered on"
+        )
+    elif order != list(range(len(kept))):
+        first = next(at for at, wanted in enumerate(order) if at != wanted)
+        problems.append(f"{table.places[kept[first]]}: rows are out of time order; they are taken in that of {column}")
+    found, parted = _part(
+        [kept[at] for at in order], [pass_of[kept[at]] for at in order], [recordings[at] for at in order]
+    )
+    if parted:
+        problems.append(
+            f"{table.places[parted[0]]}: pass {pass_of[parted[0]]} goes on after rows of another; such runs of rows, "
+            f"{len(parted)} in all, are taken as passes of their own"
+        )
+    problems += _jumps(table, [kept[at] for at in order], found, [keys[at] for at in order], column)
+    # Ascending passes, as everybody downstream has them; time order stays within each.
+    final = np.argsort(np.array(found, np.int64), kind="stable")
+    return RowOrder(
+        np.array([kept[at] for at in order], np.int64)[final], np.array(found, np.int64)[final], tuple(problems)
+    )
+
+
+def _without_repeats(table: Table, rows: Sequence[int]) -> tuple[list[int], list[str]]:
+    first: dict[tuple[str, ...], int] = {}
+    repeats = []
+    for row in rows:
+        content = tuple(table.rows[row].values())
+        if content in first:
+            repeats.append(row)
+        else:
+            first[content] = row
+    if not repeats:
+        return list(rows), []
+    original = first[tuple(table.rows[repeats[0]].values())]
+    line = f"{table.places[repeats[0]]}: the same as {table.places[original]}; {len(repeats)} repeated rows count once"
+    return list(first.values()), [line]
+
+
+def _keys(table: Table, rows: Sequence[int]) -> tuple[list[tuple[int, ...]], str]:
+    """What orders the rows, and the name of the column that says it; their place in the file if none does."""
+    for columns, parse in ((INDEX_COLUMNS, _index_of), (TIME_COLUMNS, _time_of)):
+        column = table.column(columns)
+        if column is None:
+            continue
+        keys = [parse(table.cell(row, column)) for row in rows]
+        # A time stamp may be as coarse as a second: it orders rows only if it tells them apart.
+        whole = [key for key in keys if key is not None]
+        if len(whole) == len(keys) and (columns is INDEX_COLUMNS or len(set(whole)) == len(whole)):
+            return whole, column
+    return [(at,) for at in range(len(rows))], "the file"
+
+
+def _index_of(cell: str) -> tuple[int, ...] | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return (int(number),) if number.is_integer() else None
+
+
+def _time_of(cell: str) -> tuple[int, ...] | None:
+    """Hours, minutes, seconds and milliseconds, as in ``['16-45-05-799']``, or any other rising row of numbers."""
+    return tuple(int(part) for part in re.findall(r"\d+", cell)) or None
+
+
+def _part(rows: Sequence[int], passes: Sequence[int], recordings: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Passes of which each is one run of rows of one recording; and the rows at which a pass went on elsewhere."""
+    taken: set[int] = set()
+    unused = max(passes, default=0) + 1
+    found, parted = list[int](), list[int]()
+    before: tuple[int, int] | None = None
+    for row, pass_id, recording in zip(rows, passes, recordings, strict=True):
+        if before != (pass_id, recording):
+            name = pass_id
+            if pass_id in taken:
+                name, unused = unused, unused + 1
+                if recording == 0:
+                    parted.append(row)
+            taken.add(name)
+            before = (pass_id, recording)
+        found.append(name)
+    return found, parted
+
+
+def _jumps(
+    table: Table, rows: Sequence[int], passes: Sequence[int], keys: Sequence[tuple[int, ...]], column: str
+) -> list[str]:
+    """A line where rows are missing within passes, as the index tells."""
+    if column not in INDEX_COLUMNS:
+        return []
+    # A row that cannot be read is reported by itself, and is not missing.
+    present = {_index_of(table.cell(row, column)) for row in range(len(table.rows))}
+    jumps = [
+        (rows[at], keys[at][0] - keys[at - 1][0] - 1)
+        for at in range(1, len(rows))
+        if passes[at] == passes[at - 1] and keys[at][0] > keys[at - 1][0] + 1 and (keys[at][0] - 1,) not in present
+    ]
+    if not jumps:
+        return []
+    missing = sum(count for _, count in jumps)
+    return [
+        f"{table.places[jumps[0][0]]}: {missing} rows are missing within passes ({column} jumps in {len(jumps)} "
+        "places); windows go over these gaps"
+    ]
