@@ -98,7 +98,7 @@ def _only_deployments_find_foreign_programs(
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the seconds that figures take, where a run is not about them."""
-    monkeypatch.setattr("sim.experiments.write_report", lambda runs, out: None)
+    monkeypatch.setattr("sim.experiments.write_run_report", lambda run: None)
 
 
 @pytest.fixture(scope="session")

@@ -233,7 +233,7 @@ def place(own_rule: Path, release: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     """A folder in which nothing was made yet; figures are drawn where they are asked for alone."""
     monkeypatch.chdir(own_rule.parent)
     monkeypatch.delenv(HOME_VARIABLE)
-    monkeypatch.setattr("sim.experiments.write_report", lambda runs, out: None)
+    monkeypatch.setattr("sim.experiments.write_run_report", lambda run: None)
     (own_rule.parent / "configs").symlink_to(CHECKOUT / "configs")
     yield Place(own_rule.parent, release)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clients.data.recording import Recording
 from sim.data.inspection import RecordingPart, pass_slices
-from sim.report.style import INK, MUTED, PALETTE, SETTINGS
+from sim.report.style import INK, MUTED, PALETTE, drawing
 from sim.world.sensors import LIDAR_MAX_M, lidar_azimuths
 from sim.world.traffic import SLOT_S
 
@@ -56,15 +56,13 @@ def write_contact_sheet(parts: Sequence[RecordingPart], path: Path) -> None:
     Raises:
         ValueError: of another format, or there is nothing to draw.
     """
-    import matplotlib
-
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: expected a file that ends in {', '.join(FORMATS)}")
     drawable = [part for part in parts if len(part.recording.pass_ids)]
     if not drawable:
         raise ValueError(f"{path}: no recording holds a frame, so there is nothing to draw")
     richest = max(drawable, key=_richness)
-    with matplotlib.rc_context(SETTINGS):
+    with drawing():
         figure = draw_contact_sheet(richest)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=DPI, facecolor="white")

@@ -8,9 +8,10 @@ from html import escape
 from server.recorder import ARMS, faults_of
 from sim.report.figures import Run
 from sim.report.page import table
-from sim.report.summaries import ARM_TITLES
+from sim.report.summaries import ARM_TITLES, Summary
 
 MAX_ROWS_SHOWN = 100
+MAX_LINES_SHOWN = 20
 KIND_TITLES = {
     "away": "its node was not connected",
     "missing": "no answer in time",
@@ -19,6 +20,24 @@ KIND_TITLES = {
     "late": "answer came late, and counted",
     "warning": "warned",
 }
+
+
+def fault_lines(summaries: Sequence[Summary]) -> list[str]:
+    """What went wrong, for the terminal: a line for each client and kind, and one for each control that failed."""
+    lines = []
+    for summary in summaries:
+        for fault in summary.get("faults", []):
+            first, last = fault["first_round"], fault["last_round"]
+            rounds = f"round {first}" if first == last else f"rounds {first} to {last}"
+            kind = KIND_TITLES.get(fault["kind"], fault["kind"])
+            lines.append(
+                f"{fault['client']}: {kind} ({fault['times']} of {summary['rounds']}, {rounds}): {fault['reason']}"
+            )
+        lines += [
+            f"{event['who']}: {event['text']}" for event in summary.get("events", []) if event["kind"] == "failed"
+        ]
+    hidden = len(lines) - MAX_LINES_SHOWN
+    return lines if hidden <= 0 else [*lines[:MAX_LINES_SHOWN], f"and {hidden} more; the report has all of them"]
 
 
 def faults_section(runs: Sequence[Run]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from server.recorder import ARMS
-from sim.report.style import INK, MUTED, PALETTE, SETTINGS, STRENGTHS, STYLES
+from sim.report.style import INK, MUTED, PALETTE, STRENGTHS, STYLES, drawing
 from sim.report.summaries import (
     ARM_TITLES,
     Row,
@@ -44,9 +44,7 @@ class Run:
 
 def draw_all(runs: Sequence[Run]) -> dict[str, Figure]:
     """File stem -> figure; without a recorded round there are no curves and no bytes."""
-    import matplotlib
-
-    with matplotlib.rc_context(SETTINGS):
+    with drawing():
         has_rounds = any(run.rounds for run in runs)
         figures = {"learning-curves": draw_learning_curves(runs)} if has_rounds else {}
         figures |= {"final-accuracy": draw_final_accuracy(runs), "horizons": draw_horizons(runs)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -18,7 +19,7 @@ from server.recorder import ARMS, read_rounds
 from sim.report.faults import faults_section
 from sim.report.figures import Run, draw_all
 from sim.report.page import PAGE, WORDS, page_svg, table
-from sim.report.style import SETTINGS
+from sim.report.style import drawing
 from sim.report.summaries import (
     ARM_TITLES,
     METRICS,
@@ -35,11 +36,14 @@ from sim.report.summaries import (
     spread,
     table_rows,
     teacher_spread,
+    without_repeats,
 )
 from sim.report.tables import bytes_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 # Smaller changes of the mean Top-5 are called no clear difference.
 CLEAR_POINTS = 0.5
@@ -57,7 +61,7 @@ _BAND = " Bands and bars of error: one standard deviation over the runs."
 
 
 def write_report(runs: Sequence[Path], path: Path) -> None:
-    """Write the page, and its figures into ``figures/`` beside it.
+    """Write the page, and its figures into a folder of its own beside it (:func:`figures_folder`).
 
     Args:
         runs: folders of finished runs of one experiment; they may differ in seed and engine.
@@ -68,6 +72,7 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
     """
     if not runs:
         raise ValueError("no run folders given; name at least one: softbeam report RUN...")
+    runs, _ = without_repeats(runs)
     found = [Run(load_summary(run), read_rounds(run)) for run in runs]
     summaries = [run.summary for run in found]
     groups = group_by_settings(summaries)
@@ -78,8 +83,7 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     figures = {
-        stem: _save(figure, path.parent / "figures", stem, alt=CAPTIONS[stem])
-        for stem, figure in draw_all(found).items()
+        stem: _save(figure, figures_folder(path), stem, alt=CAPTIONS[stem]) for stem, figure in draw_all(found).items()
     }
     name = summaries[0]["experiment"]
     body = [
@@ -94,6 +98,23 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
         "<h2>How to run it again</h2>" + _reproduction(runs, summaries),
     ]
     write_whole(path, PAGE.substitute(title=escape(f"{name} - Softbeam report"), body="\n".join(body)))
+
+
+def figures_folder(page: Path) -> Path:
+    """The folder of a page's figures: beside it, under its name, so that no other page writes there."""
+    return page.with_name(f"{page.stem}-figures")
+
+
+def write_run_report(run: Path) -> None:
+    """Write the report of a run into its folder; a page that cannot be made costs the run nothing but the page."""
+    try:
+        write_report([run], run / "report.html")
+    except Exception as error:
+        # Whatever went wrong: the results are there, and what they cost is not to be lost over a picture.
+        log.warning(
+            "%s: the run is complete, but its report could not be made (%s: %s); softbeam report %s --out %s makes it",
+            *(run, type(error).__name__, error, shlex.quote(str(run)), shlex.quote(str(run / "report.html"))),
+        )
 
 
 def _headline(summaries: Sequence[Summary]) -> str:
@@ -247,10 +268,8 @@ def _figure(figures: Mapping[str, str], stem: str, summaries: Sequence[Summary])
 
 def _save(figure: Figure, folder: Path, stem: str, *, alt: str) -> str:
     """Write ``<stem>.png`` and ``<stem>.pdf``; the same figure as SVG to stand in the page."""
-    import matplotlib
-
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(SETTINGS):
+    with drawing():
         # Laid out once; each save would do it again.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.strategy import Strategy
-from sim.report.style import INK, MUTED, SETTINGS
+from sim.report.style import INK, MUTED, drawing
 from sim.report.summaries import (
     Spread,
     Summary,
@@ -203,12 +203,9 @@ def draw_strategies(rows: Sequence[StrategyRow]) -> Figure:
 
     Strategies without any exchange are level lines: they have no place on that axis.
     """
-    import matplotlib
-
-    matplotlib.use("agg", force=False)
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(SETTINGS):
+    with drawing():
         figure = Figure(figsize=(7.2, 4.6), layout="constrained")
         axes = figure.add_subplot()
         exchanging = [row for row in rows if row.bytes_per_client > 0]

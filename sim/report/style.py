@@ -6,6 +6,9 @@ style and fill, never in colour alone.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from clients.data.modalities import MODALITIES
@@ -36,3 +39,20 @@ SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "softbeam",
     "pdf.fonttype": 42,
 }
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib with our settings, for figures that go into files.
+
+    What ``MPLBACKEND`` says is for windows and notebooks, where it names modules that our environment may not have. So
+    the variable is out of sight while Matplotlib is loaded, and is there again afterwards.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    with matplotlib.rc_context(SETTINGS):
+        yield

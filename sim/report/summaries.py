@@ -106,6 +106,25 @@ def load_summary(run: Path) -> dict[str, Any]:
     return {**summary, "settings": _read_settings(run / "experiment.yaml")}
 
 
+def without_repeats(runs: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Runs of one experiment with one seed are one run, wherever their folders lie: they say nothing about a spread.
+
+    Returns:
+        The runs without repeats, the first of each kept; and a line for each that is left out, which says why.
+    """
+    kept: dict[str, Path] = {}
+    notes = []
+    for run in runs:
+        summary = load_summary(run)
+        key = json.dumps([summary["experiment"], summary["seed"], summary["settings"]], sort_keys=True)
+        if key in kept:
+            same = "the same folder" if run.resolve() == kept[key].resolve() else "the same experiment and seed"
+            notes.append(f"{run}: left out, {same} as {kept[key]}; a run counts once")
+        else:
+            kept[key] = run
+    return list(kept.values()), notes
+
+
 def spread(values: Iterable[float | None]) -> Spread | None:
     """Mean and s.d. of what is there; None if nothing is."""
     found = [value for value in values if value is not None]

@@ -141,5 +141,6 @@ def _aggregate(group: Sequence[Summary]) -> dict[str, Any]:
         "uplink_bytes_per_client_round": plain(bytes_spread(group, "uplink", clients=everyone)),
         "downlink_bytes_per_client_round": plain(bytes_spread(group, "downlink", clients=everyone)),
         "break_even_samples": group[0]["break_even_samples"],
+        "faults": [{"seed": summary["seed"], **fault} for summary in group for fault in summary.get("faults", [])],
         "refused": sum(client["refused"] for summary in group for client in summary["clients"]),
     }

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sim.report.style import INK, MUTED, SETTINGS
+from sim.report.style import INK, MUTED, drawing
 from sim.study.cells import KINDS, Cell, Cells, cells_of, untaught
 from sim.study.published import published_gain, published_of
 from sim.study.statistics import Interval, difference, level
@@ -62,10 +62,8 @@ def draw_all(rows: Sequence[SheetRow]) -> dict[str, Figure]:
     Raises:
         ValueError: two rows are the same tracker, or rows to compare were tested on different windows.
     """
-    import matplotlib
-
     cells = cells_of(rows)
-    with matplotlib.rc_context(SETTINGS):
+    with drawing():
         drawn = {
             "accuracy-by-horizon": draw_horizons(cells),
             "accuracy-by-macs": draw_macs(cells),
@@ -81,10 +79,8 @@ def render(figure: Figure, ending: str) -> bytes:
         figure: of :func:`draw_all`.
         ending: one of `ENDINGS`.
     """
-    import matplotlib
-
     content = io.BytesIO()
-    with matplotlib.rc_context(SETTINGS):
+    with drawing():
         figure.savefig(content, format=ending, dpi=200, metadata=ENDINGS[ending])
     return content.getvalue()
 
