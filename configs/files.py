@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
+ROOM = "make room on the disk, then give the same command again"
+
+log = logging.getLogger(__name__)
 
 
 def is_plain_name(text: str) -> bool:
@@ -78,6 +82,28 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """Take room on the disk for a file of a size, before it is written through a memory map.
+
+    A map cannot say that the disk is full: its process is ended by a signal, without a word.
+
+    Raises:
+        OSError: there is no room; the file is removed. The message names it and says how to go on.
+    """
+    try:
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            else:
+                file.seek(0, os.SEEK_END)
+                while (left := num_bytes - file.tell()) > 0:
+                    file.write(bytes(min(left, 1 << 20)))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        taken = f"it takes {num_bytes / 1e6:.1f} MB"
+        raise OSError(f"{path}: cannot be written ({error.strerror or error}); {taken}: {ROOM}") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -184,26 +210,47 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
     if folder.exists():
         raise ValueError(f"{folder}: exists already; remove it or name another folder")
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
     try:
+        draft.mkdir(parents=True)
         yield draft
         draft.rename(folder)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if error.filename is None:  # such as of a file that was open when the disk was full
+            raise OSError(f"{folder}: cannot be written ({error.strerror or error}); {ROOM}") from error
+        raise
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def make_once(folder: Path, make: Callable[[], None]) -> None:
-    """Make a folder that appears whole, unless it is there; another process may make the same meanwhile."""
+def make_once(folder: Path, make: Callable[[], None]) -> bool:
+    """Make a folder that appears whole, unless it is there; whoever comes late waits and takes what the first made.
+
+    Returns:
+        Whether it was made here.
+    """
     if folder.exists():
-        return
+        return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with waited_for(folder.with_name(f".{folder.name}{LOCK}")):
+        if folder.exists():
+            return False
         make()
-    except OSError:
-        # The other was first; otherwise the disk is to blame.
-        if not folder.exists():
-            raise
+    return True
+
+
+@contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Hold the lock in a file, made if missing, as soon as no other process does; waiting is logged."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s: another process is at work on this; waiting for it", path.parent)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -9,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.loading import build_experiment, data_digest, find_config, load_experiment
+from configs.loading import CONFIG_FOLDER, build_experiment, data_digest, find_config, load_experiment
 from configs.schema import Experiment
 
 # Generated data and the memory of native runs lie here unless the environment says otherwise.
 HOME_VARIABLE = "SOFTBEAM_HOME"
 DEFAULT_HOME = ".softbeam"
+# Files of which the bytes are looked at: an index that was mended may have the size and the time that it had.
+_TABLES = (".csv", ".npz", ".json")
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,41 @@ def softbeam_home() -> Path:
 
 
 def federation_folder(experiment: Experiment) -> Path:
-    """Where an experiment's federation lies, or is to be made; the same data is made once."""
-    return softbeam_home() / "data" / f"{experiment.name}-{data_digest(experiment)}"
+    """Where an experiment's federation lies, or is to be made; the same data is made once.
+
+    The name holds what the data depends on: the data section, the seed, the code that makes it and, for measurements,
+    what lies in the folder of the release now. A release that was completed meanwhile is other data.
+    """
+    digest = data_digest(experiment)
+    if experiment.data.source == "deepsense":
+        contents = folder_digest(resolved_folder(experiment.data.folder))
+        digest = hashlib.sha256(f"{digest} {contents}".encode()).hexdigest()[:16]
+    return softbeam_home() / "data" / f"{experiment.name}-{digest}"
+
+
+def resolved_folder(folder: str | Path) -> Path:
+    """The folder of measurements that a YAML names: ``~`` is the user's home, and it is relative to the checkout."""
+    return CONFIG_FOLDER.parent / Path(folder).expanduser()
+
+
+def folder_digest(folder: Path) -> str:
+    """What lies in a folder: the bytes of tables and archives, name, size and time of all other files.
+
+    Hidden files do not count, nor does the order in which a disk lists files. A folder that is not there has a digest,
+    too; whoever reads it says that it is missing.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts) or not path.is_file():
+            continue
+        state = path.stat()
+        digest.update(f"{name.as_posix()} {state.st_size} ".encode())
+        if path.suffix.lower() in _TABLES:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        else:
+            digest.update(f"{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from server.recorder import Recorder, metrics_of
 from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
 from strategies.codecs.encoding import Encoding
-from strategies.messages.records import Event, Member, break_even_samples
+from strategies.messages.records import Event, Member, break_even_samples, one_line
 from strategies.messages.wire import CONTROLS, Request, WireError
 from strategies.methods.base import Choreography
 from strategies.methods.fedgems import known_beams
@@ -66,22 +66,14 @@ def run_session(grid: Grid, placement: Placement, watch: Watch, status: Status, 
         ValueError: the YAML names what there is not, no client came, or a recording is broken.
         OSError: the disk takes no more.
     """
-    begin = watch.started or time.monotonic()
+    watch = replace(watch, started=watch.started or time.monotonic())
     session = open_session(placement, watch, status, metrics)
     session.meet(grid)
-    start_seconds = time.monotonic() - begin
+    session.clock.begin("controls")
     session.ensure_controls(grid)
-    rounds_begin = time.monotonic()
+    session.clock.begin("rounds")
     session.run_rounds(grid)
-    end = time.monotonic()
-    return session.sum_up(
-        {
-            "data": watch.data_seconds,
-            "start": start_seconds,
-            "rounds": end - rounds_begin,
-            "total": end - begin + watch.data_seconds,
-        }
-    )
+    return session.sum_up()
 
 
 def open_session(placement: Placement, watch: Watch, status: Status, metrics: Metrics) -> RunSession:
@@ -110,6 +102,33 @@ def open_session(placement: Placement, watch: Watch, status: Status, metrics: Me
     return session
 
 
+class RunClock:
+    """Wall-clock seconds of a run by phase, summed over its legs: what passed before a stop counts too.
+
+    Args:
+        started: `time.monotonic` when this leg began.
+        before: seconds of the legs before, as :meth:`seconds` gave them.
+    """
+
+    def __init__(self, started: float, before: Mapping[str, float]) -> None:
+        self._before = dict(before)
+        self._started = started
+        self._marks = [("start", started)]
+
+    def begin(self, phase: str) -> None:
+        """Let the phase that is under way end, and another begin."""
+        self._marks.append((phase, time.monotonic()))
+
+    def seconds(self) -> dict[str, float]:
+        """Phase -> seconds until now, ``start``, ``controls`` and ``rounds``, and ``total``."""
+        now = time.monotonic()
+        found = {"start": 0.0, "controls": 0.0, "rounds": 0.0, "total": now - self._started}
+        ends = [*(mark for _, mark in self._marks[1:]), now]
+        for (phase, begin), end in zip(self._marks, ends, strict=True):
+            found[phase] += end - begin
+        return {phase: self._before.get(phase, 0.0) + value for phase, value in found.items()}
+
+
 @dataclass
 class RunSession:
     """What the phases of a run share.
@@ -135,6 +154,7 @@ class RunSession:
     metrics: Metrics
 
     def __post_init__(self) -> None:
+        self.clock = RunClock(self.watch.started or time.monotonic(), self.findings.get("seconds", {}))
         self.strategy.mailbox.on_event = lambda event: self.recorder.write_event(self.strategy.now, event)
 
     @property
@@ -161,13 +181,14 @@ class RunSession:
         self.begin_rounds()
         self.strategy.start(grid, evaluate_fn=self.after_round)
 
-    def sum_up(self, seconds: dict[str, float]) -> dict[str, Any]:
-        """Write and return the summary, with the seconds of each phase."""
+    def sum_up(self) -> dict[str, Any]:
+        """Write and return the summary."""
         controls, experiment = self.findings["controls"], self.strategy.experiment
+        seconds, data = self.clock.seconds(), self.watch.data_seconds
         self.recorder.write_validation(controls, teacher_before=self.findings["teacher_before_validation"])
         return self.recorder.write_summary(
             engine=experiment.engine.name,
-            seconds=seconds,
+            seconds={"data": data, **seconds, "total": seconds["total"] + data},
             members=list(self.members.values()),
             controls={
                 client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in ("local", "offline_kd")}
@@ -206,6 +227,7 @@ class RunSession:
             problem = str(answer.reply) if isinstance(answer.reply, WireError) else answer.reply.error
             if problem:
                 log.warning("client %s has no controls: %s", answer.client, problem)
+                self.recorder.write_event(0, Event("failed", answer.client, one_line(f"has no controls: {problem}")))
             controls[answer.client] = {} if isinstance(answer.reply, WireError) else dict(answer.reply.metrics)
         return controls
 
@@ -230,6 +252,7 @@ class RunSession:
 
     def checkpoint(self) -> None:
         """Make what was learned durable."""
+        self.findings["seconds"] = self.clock.seconds()
         state = Checkpoint(self.teacher.learner.state(), self.strategy.state, self.findings)
         save_checkpoint(self.recorder.folder, state)
 

@@ -11,16 +11,16 @@ from typing import Any
 
 from clients.app import build_app as build_client_app
 from clients.profile import client_folders
-from configs.files import write_whole
-from configs.loading import build_experiment, source_digest
-from configs.placement import Placement
+from configs.files import LOCK, waited_for, write_whole
+from configs.loading import build_experiment, experiment_digest, source_digest
+from configs.placement import Placement, federation_folder
 from configs.progress import PhaseProgress
 from configs.schema import Experiment
 from server.app import build_app as build_server_app
 from server.session import Watch
 from sim.data.federation import ensure_federation
 from sim.launch import check_engine, launch
-from sim.report.html import write_report
+from sim.report.html import write_run_report
 from strategies.registry import find_plugins
 
 
@@ -43,7 +43,8 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
     find_plugins(Placement(experiment, Path(), Path(), plugins))
     federation, seconds = make_data(experiment, progress)
     folder = new_run_folder(out, experiment.name)
-    write_whole(folder / "placement.json", json.dumps({"plugins": str(plugins), "data_seconds": seconds}) + "\n")
+    note = {"plugins": str(plugins), "data_seconds": seconds, "federation": str(federation)}
+    write_whole(folder / "placement.json", json.dumps(note) + "\n")
     _launch(Placement(experiment, federation, folder, plugins), seconds, progress)
     return folder
 
@@ -54,12 +55,20 @@ def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, pro
     The engine may differ: it makes no difference to what comes out. An unfinished run that another version of the
     source made is left as it is, and a new one takes its place.
     """
+    with waited_for(out / f".{experiment.name}-{experiment_digest(experiment)}{LOCK}"):
+        return _continue(experiment, plugins=plugins, out=out, progress=progress)
+
+
+def _continue(experiment: Experiment, *, plugins: Path, out: Path, progress: PhaseProgress) -> Path:
+    federation = str(federation_folder(experiment))
     for folder in sorted(out.glob(f"{experiment.name}-*")):
         try:
-            found, _ = read_run(folder)
+            found, note = read_run(folder)
         except ValueError:
             continue
-        if found.model_copy(update={"engine": experiment.engine}) == experiment:
+        # The same settings on other data, such as a release that was completed since, are another run.
+        is_same_data = note.get("federation", federation) == federation
+        if is_same_data and found.model_copy(update={"engine": experiment.engine}) == experiment:
             if (folder / "summary.json").is_file():
                 return folder.resolve()
             if is_of_this_source(folder):
@@ -68,16 +77,22 @@ def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, pro
 
 
 def resume_experiment(folder: Path, progress: PhaseProgress) -> Path:
-    """Go on with a run that was stopped, from its last completed round.
+    """Go on with a run that was stopped, from its last completed round; one that has finished is left as it is.
+
+    Its data is where the run found it, in whatever folder the command is given.
 
     Raises:
         ValueError: the folder is not that of a run, another version of the source made it, or its engine cannot run
         here.
     """
+    if (folder / "summary.json").is_file():
+        return folder
     experiment, note = read_run(folder)
     check_source(folder)
     check_engine(experiment.engine)
-    federation, _ = make_data(experiment, progress)
+    federation = Path(note.get("federation", ""))
+    if not (federation / "clients").is_dir():
+        federation, _ = make_data(experiment, progress)
     _launch(Placement(experiment, federation, folder, Path(note["plugins"])), note["data_seconds"], progress)
     return folder
 
@@ -156,4 +171,4 @@ def _launch(placement: Placement, data_seconds: float, progress: PhaseProgress) 
         num_nodes=len(client_folders(placement.federation)),
         engine=placement.experiment.engine,
     )
-    write_report([placement.run], placement.run / "report.html")
+    write_run_report(placement.run)

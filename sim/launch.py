@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import sys
 import threading
 import time
@@ -46,6 +47,8 @@ RAY_BACKEND = f"{FLEET}.backend.raybackend"
 ACTORS = "flwr.simulation.ray_transport.ray_actor"
 POLL_S = 0.5
 """How often a waiting thread looks whether the run is over."""
+ADDRESS_TIMEOUT_S = 5.0
+"""How long a Ray cluster named by the environment has to take a connection."""
 MAX_WORKERS = 4096  # threads that may wait for clients; Flower starts as many as it has workers
 
 
@@ -101,11 +104,27 @@ def check_engine(engine: Engine) -> None:
         raise ValueError("engine.name: deployment runs on real machines; use softbeam run CONFIG --on DIR")
     if engine.name == "ray":
         with _environment(offline_environment()):
+            _check_address(os.environ["RAY_ADDRESS"])
             import ray
 
             _check_flower()
         if ray.is_initialized():
             raise ValueError("engine.name: Ray already runs in this process; call ray.shutdown() before the run")
+
+
+def _check_address(address: str) -> None:
+    """Refuse a ``RAY_ADDRESS`` at which nobody listens: Ray itself would wait for minutes before it says so."""
+    if address in ("", "local", "auto"):
+        return
+    host, _, port = address.rpartition("://")[2].split(",")[0].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_TIMEOUT_S):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"RAY_ADDRESS: no Ray cluster answers at {address} ({error}); unset the variable to run on this machine "
+            "alone, or start the cluster"
+        ) from None
 
 
 class RunOverError(RuntimeError):

@@ -37,7 +37,7 @@ def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonO
     Data that is there already is kept.
     """
     from configs.loading import load_experiment
-    from sim.data.inspection import inspect_folder
+    from sim.data.inspection import inspect_folder, left_out_of
     from sim.experiments import make_data
     from sim.report.inspection import show_recordings
 
@@ -45,12 +45,21 @@ def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonO
     with ProgressBar(title_of(experiment), quiet=as_json) as progress:
         folder, seconds = make_data(experiment, progress)
     rows = inspect_folder(folder)
+    left_out = left_out_of(folder)
     if as_json:
         skews = {row["part"]: row["skew_bits"] for row in rows if row["skew_bits"] is not None}
-        entry = {"folder": str(folder), "seconds": seconds, "sha256": rows[0]["folder_sha256"], "skew_bits": skews}
+        entry = {
+            "folder": str(folder),
+            "seconds": seconds,
+            "sha256": rows[0]["folder_sha256"],
+            "skew_bits": skews,
+            "left_out": left_out,
+        }
         typer.echo(json.dumps(entry, indent=1))
         return
     show_recordings(rows, wide_console(stderr=True))
+    if left_out:
+        typer.echo(f"left out or incomplete: {len(left_out)}, the first: {left_out[0]}", err=True)
     typer.echo(folder)
 
 

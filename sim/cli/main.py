@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -97,6 +98,7 @@ def run(
     if not as_json:
         for folder in folders:
             typer.echo(folder)
+    _refuse_fruitless(folders)
 
 
 @cli.command()
@@ -106,6 +108,9 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a run from its last completed round, as if nothing had happened."""
+    if (folder / "summary.json").is_file():
+        typer.echo((folder / "summary.json").read_text() if as_json else f"{folder.resolve()}: already finished")
+        return
     from sim.experiments import read_run, resume_experiment
 
     experiment, note = read_run(folder)
@@ -119,6 +124,7 @@ def resume(
     _show([folder], as_json=as_json)
     if not as_json:
         typer.echo(folder.resolve())
+    _refuse_fruitless([folder])
 
 
 @cli.command()
@@ -126,10 +132,12 @@ def report(
     runs: RunsArgument, out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html")
 ) -> None:
     """Write one self-contained HTML report over one or several runs."""
-    from sim.report.html import write_report
+    from sim.report.html import figures_folder, write_report
 
+    runs = _once(runs)
     write_report(runs, out)
     typer.echo(out.resolve())
+    typer.echo(f"figures: {figures_folder(out).resolve()}")
 
 
 @cli.command()
@@ -144,6 +152,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Mean and s.d. over seeds; several strategies side by side, with what each costs."""
+    runs = runs if select else _once(runs)
     _show(runs, as_json=as_json, always_compare=True, select=select)
     if figure is not None:
         from sim.report.strategies import save_strategies, strategy_rows
@@ -170,6 +179,7 @@ def strategies(as_json: JsonOption = False) -> None:
 
 
 def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, select: bool = False) -> None:
+    from sim.report.faults import fault_lines
     from sim.report.selection import select_by_validation
     from sim.report.strategies import strategy_rows, strategy_table
     from sim.report.summaries import group_by_settings, load_summary
@@ -188,15 +198,47 @@ def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, sele
     if num_groups > MAX_DETAILED:
         return
     console.print(results_table(summaries))
-    for line in [*teacher_lines(summaries), *bytes_lines(summaries)]:
+    for line in [*teacher_lines(summaries), *bytes_lines(summaries), *fault_lines(summaries)]:
         console.print(line, highlight=False)
 
 
 def _seed_overrides(seeds: str) -> list[list[str]]:
     try:
-        return [[f"seed={int(seed)}"] for seed in seeds.split(",")] if seeds else [[]]
+        numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
     except ValueError:
         raise ValueError(f"--seeds {seeds}: expected numbers with commas between them, such as 0,1,2") from None
+    if twice := [seed for seed, times in Counter(numbers).items() if times > 1]:
+        raise ValueError(
+            f"--seeds {seeds}: seed {twice[0]} stands there more than once; the same seed gives the same run, "
+            "which says nothing about the spread: name different seeds"
+        )
+    return [[f"seed={seed}"] for seed in numbers] or [[]]
+
+
+def _once(runs: list[Path]) -> list[Path]:
+    """The runs without those that are the same run once more, and a line on stderr for each that is left out."""
+    from sim.report.summaries import without_repeats
+
+    kept, notes = without_repeats(runs)
+    for note in notes:
+        typer.echo(note, err=True)
+    return kept
+
+
+def _refuse_fruitless(folders: list[Path]) -> None:
+    """Let a command fail where no client of a run ever counted: whatever the table shows is then no result.
+
+    Raises:
+        RuntimeError: in every round of a run every client failed; the text has the reason of one.
+    """
+    from server.recorder import faults_of, read_rounds
+
+    for folder in folders:
+        rounds = read_rounds(folder)
+        entries = [entry for line in rounds for entry in line["clients"].values()]
+        if entries and all(entry["problem"] for entry in entries):
+            reason = faults_of(rounds)[0]["reason"]
+            raise RuntimeError(f"{folder}: no client counted in any of {len(rounds)} rounds; the last reason: {reason}")
 
 
 def _strategy_overrides(names: str) -> list[list[str]]:

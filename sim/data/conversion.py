@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from clients.data.deepsense import Scenario, read_scenario
 from clients.data.modalities import MODALITIES
 from clients.data.recording import MANIFEST, open_recording, write_recording
 from clients.data.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
-from configs.files import fresh_folder, locked
+from configs.files import LOCK, ROOM, fresh_folder, reserve, waited_for
 from configs.placement import softbeam_home
 from configs.progress import Progress
 
@@ -102,16 +101,18 @@ def convert_scenario(
         The folder of the recording.
 
     Raises:
-        ValueError: the release cannot be read, ``out`` is something else, or another process is converting it.
+        ValueError: the release cannot be read, or ``out`` is something else.
+        OSError: the disk takes no more; what is converted stays in the draft.
     """
     scenario = scenario or read_scenario(folder)
     digest = scenario_digest(scenario, folder, extras)
     out = out or softbeam_home() / "converted" / f"{scenario.name}-{digest[:12]}"
-    if out.exists():
-        _check_same(out, digest)
-        return out
     draft = out.with_name(f".{out.name}.draft")
-    with _own_draft(draft, digest):
+    with waited_for(out.with_name(f".{out.name}{LOCK}")):
+        if out.exists():
+            _check_same(out, digest)
+            return out
+        _begin_draft(draft, digest)
         frames, problems = _convert_passes(scenario, draft, extras, progress)
         provenance = {
             "format": FORMAT,
@@ -153,18 +154,14 @@ def _check_same(out: Path, digest: str) -> None:
         raise ValueError(f"{out}: was converted from other files; remove it or name another folder")
 
 
-@contextmanager
-def _own_draft(draft: Path, digest: str) -> Iterator[None]:
-    """Nobody else writes to the draft meanwhile; one made from other files is begun anew."""
+def _begin_draft(draft: Path, digest: str) -> None:
+    """Make the draft, or keep the one that is there; one made from other files is begun anew."""
     draft.mkdir(parents=True, exist_ok=True)
-    with locked(draft / "lock", f"{draft}: another process is converting this; wait until it is done"):
-        known = draft / "digest"
-        if not known.exists() or known.read_text() != digest:
-            for path in draft.iterdir():
-                if path.name != "lock":
-                    path.unlink()
-            known.write_text(digest)
-        yield
+    known = draft / "digest"
+    if not known.exists() or known.read_text() != digest:
+        for path in draft.iterdir():
+            path.unlink()
+        known.write_text(digest)
 
 
 def _convert_passes(
@@ -214,4 +211,10 @@ def _map_frames(path: Path, name: str, num_frames: int, *, is_begun: bool) -> np
     if is_begun:
         return open_memmap(path, mode="r+")
     modality = MODALITIES[name]
-    return open_memmap(path, mode="w+", dtype=modality.dtype, shape=(num_frames, *modality.frame_shape))
+    shape = (num_frames, *modality.frame_shape)
+    try:
+        open_memmap(path, mode="w+", dtype=modality.dtype, shape=shape).flush()
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror or error}); {ROOM}") from error
+    reserve(path, path.stat().st_size)
+    return open_memmap(path, mode="r+")

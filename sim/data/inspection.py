@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -57,6 +58,15 @@ def open_parts(folder: Path) -> list[RecordingPart]:
 
 def _problems(recording: Path) -> tuple[str, ...]:
     return open_conversion(recording).problems if (recording / PROVENANCE).exists() else ()
+
+
+def left_out_of(federation: Path) -> list[str]:
+    """What a federation that was cut from a release lacks of it, a line each; empty for a street."""
+    try:
+        found = json.loads((federation / "federation.json").read_text()).get("left_out", [])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{federation}: not the folder of a federation ({error}); make it again") from None
+    return [str(line) for line in found]
 
 
 def inspect_folder(folder: Path) -> list[dict[str, Any]]:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from clients.data.deepsense import Scenario
 from clients.data.recording import PUBLIC_POWER, write_recording
 from configs.files import fresh_folder
+from configs.placement import resolved_folder
 from configs.schema import DeepSenseData
 from configs.seeding import rng_for
 from sim.data.conversion import LICENCE, load_scenario
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 NUM_SECTORS, SECTOR_FIELD_DEG = 4, 90.0
 
 
@@ -190,7 +190,7 @@ def write_deepsense(
     Raises:
         ValueError: the scenario cannot be read, lacks a sensor, labels or passes, or ``folder`` exists.
     """
-    source = CHECKOUT / data.folder
+    source = resolved_folder(data.folder)
     if not source.is_dir():
         raise ValueError(
             f"data.folder: no folder {source}; get the scenario from www.deepsense6g.net and name its folder"

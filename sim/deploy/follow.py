@@ -23,7 +23,7 @@ from sim.deploy.settings import load_deployment, load_server, server_folder
 from sim.deploy.supervisor import running_pid
 from sim.experiments import check_source, new_run_folder, read_run
 from sim.launch import CHECKOUT
-from sim.report.html import write_report
+from sim.report.html import write_run_report
 from strategies.registry import find_plugins
 
 LOOK_S, ASK_FLOWER_S = 0.3, 20.0
@@ -112,7 +112,7 @@ def _submit_and_follow(
             f"{folder}: {status.get('error') or 'the ServerApp ended without a word'}; softbeam resume goes on with "
             f"what it had learned (its words are in {server.state / 'log'})"
         )
-    write_report([folder], folder / "report.html")
+    write_run_report(folder)
 
 
 def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress) -> dict[str, Any]:

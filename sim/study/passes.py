@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from clients.data.recording import Recording, open_recording
 from configs.files import make_once
-from configs.placement import softbeam_home
+from configs.placement import resolved_folder, softbeam_home
 from configs.seeding import rng_for
 from configs.study import StudyPart, StudyPasses
 from configs.study_loading import passes_digest
 from sim.data.conversion import load_scenario
 from sim.data.generate import write_passes
-from sim.data.partition import CHECKOUT, carve_validation
+from sim.data.partition import carve_validation
 from sim.data.plan import PlannedPart
 
 SENSORS = ("motion", "maps")
@@ -64,7 +64,7 @@ def open_passes(
         seed = data.seed
         make_once(folder, lambda: write_passes(everything, folder, seed=seed, workers=workers, progress=progress))
         return open_recording(folder)
-    source = CHECKOUT / data.folder
+    source = resolved_folder(data.folder)
     if not source.is_dir():
         raise ValueError(
             f"data.folder: no folder {source}; get scenario 9 from www.deepsense6g.net and name its folder"
