@@ -1,1 +1,1 @@
-"""The central teacher: model, distiller, evaluation, checkpoint, recorder and its ServerApp."""
+"""The server: the central teacher, the phases of a run, checkpoint, recorder, status, metrics and the ServerApp."""

@@ -1,6 +1,6 @@
-"""The ServerApp: Flower's entry to a run; what happens in it is `server.session`'s.
+"""The ServerApp: Flower enters a run here; `server.session` says what happens in it.
 
-A run goes on where the checkpoint in its run folder ends, so a killed run is resumed by starting it again.
+A run continues from the checkpoint in its run folder, so a killed run is resumed by starting it again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from server.status import Status
 
 
 def build_app(placement: Placement | None = None, watch: Watch | None = None) -> ServerApp:
-    """The ServerApp.
+    """Build the ServerApp.
 
     Args:
-        placement: of a run by `sim.launch`; None reads it from Flower's run config.
-        watch: of the launcher.
+        placement: the placement that `sim.launch` chose for the run; None reads it from Flower's run config.
+        watch: how the launcher follows the run; None if there is no launcher.
     """
     server_app = ServerApp()
 
@@ -37,7 +37,11 @@ def build_app(placement: Placement | None = None, watch: Watch | None = None) ->
 
 
 def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
-    """One experiment, from the first or from its last checkpoint to the summary; its status is told throughout."""
+    """Carry out one experiment, from its start or its last checkpoint to the summary, and keep its status up to date.
+
+    Returns:
+        The summary.
+    """
     torch.set_num_threads(1)
     with ExitStack() as stack:
         stack.enter_context(held_alone(placement.run))

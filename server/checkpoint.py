@@ -1,7 +1,7 @@
-"""The server's memory on disk: teacher, targets, who holds what, and what was found before the first round.
+"""The server's memory on disk: the teacher, the targets, which client holds which targets, and the first findings.
 
-The newest checkpoint and the one before it are kept. If the newest cannot be read, the run goes back one round: clients
-keep their states of the last three rounds, so it ends as if nothing had happened.
+The newest checkpoint and the one before it are kept. If the newest cannot be read, the run goes back one round. Clients
+keep their states of the last three rounds, so the run ends as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PREVIOUS = "checkpoint/previous.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that the server needs to go on after a stop.
+    """Everything that the server needs to continue after a stop.
 
     Attributes:
-        teacher: state of the teacher's learner.
-        federation: of the strategy.
+        teacher: the state of the teacher's learner.
+        federation: the state of the strategy.
         findings: plain values found before the first round, such as the scores of the controls.
-        mishap: what was wrong with a newer checkpoint, which this one replaces; empty if it is the newest.
+        mishap: what was wrong with a newer checkpoint, which this one replaces; empty if this one is the newest.
     """
 
     teacher: dict[str, Any]
@@ -45,10 +45,10 @@ class Checkpoint:
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint and keep the one before: after a crash at any point, the newest that is there is whole.
+    """Write a checkpoint and keep the previous one: after a crash at any point, the newest one on disk is complete.
 
     Raises:
-        OSError: the disk takes no more; the checkpoints are as they were.
+        OSError: the disk is full or broken; the old checkpoints are unchanged.
     """
     path = run / FILE
     content = pack_state(_pack_checkpoint(checkpoint))
@@ -65,26 +65,26 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(run: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run that can be read; None if it has none yet.
+    """The newest readable checkpoint of a run; None if the run has no checkpoint yet.
 
     A newer one that cannot be read is set aside under the name ``*.broken``.
 
     Raises:
-        ValueError: there are some, and none can be read.
+        ValueError: the run has checkpoints, but none of them can be read.
     """
     path, previous = run / FILE, run / PREVIOUS
     remove_leftovers(path.parent)
     problems: list[str] = []
-    # A server that was killed between two renamings leaves the previous one alone, which is no mishap.
+    # A server that was killed between the two renamings leaves only the previous checkpoint; nothing is lost then.
     for candidate in (path, previous):
         if not candidate.exists():
             continue
         try:
             checkpoint = _unpack_checkpoint(candidate.read_bytes())
         except MemoryError:
-            raise  # The file is as good as ever.
+            raise  # The file itself is not damaged.
         except Exception as error:
-            # torch.load raises whatever the broken byte happened to hit.
+            # torch.load raises many kinds of exception, depending on which byte is broken.
             problems.append(f"{candidate}: not a readable checkpoint ({type(error).__name__}: {error})".splitlines()[0])
             continue
         if problems:
@@ -95,8 +95,8 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         return checkpoint
     if problems:
         raise ValueError(
-            f"{'; '.join(problems)}; there is no other to go back to: delete {path.parent} and resume, "
-            "which starts this run anew from its first round"
+            f"{'; '.join(problems)}; there is no other checkpoint to go back to: delete {path.parent} and resume, "
+            "which starts this run again from its first round"
         )
     return None
 

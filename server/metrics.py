@@ -1,6 +1,6 @@
-"""What a monitoring system wants to know of a run, in Prometheus' text form, as a file and over HTTP.
+"""The metrics of a run for a monitoring system, in the text format of Prometheus, as a file and over HTTP.
 
-Counters begin at zero when the server starts, also when it resumes a run, as Prometheus expects of counters.
+Counters begin at zero when the server starts, also when it resumes a run; Prometheus expects this of counters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 FILE = "metrics.prom"
 PORT_VARIABLE = "SOFTBEAM_METRICS_PORT"
-# A sensor's round takes from a tenth of a second (idle nodes) to minutes (a straggler's timeout).
+# A round takes from a tenth of a second (idle nodes) to minutes (the timeout for a straggler).
 SECONDS_BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
@@ -32,7 +32,7 @@ class Metrics:
         self._answers = Counter("softbeam_answers", "Answers that counted.", ["client"], registry=self.registry)
         self._refusals = Counter(
             "softbeam_refusals",
-            "Answers that did not count: refused by the server, or failed by the client's own word.",
+            "Answers that did not count: the server refused them, or the client reported an error.",
             ["client", "reason"],
             registry=self.registry,
         )
@@ -40,7 +40,7 @@ class Metrics:
             "softbeam_missing", "Rounds without an answer in time.", ["client"], registry=self.registry
         )
         self._bytes = Counter(
-            "softbeam_bytes", "Encoded bytes exchanged.", ["client", "direction"], registry=self.registry
+            "softbeam_bytes", "Encoded bytes sent and received.", ["client", "direction"], registry=self.registry
         )
         self._seconds = Histogram(
             "softbeam_round_seconds",
@@ -58,8 +58,8 @@ class Metrics:
         """Count a round.
 
         Args:
-            account: of the round.
-            teacher_top5: after it, in [0, 1].
+            account: the account of the round.
+            teacher_top5: the Top-5 of the teacher after the round, in [0, 1].
         """
         self._rounds.inc()
         self._round.set(account.round)
@@ -82,14 +82,14 @@ class Metrics:
         try:
             swap_in(path, generate_latest(self.registry).decode())
         except OSError as error:
-            # A run must not end because nobody can be told how it does.
+            # A run must not end because its metrics cannot be written.
             log.warning("%s: not written (%s)", path, error)
 
     def serve(self) -> Callable[[], None]:
-        """Answer on 127.0.0.1 at the port that ``SOFTBEAM_METRICS_PORT`` names, if it names one, until called off.
+        """Serve the metrics on 127.0.0.1, at the port that ``SOFTBEAM_METRICS_PORT`` names, if it names one.
 
         Returns:
-            What calls it off.
+            A function that stops serving.
 
         Raises:
             ValueError: the variable names no free port.

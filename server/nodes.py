@@ -1,4 +1,4 @@
-"""The register of nodes: who was provisioned on which key, as whoever deployed them wrote it down."""
+"""The register of nodes: which client was provisioned on which node, as the operator wrote it down."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _KEYS = ("node_id", "name", "client", "modality")
 
 
 def registered_nodes() -> dict[int, RegisteredNode] | None:
-    """Node id -> who was provisioned there, from the file that ``SOFTBEAM_NODES`` names; None if it names none.
+    """Node id -> the client provisioned there, from the file that ``SOFTBEAM_NODES`` names; None if it names none.
 
     Raises:
-        ValueError: the file is missing or not a register.
+        ValueError: the file is missing or is not a register.
     """
     path = os.environ.get(VARIABLE, "")
     return read_nodes(Path(path)) if path else None
@@ -27,11 +27,12 @@ def registered_nodes() -> dict[int, RegisteredNode] | None:
 def read_nodes(path: Path) -> dict[int, RegisteredNode]:
     """Read a register.
 
-    It holds ``{"nodes": [{"node_id": "123", "name": "roof-1", "client": "000-camera", "modality": "camera"}, ...]}``.
-    Ids are texts, since JSON's numbers do not hold 64 bits everywhere.
+    The file holds
+    ``{"nodes": [{"node_id": "123", "name": "roof-1", "client": "000-camera", "modality": "camera"}, ...]}``.
+    Ids are texts, because not every JSON reader keeps numbers of 64 bits exact.
 
     Raises:
-        ValueError: it is not readable, or not of this form; or two entries share a node, a name or a client.
+        ValueError: the file is not readable or has another form, or two entries share a node, a name or a client.
     """
     try:
         values = json.loads(path.read_bytes())

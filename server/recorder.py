@@ -1,4 +1,4 @@
-"""What a run leaves behind: one line a round, and the summary that scripts and papers read."""
+"""What a run leaves behind: one line for every round, and the summary that scripts and papers read."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ EVENTS_FILE = "events.jsonl"
 
 
 class Recorder:
-    """Writes into one run folder; a resumed run goes on in the same files.
+    """Writes the files of one run folder; a resumed run continues in the same files.
 
     Args:
-        folder: of the run; made if missing.
-        experiment: written there as a snapshot.
+        folder: the folder of the run; it is made if it is missing.
+        experiment: the experiment, which is written there as a snapshot.
     """
 
     def __init__(self, folder: Path, experiment: Experiment) -> None:
@@ -42,10 +42,10 @@ class Recorder:
         write_whole(folder / "environment.json", json.dumps(_environment(experiment), indent=1) + "\n")
 
     def write_round(self, account: RoundAccount, teacher: BeamMetrics, teacher_validation: float) -> None:
-        """Add the line of a round, durably: the checkpoint that follows presumes it.
+        """Add the line of a round durably, because the checkpoint that follows relies on it.
 
         Raises:
-            OSError: the disk takes no more; the lines before are whole.
+            OSError: the disk is full or broken; the earlier lines are complete.
         """
         line = {
             "round": account.round,
@@ -58,22 +58,22 @@ class Recorder:
         append_line(self.folder / "rounds.jsonl", line)
 
     def write_event(self, round_number: int, event: Event) -> None:
-        """Add what happened beside the answers; 0 is before the first round."""
+        """Add an event that is not an answer, such as a resumption; round 0 is before the first round."""
         time = datetime.now(UTC).isoformat(timespec="seconds")
         line = {"time": time, "round": round_number, "kind": event.kind, "who": event.who, "text": event.text}
         append_line(self.folder / EVENTS_FILE, line)
 
     def keep_rounds(self, last: int) -> None:
-        """Forget lines of rounds after ``last``: a round that was not checkpointed is done again."""
+        """Remove the lines of rounds after ``last``: a round that has no checkpoint is carried out again."""
         lines = [json.dumps(line) + "\n" for line in read_rounds(self.folder) if line["round"] <= last]
         write_whole(self.folder / "rounds.jsonl", "".join(lines))
 
     def write_validation(self, controls: Mapping[str, Mapping[str, Any]], *, teacher_before: float) -> None:
-        """Write what the validation passes said of every learner and arm: the grounds for choosing among runs.
+        """Write the validation score of every learner and arm, which is what runs are chosen by.
 
         Args:
-            controls: client -> what it reported of its controls.
-            teacher_before: validation score of the pretrained teacher.
+            controls: client -> the metrics that it reported for its controls.
+            teacher_before: the validation score of the pretrained teacher.
         """
         rounds = read_rounds(self.folder)
         clients: dict[str, dict[str, Any]] = {}
@@ -100,12 +100,15 @@ class Recorder:
         """Write ``summary.json`` and ``summary.csv``.
 
         Args:
-            engine: that ran.
-            seconds: ``data``, ``start``, ``rounds`` and ``total``.
+            engine: the engine that ran the experiment.
+            seconds: the seconds of ``data``, ``start``, ``rounds`` and ``total``.
             members: every client.
             controls: client -> arm -> metrics on the common test set.
-            teacher: ``parameters``, ``before`` and ``after``.
+            teacher: ``parameters`` of the teacher, and its metrics ``before`` and ``after`` the federation.
             break_even_samples: public samples per message above which the smallest student's weights are cheaper.
+
+        Returns:
+            The content of ``summary.json``.
         """
         rounds = read_rounds(self.folder)
         summary = {
@@ -126,15 +129,15 @@ class Recorder:
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``rounds.jsonl``; a last line cut short by a crash is left out."""
+    """The lines of ``rounds.jsonl``; a last line that a crash cut short is left out."""
     return read_lines(folder / "rounds.jsonl")
 
 
 def faults_of(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What went wrong with each client, how often and when, by client and kind.
+    """What went wrong with each client, how often and when, sorted by client and kind.
 
-    Kinds are those of `strategies.messages.records.Fault`, and ``late`` (its answer counted in a later round) and
-    ``warning`` (its own word). ``reason`` is that of the last time.
+    The kinds are those of `strategies.messages.records.Fault`, ``late`` (the answer counted in a later round) and
+    ``warning`` (the client itself reported a problem). ``reason`` is the reason of the last occurrence.
     """
     faults: dict[tuple[str, str], dict[str, Any]] = {}
     for line in rounds:
@@ -162,7 +165,7 @@ def _faults_of(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def metrics_of(values: Mapping[str, Any], prefix: str) -> dict[str, list[float]] | None:
-    """The metrics that stand under ``prefix`` in a client's flat mapping; None if they are not all there."""
+    """The metrics whose names begin with ``prefix`` in a client's flat mapping; None if some are missing."""
     found = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
     try:
         metrics = BeamMetrics.from_dict(found).to_dict()

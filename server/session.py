@@ -1,7 +1,7 @@
 """One run from its beginning, or from its last checkpoint, to its summary, phase by phase.
 
 The phases are: pretrain the teacher, meet the clients, let them train their controls, run the rounds, sum up. After
-each of them, and after every round, a checkpoint makes durable what was learned.
+the controls and after every round a checkpoint saves what was learned.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Watch:
     """How a launcher follows the run.
 
     Attributes:
-        progress: called with what is going on, work done and work in all.
-        data_seconds: that making the data took.
-        started: `time.monotonic` when the launch began.
+        progress: a function that is called with the phase, the work done and the work in all.
+        data_seconds: the seconds that making the data took.
+        started: the time of `time.monotonic` at which the launch began; None takes the time at which the run begins.
     """
 
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None
@@ -57,14 +57,14 @@ def run_session(grid: Grid, placement: Placement, watch: Watch, status: Status, 
 
     Args:
         grid: the grid that Flower passes in.
-        placement: experiment and folders.
+        placement: the experiment and the folders of the run.
         watch: how the launcher follows the run.
-        status: told throughout.
-        metrics: for a monitoring system.
+        status: the status file, which is kept up to date throughout.
+        metrics: the metrics for a monitoring system.
 
     Raises:
-        ValueError: the YAML names what there is not, no client came, or a recording is broken.
-        OSError: the disk takes no more.
+        ValueError: the YAML names something that does not exist, no client came, or a recording is broken.
+        OSError: the disk is full or broken.
     """
     watch = replace(watch, started=watch.started or time.monotonic())
     session = open_session(placement, watch, status, metrics)
@@ -77,7 +77,7 @@ def run_session(grid: Grid, placement: Placement, watch: Watch, status: Status, 
 
 
 def open_session(placement: Placement, watch: Watch, status: Status, metrics: Metrics) -> RunSession:
-    """A run as its folder has it: with a teacher that is pretrained here, or with all that its checkpoint holds."""
+    """Open a run: pretrain its teacher, or restore everything from the checkpoint in its folder if there is one."""
     experiment = placement.experiment
     strategy_class, aggregator = find_plugins(placement)
     registry = registered_nodes()
@@ -134,14 +134,14 @@ class RunSession:
     """What the phases of a run share.
 
     Attributes:
-        strategy: that drives the rounds.
+        strategy: the strategy that drives the rounds.
         teacher: the central teacher.
-        recorder: writes the run folder.
-        common: the test recording that teacher and clients have in common.
+        recorder: the recorder, which writes the run folder.
+        common: the test recording that the teacher and the clients have in common.
         findings: plain values found before the first round, such as the scores of the controls.
         watch: how the launcher follows the run.
-        status: told throughout.
-        metrics: for a monitoring system.
+        status: the status file, which is kept up to date throughout.
+        metrics: the metrics for a monitoring system.
     """
 
     strategy: Choreography
@@ -159,11 +159,11 @@ class RunSession:
 
     @property
     def members(self) -> dict[str, Member]:
-        """Every client that was met, by id."""
+        """Every client that has introduced itself, by id."""
         return self.strategy.mailbox.members
 
     def meet(self, grid: Grid) -> None:
-        """Wait for the nodes and learn who lives on them."""
+        """Wait for the nodes, and ask which clients live on them."""
         experiment = self.strategy.experiment
         num_nodes = sum(nodes.count for nodes in experiment.data.nodes)
         self.strategy.mailbox.meet(grid, num_nodes=num_nodes, timeout=experiment.strategy.round_timeout_s)
@@ -203,7 +203,7 @@ class RunSession:
         )
 
     def note_resumption(self, checkpoint: Checkpoint) -> None:
-        """Record that the server was stopped, where it goes on, and whether a checkpoint was lost."""
+        """Record that the server was stopped, after which round it continues, and whether a checkpoint was lost."""
         done = checkpoint.federation.round
         self.status.complete(done)
         if checkpoint.mishap:
@@ -211,7 +211,11 @@ class RunSession:
         self.recorder.write_event(done, Event("resumed", "server", f"goes on after round {done}"))
 
     def train_controls(self, grid: Grid, members: dict[str, Member]) -> dict[str, dict[str, Any]]:
-        """Let every client train *local only* and *offline KD*; by client, what it reported."""
+        """Let every client train its controls *local only* and *offline KD*.
+
+        Returns:
+            Client -> the metrics that it reported; empty if it could not train them.
+        """
         settings = self.strategy.settings
         every_sample = np.arange(self.strategy.num_public)
         taught = self.teacher.answer(every_sample, settings.temperature)
@@ -219,7 +223,7 @@ class RunSession:
         encoding = Encoding(settings.codec_down, task.num_horizons, task.num_beams)
         requests = {client: Request(encoding.pack(encoding.encode(taught, 0))) for client in members}
         self._count("local only and offline KD", 0, len(members))
-        # The controls take two whole federations' worth of steps in one message.
+        # The two controls take as many steps as two federations, in one message.
         timeout = 2 * settings.rounds * settings.round_timeout_s
         answers = self.strategy.mailbox.ask(grid, CONTROLS, requests, round_number=0, timeout=timeout)
         controls: dict[str, dict[str, Any]] = {}
@@ -232,12 +236,16 @@ class RunSession:
         return controls
 
     def begin_rounds(self) -> None:
-        """Count the answers from here on, after those of the rounds that a resumed run has behind it."""
+        """Count the answers from here on; those of the rounds before a resumption are counted as done."""
         num_members = len(self.strategy.mailbox.members)
         self._count("federation", num_members * self.strategy.state.round, num_members * self.strategy.settings.rounds)
 
     def after_round(self, round_number: int, targets: ArrayRecord) -> MetricRecord | None:
-        """Record the round, then make it durable."""
+        """Record a round, then save a checkpoint.
+
+        Returns:
+            The metrics of the teacher on the common test set, one number per horizon; None if no round was accounted.
+        """
         account = self.strategy.account
         if account is None:
             return None
@@ -251,7 +259,7 @@ class RunSession:
         return MetricRecord({name: list(values) for name, values in scores.to_dict().items()})
 
     def checkpoint(self) -> None:
-        """Make what was learned durable."""
+        """Save what was learned as a checkpoint."""
         self.findings["seconds"] = self.clock.seconds()
         state = Checkpoint(self.teacher.learner.state(), self.strategy.state, self.findings)
         save_checkpoint(self.recorder.folder, state)
@@ -276,7 +284,7 @@ def _prepare_teacher(
         public_beams=open_public_beams(placement.federation, experiment.task),
     )
     if experiment.strategy.publish == "corrected":
-        known_beams(teacher.public_beams())  # before minutes of training
+        known_beams(teacher.public_beams())  # It raises if they are missing, before minutes of training.
     if checkpoint is not None:
         learner.load_state(checkpoint.teacher)
         return teacher, checkpoint.findings
@@ -290,7 +298,7 @@ def _prepare_teacher(
 
 
 def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:
-    """Of the smallest student, which is the first to be cheaper as weights."""
+    """The break-even of the smallest student, whose weights are the first to be cheaper than soft labels."""
     task = experiment.task
     one = np.full((1, task.num_horizons, task.num_beams), 1.0 / task.num_beams, np.float32)
     codec = Encoding(experiment.strategy.codec, task.num_horizons, task.num_beams).codec

@@ -1,4 +1,4 @@
-"""Where a run stands, in a file that other programs may read at any time."""
+"""The status of a run, in a file that other programs may read at any time."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from strategies.messages.records import one_line
 log = logging.getLogger(__name__)
 
 FILE = "status.json"
-# Seconds between two writings while nothing but the progress changes.
+# Seconds between two writes while only the progress changes.
 INTERVAL_SECONDS = 0.5
 
 
 class Status:
     """Keeps ``status.json`` of a run folder up to date, for as long as the run lasts.
 
-    It holds ``state`` (starting, running, finished, failed), ``phase`` with ``done`` of ``total``, ``round`` completed
-    of ``rounds``, ``time`` of writing (UTC), ``pid`` of the server and, where the run failed, ``error`` in one line. A
-    server that was killed leaves the last state as it was: see whether that process is still there.
+    The file holds ``state`` (starting, running, finished, failed), ``phase`` with ``done`` of ``total``, ``round``
+    (the last one completed) of ``rounds``, ``time`` of writing (UTC), ``pid`` of the server and, if the run failed,
+    ``error`` in one line. A server that was killed leaves the last state unchanged: check whether its process still
+    exists.
 
     Args:
-        folder: of the run; made if missing.
-        num_rounds: of the federation.
+        folder: the folder of the run; it is made if it is missing.
+        num_rounds: the number of rounds of the federation.
     """
 
     def __init__(self, folder: Path, *, num_rounds: int) -> None:
@@ -86,5 +87,5 @@ class Status:
         try:
             swap_in(self._path, json.dumps({**self._values, "time": now}, indent=1) + "\n")
         except OSError as error:
-            # A run must not end because nobody can be told how it does.
+            # A run must not end because its status cannot be written.
             log.warning("%s: not written (%s)", self._path, error)

@@ -1,4 +1,4 @@
-"""The central teacher: all modalities fused, larger than a student, tolerant of a missing one."""
+"""The central teacher: it fuses all modalities, is larger than a student and tolerates a missing modality."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from strategies.losses import response_kd, task_loss
 
 
 def make_teacher(experiment: Experiment, federation: Path) -> Learner:
-    """A fresh teacher on the server's own labelled passes, the same for the same experiment.
+    """A fresh teacher on the server's own labelled passes; the same experiment gives the same teacher.
 
     Args:
-        experiment: sizes, steps and seed.
-        federation: folder with ``server/`` and ``public/``.
+        experiment: the experiment, with sizes, steps and seed.
+        federation: the folder that holds ``server/`` and ``public/``.
 
     Raises:
         ValueError: a recording is missing or broken, or the server has no labelled window.
@@ -48,12 +48,12 @@ def make_teacher(experiment: Experiment, federation: Path) -> Learner:
     )
 
 
-# Looks at the validation passes while the teacher is trained on its own labels.
+# How often the teacher is validated while it is trained on its own labels.
 PRETRAIN_CHECKS = 8
 
 
 def pretrain(teacher: Learner, num_steps: int) -> None:
-    """Train the teacher on the server's own labels, before any client is asked, and keep the best by validation."""
+    """Train the teacher on the server's own labels before any client is asked; keep the one that validates best."""
     bounds = [num_steps * part // PRETRAIN_CHECKS for part in range(PRETRAIN_CHECKS + 1)]
     for first, last in pairwise(bounds):
         teacher.learn(None, num_steps=last - first, total_steps=num_steps)
@@ -61,9 +61,9 @@ def pretrain(teacher: Learner, num_steps: int) -> None:
 
 
 def open_public_beams(federation: Path, task: Task) -> NDArray[np.int64] | None:
-    """(N, H) best beams of the public samples, where the reference site swept its beams; else None.
+    """(N, H) best beams of the public samples, if the reference site measured all its beams; else None.
 
-    They lie with the server's recording: clients have no use for them, and most strategies none either.
+    They are stored with the server's recording, because clients and most strategies do not use them.
     """
     path = federation / PUBLIC_POWER
     if not path.is_file():
@@ -77,9 +77,9 @@ class Distiller:
     """The teacher as the strategy sees it: it answers for public samples and learns from the ensemble.
 
     Args:
-        learner: the teacher, pretrained.
-        total_rounds: of the federation.
-        round: rounds of the federation that it has behind it.
+        learner: the pretrained teacher.
+        total_rounds: the number of rounds of the federation.
+        round: the number of rounds that the teacher has already learned in.
         public_beams: (N, H) best beams of the public samples, if the server knows them.
     """
 
@@ -97,16 +97,16 @@ class Distiller:
         return self._public_beams
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
-        """Its soft labels for public samples."""
+        """The soft labels of the teacher for public samples."""
         return SoftLabels(sample_ids, self.learner.answer(sample_ids, temperature), temperature)
 
     def features(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, D) its features of public samples."""
+        """(N, D) features of public samples, as the teacher computes them."""
         material = self.learner.material
         return self.learner.predict_features(material.public, material.public_starts[sample_ids])
 
     def learn(self, ensemble: SoftLabels | None) -> None:
-        """A round of optimizer steps on its own labels and on the ensemble."""
+        """Learn for one round from the server's own labels and from the ensemble; None is no ensemble."""
         self.round += 1
         training = self.learner.training
         num_steps, total_steps = training.steps(self.round), training.total_steps(self.total_rounds)
