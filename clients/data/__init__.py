@@ -1,1 +1,1 @@
-"""What a client senses and keeps: modalities, recordings, DeepSense 6G files. Here is no protocol and no model."""
+"""What a client senses and stores: modalities, recordings, DeepSense 6G files. No protocol and no model here."""

@@ -1,14 +1,14 @@
 """A recording that grows: passes that arrive while the federation runs.
 
-Under the folder of a recording, ``arrivals/`` may hold further recordings of the ordinary form, written elsewhere and
-renamed into place (:func:`append_arrival`), so each is whole from the moment it is there, and never changes:
+In the folder of a recording, ``arrivals/`` may hold further recordings of the ordinary form. They are written elsewhere
+and renamed into place (:func:`append_arrival`), so each is complete as soon as it exists, and it never changes:
 
-    recording.json, ...             what there was at the beginning; may be missing while ``arrivals/`` is there
-    arrivals/20260301T0800/         one pass or several, in the order of their names; no name with a dot ahead
+    recording.json, ...             what was recorded at the beginning; may be missing if ``arrivals/`` exists
+    arrivals/20260301T0800/         one pass or several; sorted by name, and no name begins with a dot
 
-What learns sees one recording whose rows lie in several files. The alternative, a `Material` of several recordings,
-would have made a pair out of every window's number, in the learner, all lessons and all exchanges; the other one, to
-append to the arrays themselves, cannot be done in one step, so a reader would have found half a pass.
+A learner sees one recording whose rows are in several files. There were two alternatives. With a `Material` of several
+recordings, the number of a window would have become a pair in the learner, all lessons and all exchanges. Appending to
+the arrays themselves takes more than one step, so a reader could have found half a pass.
 
 F frames.
 """
@@ -34,10 +34,10 @@ ARRIVALS = "arrivals"
 
 
 class Stitched:
-    """Rows of several arrays as if they were one; only those asked for are read.
+    """The rows of several arrays, used as one array; only the rows that are asked for are read.
 
     Args:
-        parts: with rows of one shape and dtype.
+        parts: the arrays, whose rows have one shape and dtype.
     """
 
     def __init__(self, parts: Sequence[NDArray[np.generic]]) -> None:
@@ -51,7 +51,7 @@ class Stitched:
         return self.shape[0]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.generic]:
-        """(*rows.shape, ...) the rows, which count from 0, in any order."""
+        """(*rows.shape, ...) the rows with these numbers, which count from 0 and may have any order."""
         found = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
         owner = np.searchsorted(self._ends, rows, side="right")
         for number in np.unique(owner):
@@ -61,20 +61,20 @@ class Stitched:
 
 
 def open_growing(folder: Path, *, modality: str, num_beams: int, validation_share: float) -> Recording | None:
-    """A recording with what has arrived so far; without ``arrivals/`` it is `open_recording`'s.
+    """Open a recording with everything that has arrived so far; without ``arrivals/`` it is like `open_recording`.
 
-    New passes are for training, but in ``validation_share`` of them for validation: in the order of names, a pass is
-    for validation as soon as the share asks for one more. A pass that its own recording keeps for ``test`` is used for
-    neither. What cannot be read, has no power or not this modality is left out, said so, and looked at the next time.
+    New passes are for training, except a share for validation: in the order of names, a pass is for validation as soon
+    as the share asks for one more. A pass that its own recording keeps for ``test`` is used for neither. An arrival
+    that cannot be read, has no power or lacks the modality is left out with a warning, and tried again the next time.
 
     Args:
-        folder: of the recording.
-        modality: what the client senses; a recording with arrivals holds nothing else.
-        num_beams: B.
-        validation_share: in [0, 1).
+        folder: the folder of the recording.
+        modality: the modality that the client senses; a recording with arrivals holds no other.
+        num_beams: B, the number of beams.
+        validation_share: the share of new passes for validation, in [0, 1).
 
     Returns:
-        None where nothing has been recorded yet.
+        The recording; None if nothing has been recorded yet.
 
     Raises:
         ValueError: there is neither a recording nor ``arrivals/``, or the recording itself is broken.
@@ -90,34 +90,35 @@ def open_growing(folder: Path, *, modality: str, num_beams: int, validation_shar
     if not arrivals:
         return base
     if base is not None and modality not in base.sensors:
-        raise ValueError(f"{folder}: has no {modality}, which its arrivals have")
-    # Frames without labels teach nothing and have no power to be stitched to.
+        raise ValueError(f"{folder}: has no {modality}, which its arrivals have; record them in another folder")
+    # Frames without labels teach nothing, and they have no power that the rows of arrivals could join.
     labelled = [base] if base is not None and base.power is not None else []
     return _stitch(folder, modality, labelled, arrivals, validation_share)
 
 
 def append_arrival(recording_folder: Path, source_recording: Path, name: str) -> Path:
-    """Add the passes of a recording to a growing one, all at once: a reader finds them whole or not at all.
+    """Add the passes of a recording to a growing one in one step: a reader finds all of them or none.
 
     Args:
-        recording_folder: of the growing recording.
-        source_recording: folder of a labelled recording; it is copied.
-        name: of the arrival; sorts after those that are there, as times do.
+        recording_folder: the folder of the growing recording.
+        source_recording: the folder of a labelled recording, which is copied.
+        name: the name of the arrival; it must sort after the names of earlier arrivals, as times do.
 
     Returns:
         The folder of the arrival.
 
     Raises:
-        ValueError: the source is no recording, has no power or values that are not finite, or the name does not fit.
+        ValueError: the source is not a recording, has no power, or has values that are not finite; or the name is
+            wrong.
         OSError: the disk is full or broken; nothing has been added then.
     """
     if not is_plain_name(name) or name.startswith("."):
-        raise ValueError(f"name: must be the name of a folder without a dot ahead, got {name!r}")
-    # A name in between would move later passes from training to validation.
+        raise ValueError(f"name: must be the name of a folder and not begin with a dot, got {name!r}")
+    # A name between two others would move later passes from training to validation.
     if (names := _names(recording_folder)) and name <= names[-1]:
         raise ValueError(f"name: must sort after {names[-1]!r}, which has arrived already, got {name!r}")
     source = open_recording(source_recording)
-    _check_values(source, [sensor for sensor in source.sensors if sensor != "box"])  # not a number is no box
+    _check_values(source, [sensor for sensor in source.sensors if sensor != "box"])  # NaN means that there is no box.
     arrival = recording_folder / ARRIVALS / name
     make_folder(arrival.parent)
     temporary = temporary_beside(arrival)
@@ -140,7 +141,7 @@ def append_arrival(recording_folder: Path, source_recording: Path, name: str) ->
 
 
 def _names(folder: Path) -> list[str]:
-    """Arrivals by name; those still being written have a dot ahead."""
+    """The sorted names of the arrivals; a name that begins with a dot is still being written."""
     try:
         return sorted(path.name for path in (folder / ARRIVALS).iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
@@ -158,18 +159,18 @@ def _open_arrival(folder: Path, modality: str, num_beams: int) -> Recording:
 
 
 def _check_values(recording: Recording, sensors: Sequence[str]) -> None:
-    """Refuse what one could not learn from: a single value that is not finite would spoil every later round."""
+    """Refuse a recording that cannot be learned from: one value that is not finite would spoil every later round."""
     if recording.power is None:
         raise ValueError(f"{recording.folder}: no power.npy, so this recording has no beam labels")
     for name, values in (("power", recording.power), *((name, recording.sensors[name]) for name in sensors)):
         if not np.all(np.isfinite(values)):
-            raise ValueError(f"{recording.folder / name}.npy: holds values that are not finite")
+            raise ValueError(f"{recording.folder / name}.npy: holds values that are not finite; record it again")
 
 
 def _stitch(
     folder: Path, modality: str, base: list[Recording], arrivals: list[Recording], validation_share: float
 ) -> Recording:
-    """The rows of all; the passes of the base keep their numbers and splits, those of arrivals get the next ones."""
+    """All rows as one recording; passes of the base keep their numbers and splits, arrivals get the next numbers."""
     pass_ids = [one.pass_ids for one in base]
     splits = {name: list(ids) for one in base for name, ids in one.splits.items()}
     num_dealt = 0
@@ -184,7 +185,7 @@ def _stitch(
             num_dealt += 1
         first += len(ids)
     parts = [*base, *arrivals]
-    # What learns asks arrays for rows, which a `Stitched` gives.
+    # A learner only asks these arrays for rows, and a `Stitched` can give them.
     return Recording(
         folder=folder,
         pass_ids=np.concatenate(pass_ids),
@@ -195,6 +196,6 @@ def _stitch(
 
 
 def _is_validation(number: int, share: float) -> bool:
-    """Whether pass ``number``, from 0, is for validation: ``share`` of those up to it is one more than before."""
-    exactly = 1e-9  # five times 0.2 is one
+    """Whether pass ``number``, from 0, is for validation: with this pass, the share asks for one pass more."""
+    exactly = 1e-9  # A product such as five times 0.2 counts as a whole number, even if rounding made it smaller.
     return int((number + 1) * share + exactly) > int(number * share + exactly)

@@ -1,4 +1,4 @@
-"""What a client knows about each beam: how often it was the best, and the mean of something where it was.
+"""Statistics of a client's windows for each beam: how often the beam was the best, and means over these windows.
 
 N windows, H horizons, B beams.
 """
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 def count_beams(beams: NDArray[np.int64], num_beams: int) -> NDArray[np.int64]:
-    """(B,) windows in which each beam was the best, now or in a future slot.
+    """(B,) number of windows in which each beam was the best, now or in a future slot.
 
     Args:
         beams: (N, H) best beams.
-        num_beams: B.
+        num_beams: B, the number of beams.
     """
     was_best = np.zeros((len(beams), num_beams), np.bool_)
     np.put_along_axis(was_best, beams, True, axis=1)
@@ -28,12 +28,13 @@ def mean_by_beam(
     """The mean of a value over the windows in which a beam was the best, horizon by horizon.
 
     Args:
-        values: (N, H, ...) of every window and horizon.
+        values: (N, H, ...) the values of every window and horizon.
         beams: (N, H) best beams.
-        num_beams: B.
+        num_beams: B, the number of beams.
 
     Returns:
-        (S,) the beams that were the best at every horizon in some window, increasing, and (S, H, ...) the means.
+        (S,) the beams that were the best at every horizon in some window, in increasing order, and (S, H, ...) the
+        means.
     """
     num_horizons = beams.shape[1]
     sums = np.zeros((num_beams, *values.shape[1:]), np.float64)

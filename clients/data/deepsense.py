@@ -1,11 +1,11 @@
-"""Reads a DeepSense 6G release: who drove where, what the mast sensed and which power it received on every beam.
+"""Reads a DeepSense 6G release: the positions of the vehicles, the data of the mast's sensors, the power of every beam.
 
 Two layouts are read. The *official* one is a CSV beside ``unit1/`` (the base station) and ``unit2/`` (the vehicle),
 where a cell names a file. The *compact* one is the same CSV beside ``scenarioN_arrays.npz``, whose arrays carry the
 names of the CSV's columns and have one row per row of the CSV. See `clients.data.deepsense_table` for the releases.
 
-Power, positions and boxes are read at once. Images, radar cubes and LiDAR scans are only named: a scenario of them is
-tens of gigabytes, see `sim.data.conversion`.
+Power, positions and boxes are read at once. For images, radar cubes and LiDAR scans only the file names are kept,
+because a scenario of them takes tens of gigabytes; `sim.data.conversion` reads them.
 
 R rows of the CSV, F frames (the rows that are whole), B = 64 beams.
 """
@@ -45,16 +45,17 @@ class Scenario:
     A row that was left out leaves a gap of one slot in its pass.
 
     Attributes:
-        name: such as ``scenario9``.
+        name: the name of the release, such as ``scenario9``.
         pass_ids: (F,) pass of each frame, the release's ``seq_index``.
-        sensors: modality name -> (F, *frame_shape), see `clients.data.modalities`; what is in memory.
-        power: (F, B) linear receive power, finite and >= 0; None where a challenge keeps its labels to itself. A beam
-            without a reading counts as its sweep's weakest.
-        problems: one line for every row of the CSV that was left out and why, and one for each modality of which some
-            files are missing.
-        files: kind of sensor file (`clients.data.sensor_files.FILE_KINDS`) -> file of each frame, None where it is
-            missing. A kind of which there is no file at all is absent.
-        has_passes: False if the release does not tell which frames belong together; then each is a pass of its own.
+        sensors: modality name -> (F, *frame_shape), for the modalities in memory; see `clients.data.modalities`.
+        power: (F, B) linear receive power, finite and >= 0; None if a challenge does not publish its labels. A beam
+            without a reading gets the weakest power of its sweep.
+        problems: one line for every row of the CSV that was left out, with the reason, and one for each modality of
+            which some files are missing.
+        files: kind of sensor file (`clients.data.sensor_files.FILE_KINDS`) -> file of each frame, None if it is
+            missing. Kinds without any file are absent.
+        has_passes: False if the release does not say which frames belong together; each frame is then a pass of its
+            own.
     """
 
     name: str
@@ -67,21 +68,23 @@ class Scenario:
 
     @property
     def labelled_power(self) -> NDArray[np.float32]:
-        """(F, B) power, where there must be one.
+        """(F, B) linear receive power, for callers that need it.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the release has no power.
         """
         if self.power is None:
-            raise ValueError(f"{self.name}: no power and no beam labels in this release; use one that has them")
+            raise ValueError(
+                f"{self.name}: there is no power and no beam labels in this release; use one that has them"
+            )
         return self.power
 
     @property
     def beams(self) -> NDArray[np.int64]:
-        """(F,) strongest beam, 0-based; the release counts from 1.
+        """(F,) strongest beam, which counts from 0; in the release beams count from 1.
 
         Raises:
-            ValueError: there is no power.
+            ValueError: the release has no power.
         """
         best: NDArray[np.int64] = np.argmax(self.labelled_power, axis=1)
         return best
@@ -99,12 +102,12 @@ def read_scenario(folder: Path) -> Scenario:
     """Read a release in the official or in the compact layout.
 
     Rows that are broken (a missing or damaged file, no finite power, a label that is not the strongest beam) are left
-    out and reported in ``problems``. Sweeps with single missing readings stay: there the released label points at the
-    first missing beam, so the strongest measured one is taken. Where there are labels but no power (the radar task's
-    archive) the power is 1 in the labelled beam and 0 elsewhere.
+    out and reported in ``problems``. Sweeps with single missing readings stay: their released label is the first
+    missing beam, so the strongest measured beam is taken instead. If there are labels but no power (the archive of the
+    radar task), the power is 1 in the labelled beam and 0 elsewhere.
 
     Args:
-        folder: holds the CSV.
+        folder: the folder that holds the CSV.
 
     Raises:
         ValueError: the release as a whole cannot be read; the message names the file and how to mend it.
@@ -124,13 +127,14 @@ def read_scenario(folder: Path) -> Scenario:
     files, problems = sensor_files(table)
     if read_power is None and read_position is None and not files:
         raise ValueError(
-            f"{source}: no {' or '.join(POWER_COLUMNS)} and no sensor that can be read; is this a DeepSense 6G release?"
+            f"{source}: there is no {' or '.join(POWER_COLUMNS)} and no sensor that can be read; "
+            "is this a DeepSense 6G release?"
         )
     if not any(name in cells for name in POWER_COLUMNS):
         problems.append(
-            f"{source.name}: no power, and no beam labels"
+            f"{source.name}: there is no power, and there are no beam labels"
             if label_column is None
-            else f"{source.name}: no power; it is 1 in the labelled beam and 0 elsewhere"
+            else f"{source.name}: there is no power; it is set to 1 in the labelled beam and 0 elsewhere"
         )
     if read_position is not None and not archives and _has_no_positions(table):
         problems.append(f"gps: none of {len(table.rows)} files is there")
@@ -186,14 +190,16 @@ def _in_order(table: Table, frames: list[_Frame], *, has_passes: bool) -> tuple[
 
 
 def _check_columns(needed: Sequence[Sequence[str]], available: Collection[str], source: Path) -> None:
-    """A scenario has power, labels and passes, and where it has positions also that of the base station."""
+    """Refuse a table that lacks a needed column: every scenario has them, unlike archives and challenges."""
     for names in needed:
         if not any(name in available for name in names):
-            raise ValueError(f"{source}: no {' or '.join(names)}; is this the file of a DeepSense 6G scenario?")
+            raise ValueError(
+                f"{source}: there is no {' or '.join(names)}; is this the file of a DeepSense 6G scenario?"
+            )
 
 
 def _power_reader(table: Table, cells: Mapping[str, CellReader], label_column: str | None) -> CellReader | None:
-    """Power of a row, checked against its label; None if the release has neither."""
+    """A reader of the power of a row, checked against its label; None if the release has neither."""
     column = next((name for name in POWER_COLUMNS if name in cells), None)
     if column is not None:
         read = cells[column]
@@ -211,7 +217,10 @@ def _power_reader(table: Table, cells: Mapping[str, CellReader], label_column: s
 
 
 def _position_reader(table: Table, cells: Mapping[str, CellReader]) -> CellReader | None:
-    """Metres from the base station, of which a challenge has several; None if the release has no positions."""
+    """A reader of positions in metres from the base station; None if the release has no positions.
+
+    A challenge has several base stations, one for each row.
+    """
     column = next((name for name in POSITION_COLUMNS if name in cells), None)
     if column is None:
         return None
@@ -238,13 +247,13 @@ def _has_no_positions(table: Table) -> bool:
 
 def _checked_power(power: NDArray[np.float64], label: str | None) -> NDArray[np.float64]:
     if power.shape != (NUM_BEAMS,):
-        raise ValueError(f"{power.size} power readings, expected {NUM_BEAMS}")
+        raise ValueError(f"there are {power.size} power readings, expected {NUM_BEAMS}")
     measured = np.isfinite(power)
     if not measured.any():
-        raise ValueError("no finite power reading")
+        raise ValueError("there is no finite power reading")
     weakest = power[measured].min()
     if weakest < 0:
-        raise ValueError(f"power {weakest:g} is negative; linear power is expected, not dB")
+        raise ValueError(f"the power {weakest:g} is negative; linear power is expected, not dB")
     whole = np.where(measured, power, weakest)
     strongest = int(np.argmax(whole)) + 1
     if label is not None and measured.all() and label not in (str(strongest), f"{strongest}.0"):

@@ -1,4 +1,4 @@
-"""What a cell of a DeepSense 6G table stands for: numbers in a text file or in an array, or a sensor's file."""
+"""What a cell of a DeepSense 6G table stands for: numbers in a text file or in an array, or a file of a sensor."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def path_in(folder: Path, cell: str) -> Path:
 
 
 def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
-    """The numbers of a text file.
+    """The numbers in a text file.
 
     Args:
-        folder: that ``cell`` is relative to.
-        column: named in messages.
-        cell: path of the file.
+        folder: the folder that ``cell`` is relative to.
+        column: the column that error messages name.
+        cell: the path of the file.
 
     Raises:
-        ValueError: the cell is blank, or names no file of numbers.
+        ValueError: the cell is blank, or does not name a file of numbers.
     """
     if not cell:
         raise ValueError(f"{column} is blank")
@@ -51,7 +51,7 @@ def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
 
 
 def file_cells(table: Table) -> dict[str, CellReader]:
-    """The official layout: a cell is the path of a text file of numbers, relative to the CSV."""
+    """Readers for the official layout, in which a cell is the path of a text file, relative to the CSV."""
 
     def read(column: str, row: int) -> NDArray[np.float64]:
         return read_numbers(table.folder, column, table.cell(row, column))
@@ -60,14 +60,14 @@ def file_cells(table: Table) -> dict[str, CellReader]:
 
 
 def array_cells(archive: Path, num_rows: int) -> dict[str, CellReader]:
-    """The compact layout: a column is an array of the archive, with one row per row of the CSV.
+    """Readers for the compact layout, in which a column is an array of the archive, with one row per row of the CSV.
 
     Raises:
         ValueError: the archive is damaged, or does not fit the table.
     """
     names = (*POWER_COLUMNS, *POSITION_COLUMNS, *STATION_COLUMNS, BOX_COLUMN)
     try:
-        # Opened here, because np.load leaves a damaged archive open.
+        # The file is opened here, because np.load does not close a damaged archive.
         with archive.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name], np.float64) for name in names if name in file}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -76,7 +76,7 @@ def array_cells(archive: Path, num_rows: int) -> dict[str, CellReader]:
         expected = 1 if name in STATION_COLUMNS else num_rows
         if array.ndim != 2 or len(array) != expected:
             raise ValueError(f"{archive}: {name} has shape {array.shape}, expected {expected} rows; fetch it again")
-    # There is one base station, and so one row of it.
+    # There is one base station, so its array has a single row.
     return {name: partial(_row, array) for name, array in arrays.items()}
 
 
@@ -86,7 +86,10 @@ def _row(array: NDArray[np.float64], row: int) -> NDArray[np.float64]:
 
 
 def sensor_files(table: Table) -> tuple[dict[str, tuple[Path | None, ...]], list[str]]:
-    """Of each kind the first column of which a file exists, and a line for each kind that is not complete."""
+    """The files of each kind of sensor, and one line for each kind of which some files are missing.
+
+    Of the columns of a kind, the first one of which any file exists is taken.
+    """
     files, problems = {}, []
     for kind, columns in FILE_COLUMNS.items():
         tried = ""

@@ -1,12 +1,12 @@
-"""The index of a DeepSense 6G release: which CSV tells what lies where, and what its columns are called.
+"""The index of a DeepSense 6G release: which CSV lists its files, and how the columns are called.
 
     scenarioN.csv, scenarioN_dev.csv              a scenario: passes in time order
     development_dataset/scenarioN_dev_train.csv   a single-task archive, with ..._val.csv and ..._test.csv: rows of all
                                                   passes in random order, without the pass
     scenarioN_challenge.csv, ml_challenge_*.csv   a challenge: rows without the pass, perhaps without labels
 
-A row of the 2022 challenge is five frames, of which the last has the label. Only that one is read; its position is the
-second frame's, the newest that the challenge gives. Columns are found by their name, never by place.
+A row of the 2022 challenge is five frames, of which the last one has the label. Only this frame is read; it gets the
+position of the second frame, which is the newest that the challenge gives. Columns are found by name, never by place.
 
 Source: www.deepsense6g.net, scenarios 1-9, 23 and 31-34, the single-task archives and the multi-modal challenge 2022.
 """
@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Names of one column in different releases, the preferred one first. In scenarios 3, 4, 8 and 9 the
-# uncalibrated position is wrong by 9 to 28 m (median), which costs 23 points of Top-1 in scenario 9.
+# The names of a column in different releases, the preferred one first. In scenarios 3, 4, 8 and 9 the uncalibrated
+# position is wrong by 9 to 28 m (median), which costs 23 points of Top-1 in scenario 9.
 LABEL_COLUMNS = ("unit1_beam_index", "unit1_beam", "beam_index_1")
 POWER_COLUMNS = ("unit1_pwr_60ghz", "unit1_pwr_1")
 POSITION_COLUMNS = ("unit2_loc_cal", "unit2_loc", "unit2_loc_2", "unit2_loc_1")
@@ -36,9 +36,9 @@ FILE_COLUMNS = {
         *("unit1_lidar_SCR_1", "unit1_lidar_1"),
     ),
 }
-# Where the base station's position lies if no column tells: the single-task archives leave it out.
+# The file of the base station's position if there is no column for it: the single-task archives have none.
 STATION_FILE = Path("unit1/GPS_data/gps_location.txt")
-# File names of the tables of one release; the first pattern that matches anything counts.
+# The file names of the tables of one release; the first pattern that matches a file counts.
 _TABLE_PATTERNS = (
     r"scenario\d+(_dev)?",
     r"scenario\d+_dev_(train|val|test)",
@@ -57,9 +57,9 @@ class Table:
 
     Attributes:
         files: the CSV files.
-        folder: holds them; cells are relative to it.
-        rows: column -> cell, of each row.
-        places: file and line of each row, for messages.
+        folder: the folder that holds them; cells are relative to it.
+        rows: for each row, column -> cell.
+        places: the file and line of each row, for messages.
     """
 
     files: tuple[Path, ...]
@@ -69,26 +69,26 @@ class Table:
 
     @property
     def source(self) -> Path:
-        """What a message about all of it names."""
+        """The file that a message about the whole table names."""
         return self.files[0]
 
     @property
     def name(self) -> str:
-        """Such as ``scenario9``, or the name of a challenge's table."""
+        """The name of the scenario, such as ``scenario9``, or of the table of a challenge."""
         match = re.match(r"scenario\d+", self.source.stem, re.IGNORECASE)
         return match.group().lower() if match else self.source.stem
 
     @property
     def is_scenario(self) -> bool:
-        """Whether it is a scenario as recorded, and not an archive or a challenge drawn from some."""
+        """Whether it is a scenario as recorded, and not an archive or a challenge that was drawn from scenarios."""
         return re.fullmatch(_TABLE_PATTERNS[0], self.source.stem, re.IGNORECASE) is not None
 
     def column(self, names: Sequence[str]) -> str | None:
-        """The first of ``names`` that is a column."""
+        """The first of ``names`` that is a column; None if none is."""
         return next((name for name in names if name in self.rows[0]), None)
 
     def cell(self, row: int, column: str) -> str:
-        """Without blanks around it."""
+        """The text of a cell, without blanks around it."""
         return self.rows[row][column].strip()
 
 
@@ -96,10 +96,10 @@ def read_table(folder: Path) -> Table:
     """Find and read the CSV of a release.
 
     Args:
-        folder: holds the CSV, or the ``development_dataset`` that does.
+        folder: the folder that holds the CSV, or that holds the folder ``development_dataset`` with the CSV.
 
     Raises:
-        ValueError: there is none, or more than one, or it cannot be read.
+        ValueError: there is no CSV, or more than one, or it cannot be read.
     """
     files = _find_tables(folder)
     rows: list[TableRow] = []
@@ -109,9 +109,9 @@ def read_table(folder: Path) -> Table:
             rows.append(row)
             places.append(f"{file.name}, line {line}")
     if not rows:
-        raise ValueError(f"{files[0]}: no rows; download it again")
+        raise ValueError(f"{files[0]}: there are no rows; download it again")
     if any(row.keys() != rows[0].keys() for row in rows):
-        raise ValueError(f"{files[0]}: other columns than in {files[-1].name}; download them again")
+        raise ValueError(f"{files[0]}: has other columns than {files[-1].name}; download them again")
     return Table(files=files, folder=files[0].parent, rows=rows, places=places)
 
 
@@ -137,7 +137,7 @@ def _read_rows(file: Path) -> list[tuple[int, TableRow]]:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             lines = csv.reader(stream)
             header = [name.strip() for name in next(lines, [])]
-            # A short line is filled with blanks: its row is then reported as broken.
+            # A short line is filled with blanks; its row is then reported as broken.
             return [
                 (lines.line_num, dict(zip(header, [*line, *[""] * len(header)], strict=False)))
                 for line in lines

@@ -15,12 +15,12 @@ from configs.schema import Task
 
 @dataclass(frozen=True)
 class Material:
-    """What is learned from.
+    """What a learner learns from.
 
     Attributes:
-        recording: labelled frames of its own; none for an owner without labels.
-        train: (N,) starts of its training windows.
-        validation: (N,) starts of its validation windows, for stopping; may be empty.
+        recording: the owner's labelled frames; there are no frames if the owner has no labels.
+        train: (N,) starts of the owner's training windows.
+        validation: (N,) starts of the owner's validation windows, which decide when to stop; may be empty.
         public: the public recording.
         public_starts: (N,) starts of the public samples; a sample's id is its position here.
     """
@@ -33,17 +33,17 @@ class Material:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether there is a window of its own to train on."""
+        """Whether the owner has a labelled window to train on."""
         return len(self.train) > 0
 
 
 def pool(recordings: Sequence[Recording], public: Recording, task: Task) -> Material:
-    """What one would learn from that had the labelled recordings of several owners.
+    """The material of one owner that has the labelled recordings of several.
 
     Args:
-        recordings: with the same sensors, power and splits; the first names the folder.
+        recordings: the recordings, all with the same sensors and with power; the first one names the folder.
         public: the public recording.
-        task: length of a window.
+        task: the task, which gives the length of a window.
     """
     first = recordings[0]
     pass_ids, offset = [], 0
@@ -65,12 +65,12 @@ def pool(recordings: Sequence[Recording], public: Recording, task: Task) -> Mate
 
 
 def material_of(recording: Recording | None, public: Recording, task: Task) -> Material:
-    """What there is to learn from; without labels that is the public set alone.
+    """The material of an owner; without labels it is the public set alone.
 
     Args:
-        recording: of the owner, with a ``train`` and perhaps a ``validation`` split; None where it has none.
+        recording: the owner's recording, with a ``train`` and perhaps a ``validation`` split; None if it has none.
         public: the public recording.
-        task: length of a window.
+        task: the task, which gives the length of a window.
     """
     if recording is None or recording.power is None:
         recording = _nothing_like(public, task.num_beams)
@@ -85,24 +85,24 @@ def material_of(recording: Recording | None, public: Recording, task: Task) -> M
 
 
 def open_material(own: Path, public: Path, task: Task) -> Material:
-    """Open an owner's recording and the public one.
+    """Open an owner's recording and the public recording.
 
     Args:
-        own: folder of the owner's labelled recording, with a ``train`` and perhaps a ``validation`` split.
-        public: folder of the public recording.
-        task: length of a window.
+        own: the folder of the owner's labelled recording, with a ``train`` and perhaps a ``validation`` split.
+        public: the folder of the public recording.
+        task: the task, which gives the length of a window.
 
     Raises:
         ValueError: a recording is missing or broken, or the owner has no labelled window to train on.
     """
     material = material_of(open_recording(own), open_recording(public), task)
     if not material.is_labelled:
-        raise ValueError(f"{own}: no labelled window to train on")
+        raise ValueError(f"{own}: there is no labelled window to train on; record longer passes, or add labels")
     return material
 
 
 def _nothing_like(public: Recording, num_beams: int) -> Recording:
-    """A labelled recording of no frame, so that whoever has no labels needs no rules of its own."""
+    """A labelled recording without frames, so that owners without labels need no special rules."""
     return Recording(
         folder=public.folder,
         pass_ids=np.empty(0, np.int32),

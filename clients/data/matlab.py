@@ -1,7 +1,7 @@
-"""One numeric array out of a MATLAB 5 to 7 file, whatever state the file is in.
+"""Reads one numeric array from a MATLAB 5 to 7 file, and refuses a damaged file with an error.
 
 `scipy.io.loadmat` reads beyond the end of a damaged file, which ends the process and with it the conversion of
-thousands of files that are whole. Cells, structures, text and sparse arrays are not read.
+thousands of intact files. Cells, structures, text and sparse arrays are not read.
 
 Source: MathWorks, "MAT-File Format" (levels 5 and 7; 7.3 is HDF5).
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 HEADER_BYTES = 128
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-# Larger than any sensor's frame by far: a damaged length must not fill the memory.
+# This is much larger than any sensor's frame: a damaged length must not fill the memory.
 MAX_BYTES = 1 << 28
 
 _MATRIX, _COMPRESSED, _INT8, _INT32, _UINT32 = 14, 15, 1, 5, 6
@@ -33,17 +33,17 @@ class _Element(NamedTuple):
 
 
 def read_matlab_array(data: bytes, name: str) -> NDArray[np.generic]:
-    """The array of that name.
+    """The array with a given name.
 
     Args:
-        data: the whole file.
-        name: of the variable.
+        data: the content of the whole file.
+        name: the name of the variable.
 
     Returns:
         Real or complex numbers in the shape that MATLAB shows.
 
     Raises:
-        ValueError: no such array, another kind of file, or a damaged one.
+        ValueError: there is no such array, the file is of another kind, or it is damaged.
     """
     # A MATLAB 7.3 file begins with 512 bytes of its own.
     if HDF5_MAGIC in (data[:8], data[512:520]):
@@ -58,29 +58,29 @@ def read_matlab_array(data: bytes, name: str) -> NDArray[np.generic]:
             continue
         parts = list(_elements(inner.data, order))
         if [part.kind for part in parts[:3]] != [_UINT32, _INT32, _INT8]:
-            raise ValueError("an array without flags, shape and name")
+            raise ValueError("an array has no flags, shape and name")
         found = bytes(parts[2].data).decode("latin-1")
         if found == name:
             return _array(parts, order)
         others.append(found)
-    raise ValueError(f"no array named {name!r} in it, only {', '.join(others) or 'nothing'}")
+    raise ValueError(f"there is no array named {name!r} in it, only {', '.join(others) or 'nothing'}")
 
 
 def _elements(data: memoryview, order: str) -> Iterator[_Element]:
-    """Tagged data elements one after the other; each is whole or an error."""
+    """The tagged data elements, one after the other; an element that is not complete is an error."""
     start = 0
     while start < len(data):
         if start + 8 > len(data):
-            raise ValueError("cut off within a tag")
+            raise ValueError("it is cut off within a tag")
         kind, size = struct.unpack_from(f"{order}II", data, start)
-        if kind >> 16:  # the short form: length, type and up to four bytes in eight
+        if kind >> 16:  # This is the short form: eight bytes hold the length, the type and up to four bytes of data.
             kind, size, begin, step = kind & 0xFFFF, kind >> 16, start + 4, 8
             if size > 4:
-                raise ValueError("a short element of more than four bytes")
+                raise ValueError("a short element claims more than four bytes")
         else:
             begin, step = start + 8, 8 + size + (0 if kind == _COMPRESSED else -size % 8)
         if begin + size > len(data):
-            raise ValueError(f"cut off: {size} bytes are promised, {len(data) - begin} are there")
+            raise ValueError(f"it is cut off: {size} bytes are promised, {len(data) - begin} are there")
         yield _Element(kind, data[begin : begin + size])
         start += step
 
@@ -90,29 +90,29 @@ def _unpacked(element: _Element, order: str) -> _Element:
     try:
         data = unpacker.decompress(element.data, MAX_BYTES)
     except zlib.error as error:
-        raise ValueError(f"not unpackable ({error})") from None
+        raise ValueError(f"its packed data cannot be unpacked ({error})") from None
     if not unpacker.eof:
-        raise ValueError("cut off within packed data")
+        raise ValueError("it is cut off within packed data")
     first = next(_elements(memoryview(data), order), None)
     if first is None:
-        raise ValueError("packed data without content")
+        raise ValueError("its packed data have no content")
     return first
 
 
 def _array(parts: list[_Element], order: str) -> NDArray[np.generic]:
     flags, shape = _numbers(parts[0], order), tuple(int(n) for n in _numbers(parts[1], order))
     if len(flags) != 2 or min(shape, default=-1) < 0:
-        raise ValueError("an array without flags or shape")
+        raise ValueError("an array has no flags or no shape")
     word = int(flags[0])
     kind, is_complex = _CLASSES.get(word & 0xFF), bool(word >> 8 & _COMPLEX_FLAG)
     if kind is None:
-        raise ValueError("a variable that is no array of numbers")
+        raise ValueError("the variable is no array of numbers")
     # MATLAB stores numbers in the smallest type that holds them; only in a damaged file do they not fit.
     with np.errstate(all="ignore"):
         values = [_numbers(part, order).astype(kind) for part in parts[3 : 5 if is_complex else 4]]
     count = int(np.prod(np.array(shape, object)))
     if len(values) != 1 + is_complex or any(len(value) != count for value in values):
-        raise ValueError(f"an array of shape {shape} without as many numbers")
+        raise ValueError(f"an array of shape {shape} holds another number of values")
     flat = values[0]
     if is_complex:
         flat = np.empty(count, np.complex64 if kind == "f4" else np.complex128)
@@ -123,8 +123,8 @@ def _array(parts: list[_Element], order: str) -> NDArray[np.generic]:
 def _numbers(part: _Element, order: str) -> NDArray[np.generic]:
     stored = _STORED.get(part.kind)
     if stored is None:
-        raise ValueError(f"numbers of unknown type {part.kind}")
+        raise ValueError(f"its numbers have the unknown type {part.kind}")
     dtype = np.dtype(order + stored)
     if len(part.data) % dtype.itemsize:
-        raise ValueError("numbers cut off within one")
+        raise ValueError("its numbers are cut off within one number")
     return np.frombuffer(part.data, dtype)

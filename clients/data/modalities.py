@@ -1,9 +1,9 @@
-"""The modalities, one row each: what a frame is, and who reads, encodes, draws and spoils it.
+"""The modalities, one row each: what a frame is, and how it is read, encoded, drawn and damaged by a fault.
 
-A new modality is a row here, its name in `configs.data`, an encoder, and where they apply a reader of its files and a
-sensor of the street (`sim.world.sensors.SENSORS`); a test asks of every row that all parts are there.
+A new modality needs a row here, its name in `configs.data` and an encoder; if it has files of its own, also a reader of
+them, and if the street can make it, a sensor (`sim.world.sensors.SENSORS`). A test checks that every row has all parts.
 
-Shapes in brackets: F frames of a recording.
+Shapes are in brackets, with F frames of a recording.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Modality:
     """One kind of sensor.
 
     Attributes:
-        name: short name, also the stem of its array on disk.
-        frame_shape: shape of one frame; the array on disk is (F, *frame_shape).
-        dtype: on disk.
-        unit: of the values.
-        encoder: the class in `clients.models.encoders` that makes features of its frames.
-        colour: in every figure, as #rrggbb.
-        file: the kind of file that its frames are read from; None where they stand in the table of a release.
-        is_on_request: whether its frames are made of these files only where somebody asks for them, since it takes
-        time. lost_frame: what a faulty sensor leaves of a lost frame: zeros, or the frame before it.
+        name: the short name, which is also the stem of the array's file on disk.
+        frame_shape: the shape of one frame; the array on disk is (F, *frame_shape).
+        dtype: the type of the values on disk.
+        unit: the unit of the values.
+        encoder: the class in `clients.models.encoders` that computes features from its frames.
+        colour: its colour in every figure, as #rrggbb.
+        file: the kind of file that its frames are read from; None if the table of a release holds them.
+        is_on_request: whether its frames are made from these files only on request, because making them takes time.
+        lost_frame: what a faulty sensor gives in place of a lost frame: zeros, or the previous frame.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Modality:
     lost_frame: Literal["zeros", "repeated"] = "zeros"
 
 
-# Source of the colours: Okabe and Ito, "Color Universal Design", 2008.
+# The source of the colours is Okabe and Ito, "Color Universal Design", 2008.
 MODALITIES: dict[str, Modality] = {
     modality.name: modality
     for modality in (
@@ -127,5 +127,5 @@ MODALITIES: dict[str, Modality] = {
 
 
 def made_of(file: str, *, on_request: bool = False) -> tuple[str, ...]:
-    """The modalities whose frames a kind of file holds, those that are made on request or those that always are."""
+    """The modalities whose frames are read from a kind of file: those made always, or those made on request."""
     return tuple(row.name for row in MODALITIES.values() if row.file == file and row.is_on_request == on_request)

@@ -1,15 +1,15 @@
-"""The on-disk form of what a mast recorded, and its one reader.
+"""The form in which a recording of a mast is stored on disk, with its writer and its only reader.
 
-A *recording* is a folder of arrays with one row per frame, memory-mapped when read:
+A *recording* is a folder of arrays with one row per frame, which are memory-mapped when they are read:
 
-    recording.json        format, modalities, splits, provenance
+    recording.json        format, modalities, whether there are labels, splits
     pass_ids.npy          (F,) int32, frames of one pass are contiguous and in time order
-    power.npy             (F, B) float32 linear receive power per beam; absent where nothing was labelled
+    power.npy             (F, B) float32 linear receive power per beam; absent if there are no labels
     camera.npy, radar.npy, lidar.npy, gps.npy, box.npy    see `clients.data.modalities`
 
-A *federation* is a folder of recordings: ``server/``, ``public/``, ``test/`` and ``clients/NNN-modality/``,
-with ``federation.json`` that says where it came from and ``server/public-power.npy``, which only the server may
-read. A virtual client and a real one read the same form.
+A *federation* is a folder of recordings: ``server/``, ``public/``, ``test/`` and ``clients/NNN-modality/``. It also has
+``federation.json``, which says where the data came from, and ``server/public-power.npy``, which only the server may
+read. Virtual and real clients read the same form.
 
 F frames, N windows, T frames of a window, H horizons, B beams.
 """
@@ -29,7 +29,7 @@ from clients.data.modalities import MODALITIES
 
 FORMAT = 1
 MANIFEST = "recording.json"
-# Within a federation: (F, B) power of the frames of ``public/``, which only the server may read.
+# The file in a federation with the power (F, B) of the frames of ``public/``; only the server may read it.
 PUBLIC_POWER = "server/public-power.npy"
 
 
@@ -38,10 +38,10 @@ class Recording:
     """What one mast recorded.
 
     Attributes:
-        folder: where it lies.
+        folder: the folder that holds it.
         pass_ids: (F,) pass of each frame.
         sensors: modality name -> (F, *frame_shape).
-        power: (F, B) linear receive power, or None where unlabelled.
+        power: (F, B) linear receive power; None if the recording has no labels.
         splits: split name -> pass ids; a pass is in at most one split.
     """
 
@@ -52,19 +52,20 @@ class Recording:
     splits: Mapping[str, tuple[int, ...]]
 
     def window_starts(self, num_frames: int, num_future: int, split: str | None = None) -> NDArray[np.int64]:
-        """First frame of every window of ``num_frames`` frames with ``num_future`` labelled slots behind it.
+        """The first frame of every window of ``num_frames`` frames with ``num_future`` labelled slots after it.
 
-        Stride 1 inside a pass of ``len`` frames, starts while ``start + L + J < len``; so len - L - J windows each.
+        Windows have stride 1. In a pass of ``len`` frames they start while ``start + L + J < len``, so each pass has
+        len - L - J windows.
 
         Source: the split rule of arXiv 2603.16116, which gives 3,201 and 1,267 windows on scenario 9.
 
         Args:
-            num_frames: L, frames seen.
-            num_future: J, slots ahead.
-            split: only passes of this split; None takes all.
+            num_frames: L, the number of frames in a window.
+            num_future: J, the number of slots ahead.
+            split: the split whose passes are taken; None takes all passes.
 
         Returns:
-            (N,) strictly increasing.
+            (N,) first frames, strictly increasing.
         """
         wanted = None if split is None else set(self.splits.get(split, ()))
         bounds = np.flatnonzero(np.diff(self.pass_ids)) + 1
@@ -78,7 +79,7 @@ class Recording:
         return np.concatenate(runs).astype(np.int64) if runs else np.empty(0, np.int64)
 
     def beams(self, starts: NDArray[np.int64], num_frames: int, num_future: int) -> NDArray[np.int64]:
-        """(N, H) best beam, 0-based, in the window's last frame and in the ``num_future`` slots after it.
+        """(N, H) best beam, from 0, in the window's last frame and in the ``num_future`` slots after it.
 
         Raises:
             ValueError: the recording has no power.
@@ -93,7 +94,7 @@ class Recording:
             ValueError: the recording has no power.
         """
         if self.power is None:
-            raise ValueError(f"{self.folder}: no power.npy, so this recording has no beam labels")
+            raise ValueError(f"{self.folder}: there is no power.npy, so this recording has no beam labels")
         powers: NDArray[np.float32] = self.power[starts[:, None] + num_frames - 1 + np.arange(num_future + 1)]
         return powers
 
@@ -109,14 +110,30 @@ def write_recording(
     """Write a recording; the folder must not hold one already.
 
     Args:
-        folder: made if missing.
+        folder: the folder to write; it is made if it is missing.
         pass_ids: (F,) pass of each frame.
         sensors: modality name -> (F, *frame_shape).
-        power: (F, B) linear receive power, or None to leave it unlabelled.
+        power: (F, B) linear receive power; None for a recording without labels.
         splits: split name -> pass ids.
 
     Raises:
-        ValueError: an array's shape does not fit its modality or the number of frames.
+        ValueError: the folder holds a recording, or the shape of an array does not fit its modality or the number of
+            frames.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> power = np.zeros((12, 64), np.float32)
+        >>> power[:, 7] = 1.0  # beam 7 is the best in every frame
+        >>> with TemporaryDirectory() as folder:
+        ...     write_recording(
+        ...         Path(folder) / "mast",
+        ...         pass_ids=np.zeros(12, np.int32),
+        ...         sensors={"gps": np.zeros((12, 2))},
+        ...         power=power,
+        ...         splits={"train": [0]},
+        ...     )
+        ...     sorted(path.name for path in (Path(folder) / "mast").iterdir())
+        ['gps.npy', 'pass_ids.npy', 'power.npy', 'recording.json']
     """
     if (folder / MANIFEST).exists():
         raise ValueError(f"{folder}: holds a recording already; delete it first")
@@ -140,10 +157,30 @@ def write_recording(
 
 @lru_cache(maxsize=4096)
 def open_recording(folder: Path) -> Recording:
-    """Map a recording into memory; opened once per process.
+    """Map a recording into memory; each process opens it only once.
+
+    Args:
+        folder: the folder of the recording.
 
     Raises:
-        ValueError: something is missing, unreadable or of the wrong shape; the message names the file.
+        ValueError: a file is missing, unreadable or of the wrong shape; the message names the file.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> power = np.zeros((12, 64), np.float32)
+        >>> power[:, 7] = 1.0  # beam 7 is the best in every frame
+        >>> with TemporaryDirectory() as folder:
+        ...     write_recording(
+        ...         Path(folder),
+        ...         pass_ids=np.zeros(12, np.int32),
+        ...         sensors={"gps": np.zeros((12, 2))},
+        ...         power=power,
+        ...         splits={"train": [0]},
+        ...     )
+        ...     recording = open_recording(Path(folder))
+        ...     starts = recording.window_starts(num_frames=8, num_future=3, split="train")
+        ...     starts.tolist(), recording.beams(starts, num_frames=8, num_future=3).tolist()
+        ([0], [[7, 7, 7, 7]])
     """
     manifest_path = folder / MANIFEST
     try:
@@ -176,7 +213,7 @@ def _map_array(path: Path) -> NDArray[np.generic]:
     except FileNotFoundError:
         raise ValueError(f"{path}: not found; make the data again") from None
     except (ValueError, OSError, EOFError) as error:
-        # NumPy's own words may quote the file, and errors travel to the server.
+        # The text of NumPy's error may quote the file, and errors are sent to the server.
         raise ValueError(f"{path}: not a readable .npy array ({type(error).__name__}); make the data again") from None
     return array
 
@@ -200,6 +237,6 @@ def _check_shapes(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> No
         row = rows[name] if name in rows else MODALITIES[name].frame_shape
         dtype = np.dtype({"pass_ids": np.int32, "power": np.float32}.get(name) or MODALITIES[name].dtype)
         if array.shape != (num_frames, *row):
-            raise ValueError(f"{path}: shape {array.shape}, expected {(num_frames, *row)}")
+            raise ValueError(f"{path}: has the shape {array.shape}, expected {(num_frames, *row)}; make the data again")
         if array.dtype != dtype:
-            raise ValueError(f"{path}: {array.dtype}, expected {dtype}; make the data again")
+            raise ValueError(f"{path}: has the type {array.dtype}, expected {dtype}; make the data again")

@@ -1,6 +1,7 @@
-"""Files of a DeepSense 6G release to frames: images, radar cubes, LiDAR scans. One file is one frame of its kind.
+"""Reads frames from the files of a DeepSense 6G release: images, radar cubes and LiDAR scans.
 
-A frame whose file is missing or broken is all zeros, as if the sensor had been covered. F files.
+Each file holds one frame of its kind. If a file is missing or broken, its frame is all zeros, as if the sensor had been
+covered. F files.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from clients.data.scans import ranges_of_cloud, ranges_of_scan, read_ply
 
 Frame = Mapping[str, NDArray[np.generic]]
 Reader = Callable[[Path, Sequence[str]], Frame]
-# The array of a .mat file lies under this name in every release.
+# The name of the array in a .mat file, which is the same in every release.
 MAT_KEY = "data"
-# What a damaged file makes the libraries raise: theirs is no single error.
+# The errors that the libraries raise for a damaged file; there is no single one.
 DAMAGE = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, OverflowError),
     *(MemoryError, NotImplementedError, struct.error, zlib.error, TokenError, Image.DecompressionBombError),
@@ -41,18 +42,18 @@ def read_frames(
     """Read the files of one kind, one at a time.
 
     Args:
-        kind: of the files, one of `FILE_KINDS`.
-        files: of each frame of one pass, in the order of time; None gives zeros.
-        modalities: which of the kind's modalities are wanted.
+        kind: the kind of the files, one of `FILE_KINDS`.
+        files: the file of each frame of one pass, in the order of time; None gives zeros.
+        modalities: the modalities to make, which must belong to the kind.
 
     Returns:
-        Modality -> (F, *frame_shape), and one line for each file that is broken and why.
+        Modality -> (F, *frame_shape), and one line for each broken file that says why it is broken.
     """
     frames = {
         name: np.zeros((len(files), *MODALITIES[name].frame_shape), MODALITIES[name].dtype) for name in modalities
     }
     problems = []
-    # After a gap nothing is known of what moved.
+    # The detector is reset at every gap, because the picture before the gap says nothing about motion after it.
     detector = MotionDetector()
     readers: dict[str, Reader] = {**_READERS, "camera": partial(read_camera, detector=detector)}
     for row, path in enumerate(files):
@@ -60,7 +61,7 @@ def read_frames(
             detector.reset()
             continue
         try:
-            # A damaged file may hold any number; the readers judge results, not every step on the way.
+            # A damaged file may hold any number; the readers check their results, not every step.
             with np.errstate(all="ignore"):
                 found = readers[kind](path, modalities)
             for name, frame in found.items():
@@ -72,21 +73,23 @@ def read_frames(
 
 
 def read_camera(path: Path, modalities: Sequence[str] = ("camera",), detector: MotionDetector | None = None) -> Frame:
-    """An image of any size, area-averaged and squeezed to (64, 64, 3), and what moved in (224, 224) of it.
+    """The frames of an image of any size: ``camera``, area-averaged to (64, 64, 3), and ``motion``, a packed mask.
+
+    The image is stretched to these sizes; the mask has 224 x 224 pixels.
 
     Args:
-        path: of the image.
-        modalities: ``camera``, ``motion`` or both.
-        detector: of motion, that has seen the pictures before; None is a new one.
+        path: the path of the image.
+        modalities: the frames to make: ``camera``, ``motion`` or both.
+        detector: the motion detector that has seen the earlier pictures of the pass; None takes a new one.
 
     Raises:
-        ValueError: it is not a whole image.
+        ValueError: the file is not a complete image.
     """
     height, width, _ = MODALITIES["camera"].frame_shape
     found: dict[str, NDArray[np.generic]] = {}
     try:
         with Image.open(path) as image:
-            # A JPEG is decoded at the smallest scale that is still twice as fine: four times as fast.
+            # A JPEG is decoded at the smallest scale that is still twice as fine, which is four times as fast.
             finest = PIXELS if "motion" in modalities else width
             image.draft("RGB", (2 * finest, 2 * finest))
             whole = image.convert("RGB")
@@ -101,10 +104,10 @@ def read_camera(path: Path, modalities: Sequence[str] = ("camera",), detector: M
 
 
 def read_radar(path: Path, modalities: Sequence[str] = ("radar",)) -> Frame:
-    """The wanted maps of a raw cube (4, 256, C) in a .mat or .npy file.
+    """The maps of a raw radar cube (4, 256, C) in a .mat or .npy file, for the modalities asked for.
 
     Raises:
-        ValueError: it is not a whole cube.
+        ValueError: the file is not a complete radar cube.
     """
     cube = _read_array(path, "radar cube")
     makers = {"radar": range_angle_map, "doppler": doppler_angle_map, "maps": unscaled_maps}
@@ -112,10 +115,10 @@ def read_radar(path: Path, modalities: Sequence[str] = ("radar",)) -> Frame:
 
 
 def read_lidar(path: Path, modalities: Sequence[str] = ("lidar",)) -> Frame:
-    """A planar scan in a .mat or .npy file, or a point cloud in a .ply file, as (216,) ranges.
+    """The ranges (216,) of a planar scan in a .mat or .npy file, or of a point cloud in a .ply file.
 
     Raises:
-        ValueError: it is not a whole scan.
+        ValueError: the file is not a complete scan.
     """
     del modalities
     if path.suffix.lower() != ".ply":
@@ -144,11 +147,11 @@ def _read_array(path: Path, what: str) -> NDArray[np.generic]:
 
 
 def _damaged(what: str, error: BaseException) -> str:
-    return f"no whole {what} ({' '.join(str(error).split()) or type(error).__name__}); download it again"
+    return f"it is no whole {what} ({' '.join(str(error).split()) or type(error).__name__}); download it again"
 
 
 _READERS: dict[str, Reader] = {"radar": read_radar, "lidar": read_lidar}
-# Kind of file -> the modalities that it gives.
+# Kind of file -> the modalities that are always made from it.
 FILE_KINDS: dict[str, tuple[str, ...]] = {kind: made_of(kind) for kind in get_args(FileKind)}
-# The same for those that are made only where they are asked for, because they take twenty times the disk.
+# Kind of file -> the modalities that are made from it only on request, because they take twenty times the disk.
 EXTRA_KINDS: dict[str, tuple[str, ...]] = {kind: made_of(kind, on_request=True) for kind in FILE_KINDS}

@@ -245,7 +245,7 @@ def test_an_arrival_must_sort_after_those_that_are_there(own: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../other"])
 def test_a_name_that_is_no_visible_folder_is_refused(own: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="without a dot ahead"):
+    with pytest.raises(ValueError, match="must be the name of a folder and not begin with a dot"):
         append_arrival(own, write(tmp_path / "source"), name)
 
 

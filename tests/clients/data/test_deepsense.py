@@ -123,8 +123,8 @@ def test_broken_rows_are_left_out_and_named_and_the_rest_loads(tmp_path: Path) -
     assert scenario.pass_ids.tolist() == [2]
     assert scenario.problems == (
         "scenario9.csv, line 2: unit1_pwr_60ghz: ./unit1/power_0.txt cannot be opened",
-        "scenario9.csv, line 3: no finite power reading",
-        "scenario9.csv, line 4: 63 power readings, expected 64",
+        "scenario9.csv, line 3: there is no finite power reading",
+        "scenario9.csv, line 4: there are 63 power readings, expected 64",
         "scenario9.csv, line 5: unit2_loc_cal: ./unit2/cal_3.txt is not a file of numbers",
         "scenario9.csv, line 6: the label is 7, but the strongest beam is 41",
     )
@@ -164,7 +164,7 @@ def test_the_label_column_may_have_another_releases_name(tmp_path: Path, label: 
 @pytest.mark.parametrize("column", ["unit1_beam_index", "unit1_pwr_60ghz", "seq_index", "unit1_loc"])
 def test_a_missing_column_is_one_error_that_names_file_and_column(tmp_path: Path, column: str) -> None:
     header = ["other" if name == column else name for name in HEADER]
-    with pytest.raises(ValueError, match=rf"scenario9\.csv: no {column}"):
+    with pytest.raises(ValueError, match=rf"scenario9\.csv: there is no {column}"):
         read_scenario(MadeUp().write_files(tmp_path, header))
 
 
@@ -184,7 +184,7 @@ def test_the_scenarios_own_table_is_found_among_others(tmp_path: Path) -> None:
 def test_an_empty_or_binary_table_is_one_clear_error(tmp_path: Path) -> None:
     table = tmp_path / "scenario1.csv"
     table.write_text("index,unit1_beam_index\n")
-    with pytest.raises(ValueError, match=r"scenario1\.csv: no rows"):
+    with pytest.raises(ValueError, match=r"scenario1\.csv: there are no rows"):
         read_scenario(tmp_path)
     table.write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ValueError, match=r"scenario1\.csv: not a readable CSV"):

@@ -178,7 +178,7 @@ def test_a_cut_off_image_is_one_line_and_black(tmp_path: Path) -> None:
         (tmp_path / "cut.jpg").write_bytes(whole[:size])
         frames, problems = read_frames("camera", [tmp_path / "cut.jpg"], ["camera"])
         assert len(problems) == 1
-        assert problems[0].startswith("camera: cut.jpg is left out: no whole image (")
+        assert problems[0].startswith("camera: cut.jpg is left out: it is no whole image (")
         assert not frames["camera"].any()
 
 
@@ -188,12 +188,12 @@ def test_files_of_swapped_columns_say_so(tmp_path: Path) -> None:
     savemat(tmp_path / "nameless.mat", {"radar": cube()})
     Image.new("RGB", (8, 8)).save(tmp_path / "image.jpg")
     for kind, name, message in [
-        ("radar", "scan.mat", "a radar cube of shape (216, 2), expected (4, 256, 128) or (4, 256, 250)"),
-        ("lidar", "cube.mat", "a scan of shape (4, 256, 128) and complex"),
-        ("camera", "cube.mat", "no whole image (cannot identify image file"),
+        ("radar", "scan.mat", "a radar cube has the shape (216, 2), expected (4, 256, 128) or (4, 256, 250)"),
+        ("lidar", "cube.mat", "a scan has the shape (4, 256, 128) and type complex"),
+        ("camera", "cube.mat", "it is no whole image (cannot identify image file"),
         ("radar", "image.jpg", ".jpg is not the ending of a radar cube; are columns swapped?"),
-        ("radar", "nameless.mat", "no array named 'data' in it"),
-        ("radar", "nowhere.mat", "no whole radar cube"),
+        ("radar", "nameless.mat", "there is no array named 'data' in it"),
+        ("radar", "nowhere.mat", "it is no whole radar cube"),
     ]:
         _, (problem,) = read_frames(kind, [tmp_path / name], [kind])
         assert problem.startswith(f"{kind}: {name} is left out: {message}")

@@ -177,7 +177,7 @@ def test_a_single_task_archive_loads_as_rows_without_passes(tmp_path: Path, belo
 def test_tables_of_one_archive_with_other_columns_are_one_clear_error(tmp_path: Path) -> None:
     folder = write_archive(tmp_path) / "development_dataset"
     (folder / "scenario5_dev_val.csv").write_text("index,beam_index_1\n1,3\n")
-    with pytest.raises(ValueError, match=r"other columns than in .*csv; download them again"):
+    with pytest.raises(ValueError, match=r"has other columns than .*csv; download them again"):
         read_scenario(folder)
 
 
@@ -188,7 +188,7 @@ def test_an_archive_with_labels_but_no_power_has_power_in_the_labelled_beam(tmp_
     assert scenario.labelled_power.sum(axis=1).tolist() == [1.0, 1.0, 1.0]
     assert list(scenario.files) == ["radar"]
     assert scenario.problems == (
-        "scenario9_dev_train.csv: no power; it is 1 in the labelled beam and 0 elsewhere",
+        "scenario9_dev_train.csv: there is no power; it is set to 1 in the labelled beam and 0 elsewhere",
         "scenario9_dev_train.csv, line 5: the label is 65, expected 1 to 64",
     )
 
@@ -198,8 +198,8 @@ def test_a_challenge_without_labels_loads_and_says_so_where_labels_are_needed(tm
     scenario = read_scenario(write_table(tmp_path / "scenario5_challenge.csv", columns))
     assert scenario.power is None
     assert len(scenario.sensors["gps"]) == 4
-    assert scenario.problems == ("scenario5_challenge.csv: no power, and no beam labels",)
-    with pytest.raises(ValueError, match="scenario5: no power and no beam labels in this release"):
+    assert scenario.problems == ("scenario5_challenge.csv: there is no power, and there are no beam labels",)
+    with pytest.raises(ValueError, match="scenario5: there is no power and no beam labels in this release"):
         _ = scenario.beams
 
 
@@ -247,7 +247,7 @@ def test_swapped_columns_are_one_error_that_says_what_was_found(tmp_path: Path) 
     folder = write_table(tmp_path / "scenario5.csv", columns)
     for row in range(4):
         np.savetxt(folder / f"unit2/loc_{row}.txt", STATION_DEG)
-    with pytest.raises(ValueError, match=r"not one of 4 rows is whole \(scenario5\.csv, line 5: 2 power readings"):
+    with pytest.raises(ValueError, match=r"not one of 4 rows is whole \(scenario5\.csv, line 5: there are 2 power"):
         read_scenario(folder)
 
 

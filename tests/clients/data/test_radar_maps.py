@@ -92,8 +92,8 @@ def test_the_row_of_speed_zero_is_the_quietest_of_the_doppler_map() -> None:
         (np.zeros((4, 256, 64), np.complex64), r"shape \(4, 256, 64\), expected \(4, 256, 128\) or \(4, 256, 250\)"),
         (np.zeros((128, 256, 4), np.complex64), r"shape \(128, 256, 4\)"),
         (np.zeros((4, 256, 128), np.float32), "float32, expected complex"),
-        (np.zeros((4, 256, 128), np.complex64), "without noise"),
-        (np.full((4, 256, 128), np.nan, np.complex64), "without noise"),
+        (np.zeros((4, 256, 128), np.complex64), "has no noise"),
+        (np.full((4, 256, 128), np.nan, np.complex64), "has no noise"),
     ],
 )
 def test_what_is_no_radar_cube_is_refused(cube: NDArray[np.generic], message: str) -> None:

@@ -141,9 +141,9 @@ def test_broken_and_missing_files_are_zeros_and_reported_and_the_rest_loads(rele
     assert scenario.problems[0] == (
         f"camera: 1 of {whole} files are missing, their frames are zeros (scenario0.csv, line 2: ./{first})"
     )
-    assert scenario.problems[1] == "scenario0.csv, line 7: no finite power reading"
+    assert scenario.problems[1] == "scenario0.csv, line 7: there is no finite power reading"
     assert "line 8: unit2_loc_cal: ./unit2/GPS_data_calibrated/gps_location_6.txt cannot" in scenario.problems[2]
-    assert scenario.problems[3].startswith(f"pass 1, camera: {Path(second).name} is left out: no whole image (")
+    assert scenario.problems[3].startswith(f"pass 1, camera: {Path(second).name} is left out: it is no whole image (")
     assert scenario.problems[4].startswith("pass 1, lidar: Lidar_data_3.mat is left out: the header of")
     assert len(scenario.problems) == 5
 
