@@ -1,1 +1,1 @@
-"""Beam trackers: encoders, the federation's, the published and our light ones, live streams. Here is no protocol."""
+"""Beam trackers: the federation's, the published and our light ones, their encoders, live streams. No protocol here."""

@@ -1,7 +1,9 @@
-"""The building blocks of the trackers of arXiv 2603.16116 and of our lighter ones. U frames, N windows, T steps.
+"""The building blocks of the trackers of arXiv 2603.16116 and of our lighter ones.
 
-Source: section numbers and sizes as published with arXiv 2603.16116 and arXiv 2509.11419; where these are silent (the
-activation inside an attention, the order of dropout and ReLU) we take the usual and say so.
+U frames, N windows, T steps, C channels, R rows and K columns of a map, D features.
+
+Source: sizes as published with arXiv 2603.16116 and arXiv 2509.11419. Where these do not say (the activation inside an
+attention, the order of dropout and ReLU) we take the usual choice.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 
 def convolution(num_channels: int, out_channels: int, *, stride: int = 1, bias: bool = False) -> list[nn.Module]:
-    """3 x 3 convolution, batch norm, ReLU."""
+    """The layers of a 3 x 3 convolution, with batch norm and ReLU."""
     return [
         nn.Conv2d(num_channels, out_channels, 3, stride=stride, padding=1, bias=bias),
         nn.BatchNorm2d(out_channels),
@@ -23,7 +25,7 @@ def convolution(num_channels: int, out_channels: int, *, stride: int = 1, bias: 
 
 
 def separable(num_channels: int, out_channels: int, *, stride: int = 1) -> list[nn.Module]:
-    """Depthwise 3 x 3 and pointwise 1 x 1 convolution, each with batch norm and ReLU.
+    """The layers of a depthwise 3 x 3 and a pointwise 1 x 1 convolution, each with batch norm and ReLU.
 
     Source: arXiv 1704.04861.
     """
@@ -38,11 +40,11 @@ def separable(num_channels: int, out_channels: int, *, stride: int = 1) -> list[
 
 
 def perceptron(sizes: Sequence[int], dropouts: Sequence[float] = ()) -> nn.Sequential:
-    """Linear layers with ReLU and dropout between them; the last is linear.
+    """Linear layers with ReLU and dropout between them; nothing follows the last layer.
 
     Args:
-        sizes: of the input and of every layer.
-        dropouts: after the ReLU of each layer but the last; missing ones are none.
+        sizes: the number of inputs, then the number of units of every layer.
+        dropouts: the dropout after the ReLU of each layer but the last; where the list is shorter there is no dropout.
     """
     layers: list[nn.Module] = []
     for depth, (num_inputs, num_units) in enumerate(pairwise(sizes)):
@@ -55,7 +57,7 @@ def perceptron(sizes: Sequence[int], dropouts: Sequence[float] = ()) -> nn.Seque
 
 
 class ChannelAttention(nn.Module):
-    """Squeeze and excitation: every channel times a gate made of all channel means.
+    """Squeeze and excitation: every channel is multiplied by a gate, which is computed from all channel means.
 
     Source: arXiv 1709.01507, with a hidden layer of half the channels.
     """
@@ -70,56 +72,56 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(U, C, R, K) to the same shape."""
+        """Maps (U, C, R, K) to gated maps of the same shape."""
         gated: Tensor = maps * self.gate(maps.mean(dim=(2, 3)))[:, :, None, None]
         return gated
 
 
 class SpatialAttention(nn.Module):
-    """Every place times a gate made of its 7 x 7 neighbourhood in all channels."""
+    """Every place is multiplied by a gate, which is computed from its 7 x 7 neighbourhood in all channels."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(num_channels, 1, 7, padding=3)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(U, C, R, K) to the same shape."""
+        """Maps (U, C, R, K) to gated maps of the same shape."""
         return maps * torch.sigmoid(self.convolution(maps))
 
 
 class GlobalPool(nn.Module):
-    """Maps to the maximum of each channel, and its mean too where ``with_mean``."""
+    """Reduces maps to the maximum of each channel and, if ``with_mean``, also to its mean."""
 
     def __init__(self, *, with_mean: bool) -> None:
         super().__init__()
         self.with_mean = with_mean
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(U, C, R, K) to (U, C), with the means (U, 2 C)."""
+        """Maps (U, C, R, K) to features (U, C), or (U, 2 C) with the means."""
         largest = maps.amax(dim=(2, 3))
         return torch.cat([maps.mean(dim=(2, 3)), largest], dim=1) if self.with_mean else largest
 
 
 class ColumnPool(nn.Module):
-    """Maps to the mean and maximum over the rows of each channel and column: the direction stays, height goes.
+    """Reduces maps to the mean and the maximum over the rows of each channel and column: it keeps the direction.
 
-    The best beam is a matter of the direction in which the vehicle is, and columns are directions in pictures and radar
-    maps alike. A global maximum forgets where it was.
+    The best beam depends on the direction of the vehicle, and in pictures as well as in radar maps a column is a
+    direction. A global maximum would lose the direction.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(U, C, R, K) to (U, 2 C K)."""
+        """Maps (U, C, R, K) to features (U, 2 C K)."""
         return torch.cat([maps.mean(dim=2), maps.amax(dim=2)], dim=1).flatten(1)
 
 
 class TimeAttention(nn.Module):
     """Adds to every step the mean of all steps, weighted by a softmax of their scores.
 
-    The score of a step is a perceptron of one hidden layer with tanh.
+    A perceptron with one hidden layer and tanh computes the score of a step.
 
     Args:
-        num_features: of a step.
-        num_hidden: of the perceptron.
+        num_features: the number of features of a step.
+        num_hidden: the number of hidden units of the perceptron.
     """
 
     def __init__(self, num_features: int, num_hidden: int) -> None:
@@ -127,34 +129,34 @@ class TimeAttention(nn.Module):
         self.score = nn.Sequential(nn.Linear(num_features, num_hidden), nn.Tanh(), nn.Linear(num_hidden, 1))
 
     def forward(self, states: Tensor) -> Tensor:
-        """(N, T, D) to the same shape."""
+        """States (N, T, D) to states of the same shape."""
         weights = torch.softmax(self.score(states), dim=1)
         return states + (weights * states).sum(dim=1, keepdim=True)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of every step to all steps, not only to those before it, added to the step."""
+    """Adds to every step its multi-head attention to all steps, later ones included."""
 
     def __init__(self, num_features: int, *, num_heads: int = 8, dropout: float = 0.1) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(num_features, num_heads, dropout=dropout, batch_first=True)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(N, T, D) to the same shape."""
+        """States (N, T, D) to states of the same shape."""
         attended: Tensor = self.attention(states, states, states, need_weights=False)[0]
         return states + attended
 
 
 class Memory(nn.Module):
-    """Layer norm, a GRU over the steps, and an attention over its states where there is one.
+    """Layer norm, a GRU over the steps and, optionally, an attention over its states.
 
     Args:
-        num_features: of a step.
-        num_hidden: of a state.
-        num_layers: of the GRU, with dropout of a half between two.
-        attention: from states to states; None leaves them.
-        with_change: whether the GRU sees the change since the step before beside each step, with a learned gain (see
-            `clients.models.tracker`).
+        num_features: the number of features of a step.
+        num_hidden: the size of a state.
+        num_layers: the number of layers of the GRU; between two layers there is a dropout of 0.5.
+        attention: a module from states to states; None leaves the states unchanged.
+        with_change: whether the GRU also gets the change of the features since the previous step, with a learned gain
+            (see `clients.models.tracker`).
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class Memory(nn.Module):
         self.attention = attention
 
     def forward(self, steps: Tensor) -> Tensor:
-        """(N, T, D) to states (N, T, D')."""
+        """Steps (N, T, D) to states (N, T, D')."""
         seen = self.norm(steps)
         if self.change_gain is not None:
             change = self.change_gain * torch.diff(seen, dim=1, prepend=seen[:, :1])

@@ -1,8 +1,8 @@
-"""What a tracker costs: parameters, multiply-accumulates, bytes.
+"""The cost of a tracker in multiply-accumulates and bytes.
 
-Source: operations are counted by `torch.utils.flop_counter` as the tracker runs, so loops, attentions and GRUs count
-as often as they really run; one multiply-accumulate is two of its operations. Published figures that leave attention
-out, or take another number of steps, differ.
+Source: `torch.utils.flop_counter` counts the operations while the tracker runs, so loops, attentions and GRUs count
+as often as they really run; one multiply-accumulate is two of its operations. Published figures differ if they leave
+attention out or take another number of steps.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BYTES_PER_WEIGHT = 4
 
 
 def count_macs(tracker: StepTracker, *, num_steps: int | None = None) -> int:
-    """Multiply-accumulates of one window, every step encoded by itself, as the published figures count.
+    """The multiply-accumulates of one window if every step is encoded separately, as published figures count.
 
     Args:
-        tracker: it is not changed.
-        num_steps: T; None takes the tracker's own.
+        tracker: the tracker, which is not changed.
+        num_steps: T, the number of steps; None takes the tracker's own number.
     """
     steps = tracker.num_steps if num_steps is None else num_steps
     frames = empty_frames(tracker, steps)
@@ -40,14 +40,14 @@ def count_macs(tracker: StepTracker, *, num_steps: int | None = None) -> int:
 
 
 def count_window_macs(tracker: StepTracker) -> int:
-    """Multiply-accumulates of one window as it is computed here: the empty frame is encoded once."""
+    """The multiply-accumulates of one window as it is computed here: the empty frame is encoded only once."""
     num_frames = tracker.task.num_frames
     windows = Windows(empty_frames(tracker, num_frames), torch.arange(num_frames)[None])
     return macs_of(tracker, lambda: tracker(windows))
 
 
 def macs_of(model: nn.Module, run: Callable[[], object]) -> int:
-    """Multiply-accumulates of matrix products and convolutions in ``run``, with ``model`` in evaluation mode."""
+    """The multiply-accumulates of matrix products and convolutions in ``run``, with ``model`` in evaluation mode."""
     was_training = model.training
     model.eval()
     # The fast paths of attention are single operations that the counter does not know.
@@ -63,7 +63,7 @@ def macs_of(model: nn.Module, run: Callable[[], object]) -> int:
 
 
 def empty_frames(tracker: StepTracker, count: int) -> dict[str, torch.Tensor]:
-    """Frames of nothing, for every modality of a tracker: (count, *frame_shape)."""
+    """Frames of zeros (count, *frame_shape), for every modality of a tracker."""
     return {
         name: torch.from_numpy(np.zeros((count, *MODALITIES[name].frame_shape), MODALITIES[name].dtype))
         for name in tracker.modalities

@@ -1,8 +1,8 @@
-"""From one sensor frame to a feature vector. U frames, D features.
+"""The encoders, which turn one sensor frame into a feature vector. U frames, D features.
 
-Every encoder takes frames as they lie on disk and scales them itself, so that a live stream and a
-recording enter by the same door. No batch statistics: a frame's feature does not depend on its
-batch, which lets overlapping windows share it.
+Every encoder takes frames in the form that is stored on disk and scales them itself, so that a live stream and a
+recording are treated alike. Encoders use no batch statistics: the features of a frame do not depend on its batch, so
+overlapping windows can share them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch.nn import functional
 
 from clients.data.modalities import MODALITIES
 
-# Range of the scenario 9 LiDAR in metres; source: DeepSense 6G scenario 9 page.
+# The range of the scenario 9 LiDAR in metres; source: DeepSense 6G scenario 9 page.
 LIDAR_RANGE_M = 16.392
-# Relative spread below which an input counts as constant.
+# The relative spread below which an input counts as constant.
 STILL = 1e-4
 
 
 class Standardise(nn.Module):
-    """Zero mean and unit variance, as measured once on the owner's training frames.
+    """Scales inputs to zero mean and unit variance, which are measured once on the owner's training frames.
 
     Args:
-        num_channels: size of the last axis; 1 measures one scale over everything.
+        num_channels: the size of the last axis; 1 measures one scale over everything.
     """
 
     mean: Tensor
@@ -37,28 +37,28 @@ class Standardise(nn.Module):
         self.register_buffer("scale", torch.ones(num_channels))
 
     def fit(self, values: Tensor) -> None:
-        """Measure mean and spread over all but the last axis."""
+        """Measure the mean and the spread over all axes but the last."""
         rows = values.reshape(-1, len(self.mean))
         self.mean.copy_(rows.mean(dim=0))
         spread = rows.std(dim=0, correction=0)
-        # What never moved in training must not explode when it does.
+        # An input that was constant in training must not become huge when it changes later.
         moves = spread > STILL * self.mean.abs().clamp_min(1.0)
         self.scale.copy_(torch.where(moves, spread, torch.ones(())))
 
     def forward(self, values: Tensor) -> Tensor:
-        """(..., C) to the same shape."""
+        """Values (..., C) to scaled values of the same shape."""
         return torch.addcmul(-self.mean / self.scale, values, 1.0 / self.scale)
 
 
 class Encoder(nn.Module):
-    """Base of the encoders: scale, then a network.
+    """The base of all encoders: it scales the inputs and then applies a network.
 
     Args:
-        standardise: fitted on training frames.
-        network: from scaled inputs to (U, D).
+        standardise: the scale of the inputs, which is fitted on training frames.
+        network: a network from scaled inputs to features (U, D).
 
     Attributes:
-        num_channels: of what :meth:`inputs` gives; 0 where the shape of a frame says it.
+        num_channels: the number of channels that :meth:`inputs` returns; 0 if the shape of a frame determines it.
     """
 
     num_channels: ClassVar[int] = 0
@@ -70,38 +70,38 @@ class Encoder(nn.Module):
 
     @classmethod
     def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
-        """An encoder of frames of a shape as they lie on disk; sizes as for :func:`make_encoder`."""
+        """Build an encoder for frames of a shape, as stored on disk; :func:`make_encoder` explains the sizes."""
         num_inputs = cls.num_channels or frame_shape[-1]
         return cls(Standardise(num_inputs), _mlp(num_inputs, 8 * width, num_features))
 
     def inputs(self, frames: Tensor) -> Tensor:
-        """Frames as on disk to channels-last float32 values before scaling."""
+        """Frames as stored on disk to float32 values with channels last, before scaling."""
         return frames.float()
 
     def fit_scale(self, frames: Tensor) -> None:
-        """Measure the scale of the inputs on frames as they lie on disk."""
+        """Measure the scale of the inputs on frames as stored on disk."""
         self.standardise.fit(self.inputs(frames))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(U, *frame_shape) to (U, D)."""
+        """Frames (U, *frame_shape) to features (U, D)."""
         features: Tensor = self.network(self.standardise(self.inputs(frames)))
         return features
 
 
 def unpack_masks(packed: Tensor) -> Tensor:
-    """(..., R, C / 8) uint8, eight pixels a byte, to (..., R, C) float32 of zeros and ones, left to right."""
+    """Packed masks (..., R, C / 8) uint8, eight pixels a byte, left to right, to (..., R, C) float32 zeros and ones."""
     bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     return ((packed.unsqueeze(-1) >> bits) & 1).flatten(-2).float()
 
 
 def mask_shares(packed: Tensor, side: int) -> Tensor:
-    """(..., R, C / 8) packed masks to (..., R / side, C / side): the share of pixels on in each square.
+    """Packed masks (..., R, C / 8) to (..., R / side, C / side): the share of pixels that are on in each square.
 
-    Equal to unpacking and averaging, with less work: the bits of a byte are counted by looking it up.
+    The result equals unpacking and averaging, but a table gives the number of bits of a byte, which is less work.
 
     Args:
-        packed: uint8, eight pixels a byte.
-        side: of a square in pixels: 1, 2 or 4; R is a multiple of it.
+        packed: the masks, uint8 with eight pixels a byte.
+        side: the side of a square in pixels: 1, 2 or 4; R is a multiple of it.
     """
     if side == 1:
         return unpack_masks(packed)
@@ -123,7 +123,7 @@ class PatchStem(nn.Module):
         self.linear = nn.Linear(16 * num_channels, out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(U, R, C, K) channels last to (U, out, R / 4, C / 4)."""
+        """Images (U, R, C, K), channels last, to maps (U, out_channels, R / 4, C / 4)."""
         num_images, rows, columns, channels = images.shape
         patches = images.view(num_images, rows // 4, 4, columns // 4, 4, channels).permute(0, 1, 3, 2, 4, 5)
         out: Tensor = self.linear(patches.reshape(num_images, rows // 4, columns // 4, 16 * channels))
@@ -131,87 +131,88 @@ class PatchStem(nn.Module):
 
 
 class ImageEncoder(Encoder):
-    """Camera (U, 64, 64, 3), radar and Doppler maps (U, 64, 64): patches and two convolutions, flattened."""
+    """Encodes camera images (U, 64, 64, 3) and radar or Doppler maps (U, 64, 64): patches, then two convolutions."""
 
     @classmethod
     def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
-        """One scale over all channels, since a camera's have one unit."""
+        """Build an encoder with one scale over all channels, because the channels of a camera have one unit."""
         num_channels = cls.num_channels or (frame_shape[2] if len(frame_shape) == 3 else 1)
         return cls(Standardise(1), _image_network(num_channels, width, num_features))
 
     def inputs(self, frames: Tensor) -> Tensor:
-        """(U, 64, 64, C) float32."""
+        """Images or maps to (U, 64, 64, C) float32."""
         return frames.float().unsqueeze(-1) if frames.dim() == 3 else frames.float()
 
 
 class MotionEncoder(ImageEncoder):
-    """Motion masks (U, 224, 28) of packed bits, as the share of pixels on in each of 64 x 64 cells."""
+    """Encodes motion masks (U, 224, 28) of packed bits, as the share of pixels that are on in each of 64 x 64 cells."""
 
     num_channels: ClassVar[int] = 1
 
     def inputs(self, frames: Tensor) -> Tensor:
-        """(U, 64, 64, 1) in [0, 1]."""
+        """Packed masks to shares (U, 64, 64, 1) in [0, 1]."""
         return (
             functional.adaptive_avg_pool2d(unpack_masks(frames).unsqueeze(1), (64, 64)).permute(0, 2, 3, 1).contiguous()
         )
 
 
 class MapsEncoder(ImageEncoder):
-    """Unscaled radar maps (U, 2, 128, 64), two rows averaged."""
+    """Encodes unscaled radar maps (U, 2, 128, 64), of which every two rows are averaged."""
 
     num_channels: ClassVar[int] = 2
 
     def inputs(self, frames: Tensor) -> Tensor:
-        """(U, 64, 64, 2) float32."""
+        """Maps to (U, 64, 64, 2) float32."""
         return functional.avg_pool2d(frames.float(), (2, 1)).permute(0, 2, 3, 1).contiguous()
 
 
 class LidarEncoder(Encoder):
-    """LiDAR (U, 216) metres per ray, as closeness: 1 at the sensor and 0 where nothing returned."""
+    """Encodes LiDAR ranges (U, 216) in metres per ray as closeness: 1 at the sensor, 0 if nothing returned."""
 
     @classmethod
     def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
-        """Convolutions along the rays."""
+        """Build an encoder with convolutions along the rays."""
         return cls(Standardise(1), _lidar_network(width, num_features))
 
     def inputs(self, frames: Tensor) -> Tensor:
-        """(U, 216, 1) closeness in [0, 1]."""
+        """Ranges to closeness (U, 216, 1) in [0, 1]."""
         ranges = frames.float()
         return torch.where(ranges > 0, 1.0 - ranges / LIDAR_RANGE_M, torch.zeros(())).unsqueeze(-1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(U, 216) to (U, D)."""
+        """Ranges (U, 216) to features (U, D)."""
         features: Tensor = self.network(self.standardise(self.inputs(frames)).permute(0, 2, 1).contiguous())
         return features
 
 
 class GpsEncoder(Encoder):
-    """GPS (U, 2) metres east and north of the base station.
+    """Encodes GPS positions (U, 2) in metres east and north of the base station.
 
-    The beam depends on the bearing, so sine and cosine of the bearing and the log range stand beside the position.
+    The beam depends on the bearing, so the inputs are the position, the sine and cosine of the bearing and the log
+    range.
     """
 
     num_channels: ClassVar[int] = 5
 
     def inputs(self, frames: Tensor) -> Tensor:
-        """(U, 5): east, north, sin and cos of the bearing, ln(1 + range)."""
+        """Positions to (U, 5): east, north, sine and cosine of the bearing, ln(1 + range)."""
         position = frames.float()
         distance = torch.linalg.vector_norm(position, dim=-1, keepdim=True)
         return torch.cat([position, position / distance.clamp_min(1e-3), torch.log1p(distance)], dim=-1)
 
 
 class BoxEncoder(Encoder):
-    """Camera bounding box (U, 4) in image fractions; NaN means that no box was found."""
+    """Encodes camera bounding boxes (U, 4) in image fractions; NaN means that no box was found."""
 
     num_channels: ClassVar[int] = 5
 
     def inputs(self, frames: Tensor) -> Tensor:
-        """(U, 5): the box, zeros where there is none, and whether there is one."""
+        """Boxes to (U, 5): the box, or zeros if there is none, and whether there is one."""
         found = torch.isfinite(frames).all(dim=-1, keepdim=True)
         return torch.cat([torch.where(found, frames, torch.zeros(())), found], dim=-1).float()
 
     def fit_scale(self, frames: Tensor) -> None:
-        """Measure the scale over frames that have a box."""
+        """Measure the scale on the frames that have a box."""
         with_box = frames[torch.isfinite(frames).all(dim=-1)]
         super().fit_scale(with_box if len(with_box) else frames)
         self.standardise.scale[-1] = 1.0
@@ -228,8 +229,8 @@ def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
 
     Args:
         modality: a key of `MODALITIES`.
-        width: channels of the first convolution; an MLP has 8 times as many units.
-        num_features: D.
+        width: the number of channels of the first convolution; an MLP has 8 times as many units.
+        num_features: D, the number of features.
     """
     row = MODALITIES[modality]
     return ENCODERS[row.encoder].build(row.frame_shape, width=width, num_features=num_features)

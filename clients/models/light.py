@@ -1,8 +1,8 @@
-"""Our own trackers: fewer operations than those of arXiv 2603.16116, and faster for it on a CPU.
+"""Our own trackers, which need fewer operations than those of arXiv 2603.16116 and are therefore faster on a CPU.
 
-Three differences. The first convolution takes patches (stride equals kernel), so every pixel is read once and there are
-no large maps to keep: these, not multiplications, are what a CPU waits for. The columns of the last maps stay apart,
-since columns are directions and beams are directions. The GRU sees changes beside features, as in
+They differ in three ways. The first convolution takes patches (its stride equals its kernel), so every pixel is read
+once and there are no large maps to keep; on a CPU these maps, not the multiplications, take the time. The columns of
+the last maps are kept apart, because both columns and beams are directions. The GRU gets changes beside features, as in
 `clients.models.tracker`.
 """
 
@@ -15,9 +15,9 @@ from clients.models.blocks import ColumnPool, Memory, convolution, perceptron
 from clients.models.step_tracker import Alignment, StepTracker
 from configs.schema import Task
 
-# Of the GRU's state, as published, so that what two trackers have learned can be compared state by state.
+# The size of the GRU's state. It is the published one, so that two trackers can be compared state by state.
 HIDDEN = 64
-# Of the convolutions: picture, then radar.
+# The channels of the convolutions for the picture, then for the radar; None if the tracker has no such sensor.
 _Channels = tuple[tuple[int, int, int] | None, tuple[int, int] | None]
 
 
@@ -70,7 +70,7 @@ def _tracker(
 
 
 def _image(channels: tuple[int, int, int], pixels: int) -> nn.Module:
-    """Patches of 8 x 4 pixels at full size, so that 14 columns are left."""
+    """The image encoder: it takes patches of 8 x 4 pixels at full size, so that 14 columns are left."""
     side = pixels * 8 // PIXELS
     first, second, third = channels
     return nn.Sequential(
@@ -82,7 +82,7 @@ def _image(channels: tuple[int, int, int], pixels: int) -> nn.Module:
 
 
 def _radar(channels: tuple[int, int]) -> nn.Module:
-    """Patches of 8 x 4 cells, so that 8 directions are left."""
+    """The radar encoder: it takes patches of 8 x 4 cells, so that 8 directions are left."""
     first, second = channels
     return nn.Sequential(*_patches(2, first, (8, 4)), *convolution(first, second, stride=2), ColumnPool())
 

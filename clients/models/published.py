@@ -1,7 +1,7 @@
 """The six trackers of arXiv 2603.16116 and of its sibling arXiv 2509.11419, layer by layer.
 
-Feature and state size 64. "Long-term" trackers are those of arXiv 2509.11419 (J = 6). Every builder takes the task, the
-side of the masks in pixels (224 as published) and the alignment of the radar maps.
+Features and states have the size 64. "Long-term" trackers are those of arXiv 2509.11419 (J = 6 slots ahead). Every
+builder takes the task, the side of the masks in pixels (224 as published) and the alignment of the radar maps.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from clients.models.step_tracker import Alignment, StepTracker
 from configs.schema import Task
 
 SIZE = 64
-# Rows and columns that five halvings and four strides of two leave of the maps (128, 64).
+# The cells (rows x columns) that four convolutions of stride two leave of the maps (128, 64).
 _MAP_CELLS = 8 * 4
 
 
 def image_teacher(task: Task, pixels: int, alignment: Alignment) -> StepTracker:
-    """Five convolutions with channel and spatial attention, GRU, attention over time."""
+    """The image teacher: five convolutions with channel and spatial attention, a GRU, an attention over time."""
     return StepTracker(
         {"motion": _deep_image(pixels, attention=True)},
         fuse=nn.Identity(),
@@ -43,7 +43,7 @@ def image_teacher(task: Task, pixels: int, alignment: Alignment) -> StepTracker:
 
 
 def image_student(task: Task, pixels: int, alignment: Alignment) -> StepTracker:
-    """Depthwise-separable convolutions, GRU, attention over time."""
+    """The image student: depthwise-separable convolutions, a GRU, an attention over time."""
     return StepTracker(
         {"motion": _pooled_image()},
         fuse=nn.Identity(),
@@ -56,7 +56,7 @@ def image_student(task: Task, pixels: int, alignment: Alignment) -> StepTracker:
 
 
 def fusion_teacher(task: Task, pixels: int, alignment: Alignment) -> StepTracker:
-    """Image and radar, two GRU layers, self-attention."""
+    """The fusion teacher: image and radar, two GRU layers, self-attention."""
     radar: list[nn.Module] = []
     for num_channels, out_channels in ((2, 4), (4, 16), (16, 32), (32, 64)):
         radar += convolution(num_channels, out_channels, stride=2, bias=True)
@@ -76,7 +76,7 @@ def fusion_teacher(task: Task, pixels: int, alignment: Alignment) -> StepTracker
 
 
 def fusion_student(task: Task, pixels: int, alignment: Alignment) -> StepTracker:
-    """Image and radar by depthwise-separable convolutions of stride two, GRU."""
+    """The fusion student: depthwise-separable convolutions of stride two for image and radar, a GRU."""
     return StepTracker(
         {"motion": _strided([1, 12, 16, 24, 40, 96]), "maps": _strided([2, 12, 16, 24, 96])},
         fuse=perceptron([4 * 96, 128, SIZE], [0.3]),
@@ -89,7 +89,7 @@ def fusion_student(task: Task, pixels: int, alignment: Alignment) -> StepTracker
 
 
 def long_term_teacher(task: Task, pixels: int, alignment: Alignment) -> StepTracker:
-    """The image teacher without attention in its encoder, two GRU layers, self-attention."""
+    """The image teacher without attention in its encoder, but with two GRU layers and self-attention."""
     return StepTracker(
         {"motion": _deep_image(pixels, attention=False)},
         fuse=nn.Identity(),

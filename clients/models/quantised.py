@@ -1,8 +1,8 @@
-"""Trackers with weights of eight bits: a quarter of the bytes, for nodes that are sent their student over the air.
+"""Trackers with weights of eight bits: a quarter of the bytes, for nodes that receive their student over the air.
 
-Batch norms are folded into the convolutions before them. Every row of a weight, which belongs to one output, is kept as
-integers -127 .. 127 and one scale; biases, gains and scales have sixteen bits. When it is loaded it computes in
-float32, so it needs no kernels of its own; what is saved is storage and transfer, and the work of the batch norms.
+Batch norms are folded into the convolutions before them. Every row of a weight, which belongs to one output, is stored
+as integers -127 .. 127 and one scale; biases, gains and scales have sixteen bits. A loaded tracker computes in float32,
+so it needs no kernels of its own; the form saves storage and transfer, and the work of the batch norms.
 
 Source: symmetric quantisation per output channel, arXiv 1806.08342, section 3.
 """
@@ -31,11 +31,11 @@ FORMAT = 1
 
 
 def encode_int8(tracker: StepTracker, model: str) -> bytes:
-    """A trained tracker as a small file.
+    """A trained tracker as the content of a small file.
 
     Args:
-        tracker: made by `make_tracker`; it is not changed.
-        model: its name there.
+        tracker: a tracker that `make_tracker` made; it is not changed.
+        model: the name by which `make_tracker` makes it.
     """
     rows, floats = [], []
     for value in _folded(tracker).state_dict().values():
@@ -43,7 +43,7 @@ def encode_int8(tracker: StepTracker, model: str) -> bytes:
             floats.append(value.numpy().ravel())
             continue
         matrix = value.flatten(1).numpy()
-        # Rounded first, so that integers are made with the scale that will be read.
+        # The scales are rounded first, so that the integers are made with the scale that will be read.
         scales = (np.abs(matrix).max(axis=1, keepdims=True) / LARGEST).astype(np.float16).astype(np.float32)
         scales = np.where(scales > 0, scales, 1.0)
         rows.append(np.clip(np.rint(matrix / scales), -LARGEST, LARGEST).astype(np.int8).ravel())
@@ -66,10 +66,12 @@ def encode_int8(tracker: StepTracker, model: str) -> bytes:
 
 
 def decode_int8(data: bytes) -> StepTracker:
-    """The tracker in such a file, in evaluation mode; it cannot be trained on, for its batch norms are gone.
+    """The tracker in a file that :func:`encode_int8` made, in evaluation mode.
+
+    It cannot be trained further, because its batch norms are gone.
 
     Raises:
-        ValueError: it is no such file, or a broken one.
+        ValueError: the file has another form, or is broken.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
@@ -78,9 +80,9 @@ def decode_int8(data: bytes) -> StepTracker:
         if about["format"] != FORMAT:
             raise ValueError(f"format {about['format']!r}, expected {FORMAT}")
         if rows.dtype != np.int8 or not np.isfinite(floats).all():
-            raise ValueError("weights that are no bytes, or scales that are not finite")
+            raise ValueError("the weights are not int8, or the scales are not finite")
         if about["alignment"] not in get_args(Alignment) or about["pixels"] not in PIXEL_SIDES:
-            raise ValueError(f"alignment {about['alignment']!r}, pixels {about['pixels']!r}")
+            raise ValueError(f"alignment {about['alignment']!r} or pixels {about['pixels']!r} is not known")
         fresh = make_tracker(
             about["model"],
             Task(**about["task"]),
@@ -91,7 +93,8 @@ def decode_int8(data: bytes) -> StepTracker:
         tracker = _folded(fresh)
         tracker.load_state_dict(_unpacked(tracker.state_dict(), rows, floats))
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"not a tracker of eight bits ({' '.join(str(error).split())}); send it again") from None
+        text = " ".join(str(error).split())
+        raise ValueError(f"the file is not a tracker of eight bits ({text}); send it again") from None
     return tracker
 
 
@@ -99,7 +102,9 @@ def _unpacked(shapes: dict[str, Tensor], rows: NDArray[np.int8], floats: NDArray
     matrices = [value for value in shapes.values() if value.dim() >= 2]
     wanted = (sum(value.numel() for value in matrices), sum(_num_floats(value) for value in shapes.values()))
     if (rows.shape, floats.shape) != ((wanted[0],), (wanted[1],)):
-        raise ValueError(f"{rows.shape} and {floats.shape} numbers, expected {wanted[0]} and {wanted[1]}")
+        raise ValueError(
+            f"the file holds {rows.shape} integers and {floats.shape} floats, expected {wanted[0]} and {wanted[1]}"
+        )
     state, row, place = {}, 0, 0
     for name, value in shapes.items():
         count = _num_floats(value)
@@ -113,12 +118,12 @@ def _unpacked(shapes: dict[str, Tensor], rows: NDArray[np.int8], floats: NDArray
 
 
 def _num_floats(value: Tensor) -> int:
-    """One scale for each row of a matrix, and every number of a vector."""
+    """How many floats a value takes: one scale for each row of a matrix, or every number of a vector."""
     return len(value) if value.dim() >= 2 else value.numel()
 
 
 def _folded(tracker: StepTracker) -> StepTracker:
-    """A copy in evaluation mode without batch norms."""
+    """A copy of a tracker in evaluation mode, without batch norms."""
     folded = copy.deepcopy(tracker).cpu().eval()
     for module in list(folded.modules()):
         if isinstance(module, nn.Sequential):

@@ -1,6 +1,6 @@
 """Trackers by name: those of arXiv 2603.16116 and arXiv 2509.11419, and our own lighter ones.
 
-The tracker of the federations (`clients.models.tracker.BeamTracker`) takes its size from the experiment instead.
+The tracker of the federations (`clients.models.tracker.BeamTracker`) is not among them: the experiment gives its size.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class ModelCard:
     """A tracker that a study may name.
 
     Attributes:
-        build: from task, pixels and alignment.
-        modalities: what it senses.
-        role: what it is meant for.
-        description: one line.
-        alignment: of its radar maps, where nothing else is said.
-        is_ours: whether it is our own instead of a published one.
+        build: a function that builds it from task, pixels and alignment.
+        modalities: the modalities that it senses.
+        role: the role that it is meant for.
+        description: a description in one line.
+        alignment: the alignment of its radar maps, unless another one is asked for.
+        is_ours: whether it is our own tracker instead of a published one.
     """
 
     build: Callable[[Task, int, Alignment], StepTracker]
@@ -71,16 +71,16 @@ def make_tracker(
 
     Args:
         name: a key of `MODELS`.
-        task: frames, horizons and beams.
-        seed: of its weights.
-        pixels: side of the masks.
-        alignment: of the radar maps; None takes that of its card.
+        task: the task, with frames, horizons and beams.
+        seed: the seed of the weights.
+        pixels: the side of the masks in pixels.
+        alignment: the alignment of the radar maps; None takes the alignment on the model's card.
 
     Raises:
         ValueError: there is no such tracker, or it cannot do this task.
     """
     if name not in MODELS:
-        raise ValueError(f"model: no {name!r}; there are {', '.join(MODELS)}")
+        raise ValueError(f"model: there is no {name!r}; choose one of {', '.join(MODELS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MODELS[name].build(task, pixels, alignment or MODELS[name].alignment)

@@ -1,7 +1,7 @@
-"""Tracking a live stream: every frame is encoded once, when it comes, and every slot is answered.
+"""Trackers for a live stream: every frame is encoded once, when it comes, and every slot gets an answer.
 
-A window shares all its frames but one with the window before, so of a slot's work only the newest frame's encoding, the
-steps that it is new in, the GRU and the classifier are left. The answers are those of whole windows, to rounding.
+A window shares all its frames but one with the previous window. So a slot only needs the encoding of the newest frame,
+the steps that contain it, the GRU and the classifier. The answers equal those of whole windows up to rounding.
 
 T steps, H horizons, B beams, F features of a step, R rows and C columns of a picture.
 """
@@ -23,15 +23,15 @@ from clients.data.radar_maps import unscaled_maps
 from clients.models.complexity import empty_frames, macs_of
 from clients.models.step_tracker import StepTracker
 
-# What each modality holds in a step: the number of a frame since the pass began, or None for an empty one.
+# For each modality, the frame in a step: the number of the frame since the pass began, or None for the empty frame.
 Slots = tuple[int | None, ...]
 
 
 class StreamingTracker:
-    """A tracker that is given one frame at a time.
+    """A tracker that takes one frame at a time.
 
     Args:
-        tracker: on a CPU; put into evaluation mode. Its weights must not change while it streams.
+        tracker: the tracker, on a CPU; it is put into evaluation mode. Its weights must not change while it streams.
     """
 
     def __init__(self, tracker: StepTracker) -> None:
@@ -42,31 +42,31 @@ class StreamingTracker:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all frames: the next one begins another pass."""
+        """Forget all frames; the next frame begins another pass."""
         length = self.tracker.task.num_frames
         self._features: dict[str, deque[Tensor]] = {name: deque(maxlen=length) for name in self.tracker.modalities}
         self._steps: dict[Slots, Tensor] = {}
         self._count = 0
 
     def push(self, frames: Mapping[str, NDArray[np.generic]]) -> Tensor | None:
-        """Take a frame and answer for its slot.
+        """Take the frames of a slot, and answer for this slot.
 
         Args:
-            frames: modality -> (*frame_shape) as in a recording; all that the tracker senses.
+            frames: modality -> frame (*frame_shape) as in a recording, for every modality that the tracker senses.
 
         Returns:
             (H, B) logits; None until there are as many frames as a window has.
 
         Raises:
-            ValueError: a modality is missing, or a frame has another shape; the frame does not count then.
+            ValueError: a modality is missing, or a frame has another shape; the slot does not count then.
         """
         if missing := [name for name in self.tracker.modalities if name not in frames]:
-            raise ValueError(f"no frame of {', '.join(missing)}; this tracker needs all of its sensors")
+            raise ValueError(f"there is no frame of {', '.join(missing)}; this tracker needs all of its sensors")
         for name in self.tracker.modalities:
             if (found := np.shape(frames[name])) != MODALITIES[name].frame_shape:
                 raise ValueError(f"a frame of {name} has shape {found}, expected {MODALITIES[name].frame_shape}")
         with torch.inference_mode():
-            # All are encoded before any is kept: a frame that is refused must not leave one sensor ahead of another.
+            # All frames are encoded before one is kept: if one is refused, no sensor must be ahead of another.
             encoded = {
                 name: self.tracker.encode(name, torch.from_numpy(np.asarray(frames[name]))[None])[0]
                 for name in self.tracker.modalities
@@ -81,7 +81,7 @@ class StreamingTracker:
             return logits
 
     def _fused(self) -> list[Tensor]:
-        """T features (F,), of which those that were there in the slot before are taken from it."""
+        """T features (F,); those that the previous slot had too are not computed again."""
         tracker, length = self.tracker, self.tracker.task.num_frames
         begin = self._count - length
         firsts = [tracker.first_frame(name) for name in tracker.modalities]
@@ -105,10 +105,24 @@ class StreamingTracker:
 
 
 class LiveTracker:
-    """A tracker behind a camera and a radar: it takes what they give and does the processing in between.
+    """A tracker that takes the raw data of a camera and a radar, processes them and answers for every slot.
 
     Args:
-        tracker: as for `StreamingTracker`.
+        tracker: the tracker, on a CPU; it is put into evaluation mode. Its weights must not change while it streams.
+
+    Example:
+        A window of this task has two frames, so the second picture is the first that gets an answer.
+
+        >>> from clients.models.registry import make_tracker
+        >>> from configs.schema import Task
+        >>> task = Task(num_frames=2, num_future=1, num_beams=64)
+        >>> live = LiveTracker(make_tracker("image-light", task, seed=0))
+        >>> picture = np.zeros((540, 960, 3), np.uint8)
+        >>> live.push(picture=picture) is None
+        True
+        >>> logits = live.push(picture=picture)
+        >>> tuple(logits.shape)  # now and one slot ahead, 64 beams each
+        (2, 64)
     """
 
     def __init__(self, tracker: StepTracker) -> None:
@@ -116,23 +130,26 @@ class LiveTracker:
         self._detector = MotionDetector()
 
     def reset(self) -> None:
-        """The next frame begins another pass."""
+        """Forget all frames; the next ones begin another pass."""
         self._stream.reset()
         self._detector.reset()
 
     def push(
         self, *, picture: NDArray[np.uint8] | None = None, cube: NDArray[np.complex64] | None = None
     ) -> Tensor | None:
-        """Take what the sensors gave in a slot; see `StreamingTracker.push`.
+        """Take the data of the sensors in a slot, and answer for this slot.
 
-        After a slot of which nothing is known, :meth:`reset`: windows are frames in a row.
+        If the data of a slot are lost, call :meth:`reset`, because a window consists of frames without a gap.
 
         Args:
-            picture: (R, C, 3) RGB of any size.
-            cube: (4, 256, C) raw radar samples.
+            picture: (R, C, 3) RGB picture of any size; None if the tracker does not use the camera.
+            cube: (4, 256, C) raw radar samples; None if the tracker does not use the radar.
+
+        Returns:
+            (H, B) logits; None until there are as many frames as a window has.
 
         Raises:
-            ValueError: what the tracker needs is missing, or not a picture or a cube.
+            ValueError: data that the tracker needs are missing, or are not a picture or a cube.
         """
         frames: dict[str, NDArray[np.generic]] = {}
         if cube is not None:
@@ -144,7 +161,7 @@ class LiveTracker:
 
 
 def count_slot_macs(tracker: StepTracker) -> int:
-    """Multiply-accumulates of one slot of a stream, once it has begun."""
+    """The multiply-accumulates of one slot of a stream, after its first window."""
     stream = StreamingTracker(tracker)
     frames = {name: values[0].numpy() for name, values in empty_frames(tracker, 1).items()}
     for _ in range(tracker.task.num_frames):

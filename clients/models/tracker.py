@@ -1,12 +1,13 @@
 """The beam tracker: encoders, a GRU over the frames of a window, one head for all horizons.
 
-Beside the features of a frame the GRU sees their change since the frame before, with a learned gain: where a vehicle
-will be takes its speed, and the feature of one frame hardly differs from the next. (Without, eight frames predict the
-last slot no better than one; `softbeam bench learning --frames 8,1`.)
+Beside the features of a frame the GRU gets their change since the previous frame, with a learned gain. Without the
+speed of a vehicle its next position cannot be predicted, and the features of two successive frames hardly differ.
+(Without the changes, eight frames predict the last slot no better than one frame; `softbeam bench learning --frames
+8,1` measures it.)
 
 Source: changes as features are the delta coefficients of S. Furui, IEEE Trans. ASSP 34 (1986) 52.
 
-One modality makes a student, several make a teacher. U frames, N windows, T frames of a window,
+A tracker with one modality is a student, one with several is a teacher. U frames, N windows, T frames of a window,
 M modalities, D features, H horizons, B beams.
 """
 
@@ -24,7 +25,7 @@ from clients.data.recording import Recording
 from clients.models.encoders import make_encoder
 from configs.schema import Model, Task
 
-# Windows predicted at once; consecutive windows share most of their frames.
+# The number of windows that are predicted at once; consecutive windows share most of their frames.
 PREDICTION_BATCH = 256
 
 
@@ -32,12 +33,12 @@ PREDICTION_BATCH = 256
 class Windows:
     """A batch of windows in which every frame is encoded once.
 
-    Two windows of one pass that start one frame apart share all frames but one, so a batch of runs of
-    consecutive windows costs a quarter or less of encoding each window by itself, with equal outputs.
+    Two windows of one pass that start one frame apart share all frames but one. So a batch of runs of consecutive
+    windows costs a quarter or less of encoding each window separately, with equal outputs.
 
     Attributes:
-        frames: modality -> (U, *frame_shape) the distinct frames, as on disk.
-        rows: (N, T) which of them a window is made of.
+        frames: modality -> (U, *frame_shape) the distinct frames, as stored on disk.
+        rows: (N, T) the rows in ``frames`` that each window is made of.
     """
 
     frames: Mapping[str, Tensor]
@@ -50,10 +51,10 @@ def read_windows(
     """Read the distinct frames of some windows.
 
     Args:
-        recording: where they lie.
-        starts: (N,) first frames.
-        modalities: which sensors to read; all must be in the recording.
-        num_frames: T.
+        recording: the recording that holds the frames.
+        starts: (N,) the first frame of each window.
+        modalities: the modalities to read; the recording must have all of them.
+        num_frames: T, the number of frames of a window.
     """
     distinct, rows = np.unique(starts[:, None] + np.arange(num_frames), return_inverse=True)
     frames = {name: torch.from_numpy(np.array(recording.sensors[name][distinct])) for name in modalities}
@@ -61,13 +62,13 @@ def read_windows(
 
 
 class BeamTracker(nn.Module):
-    """From the frames of a window to beam logits now and in the next slots.
+    """A tracker that computes beam logits for the current and the next slots from a window of frames.
 
     Args:
-        modalities: what it senses; several are fused by concatenation, and one that is hidden is replaced by a
-            learned vector, so that a fused tracker answers from whatever is there.
-        size: widths.
-        task: frames, horizons and beams.
+        modalities: the modalities that it senses. Several are fused by concatenation; a learned vector replaces a
+            hidden one, so that a fused tracker can answer without some of them.
+        size: the sizes of the layers.
+        task: the task, with frames, horizons and beams.
     """
 
     def __init__(self, modalities: Sequence[str], size: Model, task: Task) -> None:
@@ -93,14 +94,11 @@ class BeamTracker(nn.Module):
                 self.encoders[name].fit_scale(windows.frames[name])  # type: ignore[operator]
 
     def forward(self, windows: Windows, present: Tensor | None = None) -> Tensor:
-        """Beam logits.
+        """(N, H, B) logits of the beams.
 
         Args:
-            windows: frames of every modality that is present for some window.
-            present: (N, M) whether a modality is to be used for a window; None uses every one that has frames.
-
-        Returns:
-            (N, H, B) logits.
+            windows: windows with frames of every modality that is present for some window.
+            present: (N, M) whether a modality is used for a window; None uses every modality that has frames.
         """
         return self.decide(self.features(windows, present))
 
@@ -110,7 +108,7 @@ class BeamTracker(nn.Module):
         return logits.view(len(features), self.task.num_horizons, self.task.num_beams)
 
     def features(self, windows: Windows, present: Tensor | None = None) -> Tensor:
-        """(N, D) last state of the GRU, which the head decides on; the arguments are those of :meth:`forward`."""
+        """(N, D) last state of the GRU, which is the input of the head; the arguments are those of :meth:`forward`."""
         features = []
         for index, name in enumerate(self.modalities):
             if name not in windows.frames:
@@ -155,7 +153,7 @@ def _in_evaluation(
 ) -> Tensor:
     present = [name for name in tracker.modalities if name in recording.sensors]
     if not present:
-        raise ValueError(f"{recording.folder}: holds none of {', '.join(tracker.modalities)}")
+        raise ValueError(f"{recording.folder}: holds none of {', '.join(tracker.modalities)}, which the tracker senses")
     was_training = tracker.training
     tracker.eval()
     batches = [starts[first : first + PREDICTION_BATCH] for first in range(0, len(starts), PREDICTION_BATCH)]
@@ -169,5 +167,5 @@ def _in_evaluation(
 
 
 def count_parameters(tracker: nn.Module) -> int:
-    """Learned parameters."""
+    """The number of learned parameters of a model."""
     return sum(parameter.numel() for parameter in tracker.parameters() if parameter.requires_grad)

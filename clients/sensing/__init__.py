@@ -1,1 +1,1 @@
-"""The folder of which the guides taught `clients.sensing.streaming`; what was here is in data, models and learning."""
+"""The old folder of `LiveTracker`, kept for code that follows the guides; the rest is in data, models and learning."""

@@ -1,4 +1,4 @@
-"""The name by which the guides have taught `LiveTracker`; it lives in `clients.models.streaming`."""
+"""The old place of `LiveTracker`, which the guides have taught; the class is in `clients.models.streaming`."""
 
 from clients.models.streaming import LiveTracker
 

@@ -131,8 +131,8 @@ def test_the_same_seed_makes_the_same_tracker_and_another_another() -> None:
 @pytest.mark.parametrize(
     ("name", "task", "message"),
     [
-        ("image-huge", TASK, "model: no 'image-huge'; there are image-teacher"),
-        ("image-light", Task(num_frames=1), "num_frames: a motion mask takes two frames"),
+        ("image-huge", TASK, "model: there is no 'image-huge'; choose one of image-teacher"),
+        ("image-light", Task(num_frames=1), "task.num_frames: must be at least 2"),
     ],
 )
 def test_what_cannot_be_made_is_refused(name: str, task: Task, message: str) -> None:
