@@ -1,1 +1,1 @@
-"""How a tracker learns and is judged: learner, lessons, calibration, metrics, density. No Flower and no protocol."""
+"""How a tracker learns and is scored: learner, lessons, calibration, metrics, density. No Flower, no protocol here."""

@@ -1,8 +1,8 @@
-"""How much a client trusts itself on a window: by the certainty of its answer, or by the likeness to its own data.
+"""How much a client trusts itself on a window: by the certainty of its answer, or by the density of its own data there.
 
 Both are scores of which only the order matters, so both get their threshold from the client's own held-out windows:
-it answers what scores at least as high as a given share of them. The alternative, one threshold for all, would have
-to be found anew for every sensor. N windows, D features.
+the threshold is the score that a given share of them reaches. The alternative, one threshold for all clients, would
+have to be found again for every sensor. N windows, D features.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from clients.data.recording import Recording
 from clients.learning.learner import Learner
 from configs.seeding import seed_for
 
-# Centres of a client's own features; as few as a filter on a small node should need.
+# The number of centres of a client's own features; it is small, because the filter runs on small nodes.
 NUM_CENTRES = 16
 
 
 def trusted(
     learner: Learner, starts: NDArray[np.int64], *, kind: Literal["none", "confidence", "density"], share: float
 ) -> NDArray[np.bool_]:
-    """(N,) whether the learner trusts itself on public windows; one without labels of its own cannot tell, and does.
+    """(N,) whether the learner trusts itself on public windows; a learner without own labels always does.
 
     Source: client-side selection as in Selective-FD, arXiv 2304.01731; the distance to the nearest of a few k-means
-    centres as in EdgeFD; here on the tracker's own features.
+    centres as in EdgeFD; here it is computed on the tracker's own features.
 
     Args:
-        learner: whose answers they would be.
+        learner: the learner that would answer.
         starts: (N,) first frames of windows of the public recording.
-        kind: ``confidence``: the largest probability, mean over horizons; ``density``: closeness to own features.
-        share: of its own held-out windows (training windows where it has none) that it would answer, in (0, 1].
+        kind: the score. ``confidence``: the largest probability, averaged over the horizons; ``density``: the negative
+            distance to the nearest centre of the learner's own features; ``none``: every window is trusted.
+        share: the share of its own held-out windows (of its training windows if it has none) that the learner would
+            answer, in (0, 1].
     """
     material = learner.material
     if kind == "none" or len(starts) == 0 or not material.is_labelled:
@@ -52,7 +54,7 @@ def _certainty(learner: Learner, recording: Recording, starts: NDArray[np.int64]
 
 
 def _closeness(learner: Learner, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float64]:
-    from scipy.cluster.vq import kmeans2, vq  # costs a node that does not need it a quarter of its start
+    from scipy.cluster.vq import kmeans2, vq  # This import takes a quarter of the time in which a node starts.
 
     own = learner.predict_features(learner.material.recording, learner.material.train)
     seed = seed_for(learner.seed, learner.name, "centres", learner.progress.round) % 2**32

@@ -1,8 +1,8 @@
 """How a beam tracker learns: from labelled windows and, if it has targets, from soft labels on the public set.
 
-Students and the teacher share this code; so do the federation and its controls *local only* (never a
-target) and *offline KD* (the targets of a teacher that stays as it is), which is why all of them take
-the same optimizer steps, with the same schedule and the same rule for stopping.
+Students and the teacher share this code. So do the federation and its controls, *local only* (no targets) and
+*offline KD* (the targets of a teacher that does not change). Therefore all of them take the same optimizer steps, with
+the same schedule and the same rule for stopping.
 
 N windows or public samples, H horizons, B beams.
 """
@@ -27,19 +27,19 @@ from clients.models.tracker import BeamTracker, predict, predict_features, read_
 from configs.schema import Training
 from configs.seeding import rng_for, seed_for
 
-# Rounds without a better validation score that the `plateau` schedule bears before it halves the rate.
+# The `plateau` schedule halves the rate after more than so many rounds without a better validation score.
 PLATEAU_PATIENCE = 1
-# Steps over which the learning rate rises to its value: without them a high rate now and then kills a network.
+# Steps over which the learning rate rises to its value; without them a high rate sometimes makes a network useless.
 WARM_UP_STEPS = 30
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What is minimised.
+    """The losses that are minimised.
 
     Attributes:
-        task: of logits (N, H, B) and measured linear power (N, H, B).
-        distillation: of logits (N, H, B), target probabilities (N, H, B) and their temperature.
+        task: a function of logits (N, H, B) and measured linear power (N, H, B).
+        distillation: a function of logits (N, H, B), target probabilities (N, H, B) and their temperature.
     """
 
     task: Callable[[Tensor, Tensor], Tensor]
@@ -47,10 +47,10 @@ class Losses:
 
 
 class Lesson(Protocol):
-    """Something to digest; the kinds are in `clients.learning.lessons`."""
+    """Knowledge to digest; `clients.learning.lessons` has the kinds."""
 
     def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        """Endless losses of digest batches; whatever is drawn comes from ``rng``."""
+        """An endless iterator over the losses of digest batches; ``rng`` is the only source of randomness."""
 
 
 @dataclass
@@ -58,15 +58,16 @@ class LearningProgress:
     """What a learner remembers beside its weights.
 
     Attributes:
-        round: rounds taken in all.
-        steps: optimizer steps taken in this phase.
-        rate_factor: of the ``plateau`` schedule.
-        stalled: rounds since the best score.
-        best_score: geometric mean of the calibrated probability of the best beam on the validation windows, in (0, 1],
-            the highest so far; -1 before the first. On a few passes it says more than a share of hits does.
-        best_round: when that was.
-        confidence_temperature: that makes the tracker's certainty fit its validation windows.
-        best_temperature: the same for the best tracker.
+        round: the number of rounds that it has learned in.
+        steps: the number of optimizer steps taken in this phase.
+        rate_factor: the factor of the ``plateau`` schedule on the learning rate.
+        stalled: the number of rounds since the best score, or since the rate was halved.
+        best_score: the highest validation score so far: the geometric mean of the calibrated probability of the best
+            beam on the validation windows, in (0, 1]; -1 before the first. On a few passes it says more than a share of
+            hits does.
+        best_round: the round of the best score.
+        confidence_temperature: the temperature that calibrates the tracker on its validation windows.
+        best_temperature: the same temperature for the tracker with the best score.
     """
 
     round: int = 0
@@ -80,16 +81,16 @@ class LearningProgress:
 
 
 class Learner:
-    """A beam tracker on its way: model, optimizer and what validation has said so far.
+    """A beam tracker in training: the model, its optimizer and the validation results so far.
 
     Args:
-        model: the tracker, freshly made; its input scales are fitted here, on the public set where there are no labels.
-        training: steps, rates and batches.
-        losses: what is minimised.
-        material: what it learns from.
-        seed: of the experiment; together with ``name`` and the round it fixes every random draw.
-        name: of the owner, such as a client's id.
-        modality_dropout: chance that a modality is hidden from a training window.
+        model: a fresh tracker; its input scales are fitted here, on the public set if there are no labels.
+        training: the settings of steps, rates and batches.
+        losses: the losses that are minimised.
+        material: the windows that the tracker learns from.
+        seed: the seed of the experiment; together with ``name`` and the round it fixes every random draw.
+        name: the name of the owner, such as a client's id.
+        modality_dropout: the probability that a modality is hidden from a training window.
     """
 
     def __init__(
@@ -122,27 +123,28 @@ class Learner:
 
     @property
     def has_learned(self) -> bool:
-        """Whether it has ever had anything to learn from."""
+        """Whether the learner has learned in at least one round."""
         return self.progress.round > 0
 
     def begin_phase(self) -> None:
-        """Go back to the tracker that validated best and start the learning-rate schedule again."""
+        """Return to the tracker that validated best, and start the learning-rate schedule again."""
         self.model.load_state_dict(self.best_model)
         self.progress.confidence_temperature = self.progress.best_temperature
         self.progress.steps = 0
         self.progress.rate_factor = 1.0
 
     def learn(self, lesson: Lesson | None, *, num_steps: int, total_steps: int) -> float:
-        """One round of optimizer steps, digesting a lesson and revisiting own labels, then a validation.
+        """Learn for one round: digest a lesson and revisit own labels, then validate.
 
         Args:
-            lesson: to digest, such as soft labels of public samples; without any, every step goes to own labels, and
-                without own labels every step goes to the lesson. Without either this is no round, and nothing changes.
-            num_steps: in this round.
-            total_steps: in this phase; the schedule ends there.
+            lesson: the lesson to digest, such as soft labels of public samples. Without a lesson every step revisits
+                own labels; without own labels every step digests the lesson. Without both this is not a round, and
+                nothing changes.
+            num_steps: the number of optimizer steps in this round.
+            total_steps: the number of optimizer steps in this phase; the schedule ends there.
 
         Returns:
-            The mean loss.
+            The mean loss; 0 without lesson and labels.
 
         Raises:
             ValueError: the loss is not finite.
@@ -166,7 +168,7 @@ class Learner:
                 max_grad_norm=training.max_grad_norm,
             )
         if not np.isfinite(loss):
-            raise ValueError(f"{self.name}: the loss is {loss}; lower the learning rate")
+            raise ValueError(f"{self.name}: the loss is {loss}, which is not finite; lower the learning rate")
         self.progress.steps += num_steps
         self._validate()
         return loss
@@ -186,12 +188,12 @@ class Learner:
         return model.features(windows, present)
 
     def predict_features(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, D) features of the tracker as it is now."""
+        """(N, D) features that the current tracker computes."""
         found: NDArray[np.float32] = predict_features(self.model, recording, starts).numpy()
         return found
 
     def predict(self, recording: Recording, starts: NDArray[np.int64], *, best: bool) -> Tensor:
-        """(N, H, B) logits of the tracker, as it is now or as it validated best."""
+        """(N, H, B) logits of the current tracker or, with ``best``, of the tracker that validated best."""
         if not best:
             return predict(self.model, recording, starts)
         now = _copy(self.model)
@@ -208,20 +210,20 @@ class Learner:
         return self.soften(self.material.public, self.material.public_starts[sample_ids], temperature)
 
     def soften(self, recording: Recording, starts: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
-        """(N, H, B) probabilities for any windows, as in :meth:`answer`."""
+        """(N, H, B) probabilities for any windows, calibrated and softened as in :meth:`answer`."""
         logits = self.predict(recording, starts, best=False)
         softness = temperature * self.progress.confidence_temperature
         probs: NDArray[np.float32] = torch.softmax(logits / softness, dim=-1).numpy()
         return probs
 
     def evaluate(self, recording: Recording, starts: NDArray[np.int64]) -> BeamMetrics:
-        """Score the tracker that validated best on labelled windows."""
+        """Score, on labelled windows, the tracker that validated best."""
         task = self.model.task
         scores = self.predict(recording, starts, best=True).numpy()
         return BeamMetrics.of(scores, recording.powers(starts, task.num_frames, task.num_future))
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next round needs, as tensors and plain values."""
+        """The state that the next round needs, as tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -230,7 +232,7 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up a state made by :meth:`state`."""
+        """Restore a state that :meth:`state` made."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_model = state["best_model"]
@@ -257,7 +259,7 @@ class Learner:
         return rate * (self.progress.rate_factor if training.schedule == "plateau" else 1.0)
 
     def _validate(self) -> None:
-        """Keep the tracker if its validation windows say that it is the best so far; without any, keep the last."""
+        """Keep the tracker if its validation score is the best so far; without validation windows keep the last."""
         progress, starts = self.progress, self.material.validation
         score = progress.best_score
         if len(starts):
@@ -280,21 +282,21 @@ def _copy(model: BeamTracker) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-# Consecutive windows drawn together; they share their frames (see `clients.models.tracker.Windows`).
+# The number of consecutive windows that are drawn together; they share frames (see `clients.models.tracker.Windows`).
 RUN_LENGTH = 8
 
 
 def window_batches(
     positions: NDArray[np.int64], *, batch_size: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of windows, shuffled anew in every epoch.
+    """An endless iterator over batches of windows, in a new order in every epoch.
 
-    A batch is made of runs of consecutive windows, because these share their frames; the runs are
-    cut at a random offset in every epoch and shuffled.
+    A batch is made of runs of consecutive windows, because these share their frames. In every epoch the runs are cut at
+    a random offset and shuffled.
 
     Args:
-        positions: (N,) what to draw from, in the order of time.
-        batch_size: entries of a batch; smaller where fewer are left at the end of an epoch.
+        positions: (N,) the windows to draw from, in the order of time.
+        batch_size: the number of windows in a batch; the last batch of an epoch may have fewer.
         rng: the only source of randomness.
 
     Raises:
@@ -311,7 +313,7 @@ def window_batches(
 
 
 def cosine(step: float, num_steps: float) -> float:
-    """Factor on the learning rate: 1 at the first step, near 0 at the last."""
+    """The factor on the learning rate in a cosine schedule: 1 at the first step, near 0 at the last."""
     return 0.5 * (1.0 + math.cos(math.pi * min(step / num_steps, 1.0)))
 
 
@@ -322,13 +324,13 @@ def take_steps(
     *,
     max_grad_norm: float,
 ) -> float:
-    """One optimizer step for every loss.
+    """Take one optimizer step for every loss.
 
     Args:
-        optimizer: over the parameters to train.
-        losses: each computes the loss of one batch.
-        learning_rates: one for each step.
-        max_grad_norm: gradients are clipped to this norm.
+        optimizer: the optimizer of the parameters to train.
+        losses: functions, each of which computes the loss of one batch.
+        learning_rates: the learning rate of each step.
+        max_grad_norm: the norm to which gradients are clipped.
 
     Returns:
         The mean loss; 0 if there was no step.

@@ -1,7 +1,7 @@
-"""What a learner digests beside its own labels: one kind of lesson for each kind of knowledge that is exchanged.
+"""What a learner digests beside its own labels: there is one kind of lesson for each kind of knowledge.
 
-A lesson makes the losses of digest batches; how many steps they get, and with which rates, is the learner's
-(`clients.learning.learner`), so that every strategy and control takes the same steps.
+A lesson makes the losses of digest batches. The learner (`clients.learning.learner`) decides how many steps they get
+and at which rates, so that every strategy and control takes the same steps.
 
 N windows or public samples, H horizons, B beams, D features.
 """
@@ -37,15 +37,15 @@ class Targets(Protocol):
 
     @property
     def temperature(self) -> float:
-        """At which they were softened."""
+        """The temperature at which they were softened."""
 
 
 @dataclass(frozen=True)
 class PublicLesson:
-    """Soft labels of public samples.
+    """A lesson of soft labels of public samples.
 
     Attributes:
-        targets: for one sample at least.
+        targets: the soft labels, of at least one sample.
     """
 
     targets: Targets
@@ -63,7 +63,7 @@ class PublicLesson:
 
 
 def public_lesson(targets: Targets | None) -> PublicLesson | None:
-    """The lesson in some targets; None if there are none."""
+    """The lesson that consists of targets; None if there are no targets."""
     return None if targets is None or len(targets.sample_ids) == 0 else PublicLesson(targets)
 
 
@@ -72,8 +72,8 @@ class ComparedSamples:
     """Public samples that are compared with each other.
 
     Attributes:
-        sample_ids: (N,) a batch.
-        loss: of their features (N, D).
+        sample_ids: (N,) the public samples of one batch.
+        loss: a function of their features (N, D).
     """
 
     sample_ids: NDArray[np.int64]
@@ -82,13 +82,13 @@ class ComparedSamples:
 
 @dataclass(frozen=True)
 class RelationLesson:
-    """How public samples lie to each other, and their soft labels where there are some.
+    """A lesson of relations between public samples, together with their soft labels if there are some.
 
-    Relations alone leave the head that decides on beams as it is.
+    Relations alone do not change the head, which decides on beams.
 
     Attributes:
-        groups: at least one.
-        targets: soft labels of some samples; None for none.
+        groups: the groups of samples that are compared, at least one.
+        targets: the soft labels of some samples; None if there are none.
     """
 
     groups: Sequence[ComparedSamples]
@@ -101,7 +101,7 @@ class RelationLesson:
                 yield partial(self._loss, learner, self.groups[index])
 
     def _loss(self, learner: Learner, group: ComparedSamples) -> Tensor:
-        """What a group costs, and the distillation loss for the share of it that has soft labels."""
+        """The loss of a group, plus the distillation loss weighted by the share of its samples with soft labels."""
         material, targets = learner.material, self.targets
         features = learner.features(material.public, material.public_starts[group.sample_ids])
         loss = group.loss(features)
@@ -114,12 +114,12 @@ class RelationLesson:
 
 @dataclass(frozen=True)
 class JointLesson:
-    """Two lessons in turn.
+    """Two lessons, whose batches alternate.
 
     Attributes:
-        first: a lesson.
-        second: another.
-        share: of the digest batches that are of the second, in [0, 1]; they are spread evenly.
+        first: the first lesson.
+        second: the second lesson.
+        share: the share of the digest batches that belong to the second lesson, in [0, 1]; they are spread evenly.
     """
 
     first: Lesson
@@ -127,30 +127,31 @@ class JointLesson:
     share: float
 
     def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        """The losses of both."""
+        """The losses of both lessons, one batch after the other."""
         first, second = self.first.losses(learner, rng), self.second.losses(learner, rng)
         for step in count():
-            # Of n batches, n * share rounded are of the second.
+            # Of n batches, round(n * share) belong to the second lesson.
             is_second = math.floor((step + 1) * self.share + 0.5) > math.floor(step * self.share + 0.5)
             yield next(second if is_second else first)
 
 
 @dataclass(frozen=True)
 class BeamLesson:
-    """The mean soft label of every beam, learned on own windows: no public set is needed.
+    """A lesson of the mean soft label of every beam; it is learned on own windows and needs no public set.
 
     Source: federated distillation, arXiv 1811.11479: cross-entropy plus a regulariser towards the mean of the label.
 
     Attributes:
-        targets: for beams instead of samples: (N,) beams and (N, H, B) the mean answer where the beam was the best.
-        weight: of the regulariser, >= 0.
+        targets: soft labels of beams instead of samples: (N,) beams and (N, H, B) the mean soft label over the windows
+            in which the beam was the best.
+        weight: the weight of the regulariser, >= 0.
     """
 
     targets: Targets
     weight: float = 1.0
 
     def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        """The task loss plus the distillation loss on batches of own windows whose beams are all known."""
+        """The task loss on batches of own windows, plus the distillation loss on those whose beams are all known."""
         targets = self.targets
         table = np.zeros((learner.model.task.num_beams, *targets.probs.shape[1:]), np.float32)
         table[targets.sample_ids] = targets.probs
@@ -176,14 +177,14 @@ class BeamLesson:
 
 @dataclass(frozen=True)
 class PrototypeLesson:
-    """The mean feature of every beam, which own features are drawn to.
+    """A lesson of prototypes: the mean feature of every beam, towards which own features are pulled.
 
     Source: FedProto, arXiv 2105.00243: cross-entropy plus the squared distance to the prototype of the label.
 
     Attributes:
         beams: (N,) beams that have a prototype.
-        prototypes: (N, D).
-        weight: of the distance, >= 0.
+        prototypes: (N, D) the prototypes of these beams.
+        weight: the weight of the distance, >= 0.
     """
 
     beams: NDArray[np.int64]
@@ -191,7 +192,7 @@ class PrototypeLesson:
     weight: float = 1.0
 
     def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        """The task loss plus the squared distance, on batches of own windows."""
+        """The task loss on batches of own windows, plus the mean squared distance to the prototypes."""
         table = torch.zeros(learner.model.task.num_beams, self.prototypes.shape[1])
         table[torch.from_numpy(self.beams)] = torch.from_numpy(self.prototypes)
         for starts, power, beams in _own_batches(learner, rng):
@@ -217,7 +218,7 @@ class PrototypeLesson:
 def _own_batches(
     learner: Learner, rng: np.random.Generator
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, NDArray[np.int64]]]:
-    """Batches of own training windows: starts (N,), power (N, H, B) and best beams (N, H)."""
+    """An endless iterator over batches of own training windows: starts (N,), power (N, H, B), best beams (N, H)."""
     task, recording = learner.model.task, learner.material.recording
     for starts in window_batches(learner.material.train, batch_size=learner.training.batch_size, rng=rng):
         power = recording.powers(starts, task.num_frames, task.num_future)

@@ -1,4 +1,4 @@
-"""How good a beam ranking is. N samples, H horizons, B beams, K ranked guesses."""
+"""Metrics of a beam ranking. N samples, H horizons, B beams, K ranked guesses."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Below this a power reading is taken as this, so that the loss in dB stays finite.
+# The smallest power that counts: lower readings are raised to it, so that the loss in dB stays finite.
 POWER_FLOOR = 1e-9
 
 
 def rank_beams(scores: NDArray[np.floating], k: int = 5) -> NDArray[np.int64]:
-    """(N, k) beams by falling score; ties go to the smaller beam index.
+    """(N, k) beams by decreasing score; of equal scores, the smaller beam index comes first.
 
     Args:
-        scores: (N, B) anything monotone in the probability of a beam.
-        k: how many guesses to keep.
+        scores: (N, B) values that increase with the probability of a beam.
+        k: the number of guesses to keep.
     """
     return np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
 
 
 def top_k(ranked: NDArray[np.int64], best: NDArray[np.int64], k: int) -> float:
-    """Share of samples whose best beam is among the first ``k`` guesses, in [0, 1].
+    """The share of samples whose best beam is among the first ``k`` guesses, in [0, 1].
 
     Args:
         ranked: (N, K) guesses, K >= k.
         best: (N,) best beam.
-        k: how many guesses count.
+        k: the number of guesses that count.
     """
     return float(np.mean(hits(ranked, best, k)))
 
@@ -36,17 +36,28 @@ def top_k(ranked: NDArray[np.int64], best: NDArray[np.int64], k: int) -> float:
 def dba_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> float:
     """Distance-based accuracy over the top three beams, in [0, 1].
 
-    The mean of Y_1, Y_2, Y_3, where Y_k credits the nearest of the k first
-    guesses and a miss of ``delta`` beams or more earns nothing.
+    It is the mean of Y_1, Y_2 and Y_3. Y_k is 1 minus the distance of the nearest of the first k guesses to the best
+    beam, in units of ``delta`` beams; a distance of ``delta`` beams or more earns nothing.
 
     Source: DeepSense 6G Multi-Modal Beam Prediction Challenge 2022, arXiv:2209.07519.
     Some papers report Y_3 alone under this name; see :func:`dba_k3_score`.
+
+    Args:
+        ranked: (N, K) guesses, K >= 3.
+        best: (N,) best beam.
+        delta: the distance in beams from which on a guess earns nothing.
+
+    Example:
+        The best beam is 10 and the guesses are 12, 11 and 10, so the score is (0.6 + 0.8 + 1) / 3.
+
+        >>> round(dba_score(np.array([[12, 11, 10]]), np.array([10])), 3)
+        0.8
     """
     return float(1.0 - np.minimum.accumulate(misses(ranked, best, delta), axis=1).mean())
 
 
 def dba_k3_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> float:
-    """Y_3 alone of the distance-based accuracy, in [0, 1]; never smaller than :func:`dba_score`.
+    """Y_3 alone of the distance-based accuracy, in [0, 1]; it is never smaller than :func:`dba_score`.
 
     Source: the beam-tracking papers that report "DBA" with K = 3 only, such as arXiv 2603.16116.
     """
@@ -54,7 +65,7 @@ def dba_k3_score(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int 
 
 
 def power_loss_db(power: NDArray[np.floating], ranked: NDArray[np.int64]) -> float:
-    """Mean over the samples of :func:`losses_db`.
+    """The mean of :func:`losses_db` over the samples.
 
     Args:
         power: (N, B) linear receive power.
@@ -70,16 +81,16 @@ def hits(ranked: NDArray[np.int64], best: NDArray[np.int64], k: int) -> NDArray[
 
 
 def misses(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> NDArray[np.float64]:
-    """(N, 3) how far each of the first three guesses is from the best beam, in units of ``delta`` beams, at most 1."""
+    """(N, 3) distance of each of the first three guesses to the best beam, in units of ``delta`` beams, at most 1."""
     distance = np.abs(ranked[:, :3] - best[:, None]) / delta
     capped: NDArray[np.float64] = np.minimum(distance, 1.0)
     return capped
 
 
 def losses_db(power: NDArray[np.floating], ranked: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(N,) power lost by using the first guess instead of the best beam, in dB; zero means none.
+    """(N,) power lost by using the first guess instead of the best beam, in dB; zero means that nothing is lost.
 
-    10 log10(P_best / P_first guess); the noise floor is not subtracted.
+    The loss is 10 log10(P_best / P_first guess); the noise floor is not subtracted.
 
     Args:
         power: (N, B) linear receive power.
@@ -93,7 +104,7 @@ def losses_db(power: NDArray[np.floating], ranked: NDArray[np.int64]) -> NDArray
 
 @dataclass(frozen=True)
 class BeamMetrics:
-    """Every metric at every horizon (H entries each); fractions in [0, 1], power loss in dB >= 0."""
+    """Every metric at every horizon: each holds H numbers, which are in [0, 1], or in dB and >= 0 for power loss."""
 
     top1: tuple[float, ...]
     top3: tuple[float, ...]
@@ -107,8 +118,8 @@ class BeamMetrics:
         """Score a prediction against the measured power.
 
         Args:
-            scores: (N, H, B) anything monotone in the probability of a beam.
-            power: (N, H, B) linear receive power; its arg-max is the label.
+            scores: (N, H, B) values that increase with the probability of a beam.
+            power: (N, H, B) linear receive power; the beam with the largest power is the label.
 
         Raises:
             ValueError: there is no sample.
@@ -137,7 +148,7 @@ class BeamMetrics:
         return cls(**{name: tuple(float(x) for x in row) for name, row in values.items()})
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Metric name -> one number per horizon."""
+        """The metrics as a dictionary: metric name -> one number per horizon."""
         return {name: list(row) for name, row in asdict(self).items()}
 
     def mean(self, name: str) -> float:

@@ -1,4 +1,4 @@
-"""States of learners as files: tensors and plain values, with a checksum. Clients and server keep theirs this way."""
+"""States of learners as files: tensors and plain values, with a checksum. Clients and the server use this form."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 BROKEN = ".broken"
-"""Ends the name of a state that could not be read and was set aside."""
+"""The ending of the name of a state that could not be read and was set aside."""
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:
     """A state as the content of a file.
 
-    It goes through a buffer, since torch answers a full disk with whatever its archive writer happens to raise.
+    It is written to a buffer first, because torch has no single kind of error for a full disk.
 
     Args:
         state: tensors and plain values, nested in dictionaries and lists.
@@ -29,11 +29,11 @@ def pack_state(state: Mapping[str, Any]) -> bytes:
 
 
 def unpack_state(content: bytes) -> dict[str, Any]:
-    """The state that :func:`pack_state` made.
+    """The state in the content of a file that :func:`pack_state` made.
 
     Raises:
-        ValueError: a part of it does not fit its checksum, or it is no state.
-        Exception: whatever torch raises at the broken byte that it happens to hit.
+        ValueError: a part does not fit its checksum, or the content is not a state.
+        Exception: torch raises many kinds of exception, depending on which byte is broken.
     """
     # torch.load does not look at the checksums that torch.save wrote.
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -41,15 +41,15 @@ def unpack_state(content: bytes) -> dict[str, Any]:
             raise ValueError(f"the checksum of {damaged} does not fit")
     state = torch.load(io.BytesIO(content), weights_only=True)
     if not isinstance(state, dict):
-        raise ValueError("not a state")
+        raise ValueError("the content is not a state, which is a dictionary")
     return state
 
 
 def as_tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-    """Arrays as tensors of their own, which a state may hold."""
+    """Arrays as tensors, which a state may hold; they are copies."""
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
 def as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
-    """Tensors of a state as arrays."""
+    """The tensors of a state as arrays."""
     return {name: tensor.numpy() for name, tensor in tensors.items()}
