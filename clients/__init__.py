@@ -1,1 +1,1 @@
-"""A sensor that learns: profile, student, training, memory and its ClientApp. Not here: aggregation, the teacher."""
+"""A client, which is a sensor that learns: profile, student, memory, ClientApp. No aggregation and no teacher here."""

@@ -1,6 +1,6 @@
 """The ClientApp: every handler returns a message, whatever happens.
 
-What goes wrong for one client is that client's reply; what its handlers do lies in `clients.handlers`.
+If something fails for one client, that client's reply says so. `clients.handlers` says what the handlers do.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 
 # Flower's code for "the ClientApp raised".
 CLIENT_APP_RAISED = 2
-# Characters of an error that travels.
+# The largest number of characters of an error that is sent to the server.
 MAX_ERROR_LENGTH = 300
 
 Work = Callable[[ClientContext, Request], Reply]
 
 
 def build_app(placement: Placement | None = None) -> ClientApp:
-    """The ClientApp.
+    """Build the ClientApp.
 
     Args:
-        placement: of a simulation by `sim.launch`; None reads it from Flower's run config.
+        placement: the placement that `sim.launch` chose for a simulation; None reads it from Flower's run config.
     """
     client_app = ClientApp()
 
@@ -69,7 +69,7 @@ def _answer(message: Message, context: Context, placement: Placement | None, wor
         _check_digests(header, here)
         requests = unpack_requests(message.content)
         profiles = {profile.id: profile for profile in profiles_of(context.node_config, here.federation)}
-        # A node that is asked nothing in particular answers for each of its clients.
+        # A message without requests asks every client of the node.
         requests = requests or {client: Request() for client in profiles}
         replies = {}
         for client, request in requests.items():
@@ -86,14 +86,14 @@ def _guarded(
     work: Work, profile: ClientProfile | None, placement: Placement, header: Header, request: Request
 ) -> Reply:
     if profile is None:
-        return Reply(error="no such client on this node")
+        return Reply(error="there is no such client on this node")
     begin, context = time.monotonic(), None
     try:
         context = ClientContext(profile, placement, header)
         reply = work(context, request)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # also what ends a process, and what libraries in other languages raise
+    except BaseException as error:  # This includes SystemExit and what libraries in other languages raise.
         log.exception("%s: cannot do what it was asked in round %d", profile.id, header.round)
         reply = Reply(error=describe(error))
     seconds = time.monotonic() - begin
@@ -105,8 +105,8 @@ def _guarded(
 def describe(error: BaseException) -> str:
     """What went wrong, in one short line that may leave this machine.
 
-    Errors that are meant for readers (`ValueError`) and those of the system say it in their own words, which quote no
-    file; of all others, whose words are not ours, the line tells the kind and the place.
+    For errors that are written for readers (`ValueError`) and errors of the system, the line holds their own text,
+    which quotes no content of a file. For all others, whose text we do not control, it holds their kind and place.
     """
     kind = type(error).__name__
     if isinstance(error, (ValueError, OSError, MemoryError)):

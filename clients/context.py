@@ -17,12 +17,12 @@ class ClientContext:
     """What a handler works with.
 
     Attributes:
-        profile: of the client.
-        placement: experiment and folders.
-        header: of the message.
+        profile: the profile of the client.
+        placement: the experiment and the folders of the run.
+        header: the header of the message.
 
     Raises:
-        WireError: the run's name, which comes from the server, is not the name of one folder.
+        WireError: the name of the run, which comes from the server, is not the name of one folder.
     """
 
     profile: ClientProfile
@@ -35,7 +35,7 @@ class ClientContext:
 
     @property
     def folder(self) -> Path:
-        """Where this client keeps what it knows of this run."""
+        """The folder in which this client keeps its memory of this run."""
         profile, run = self.profile, self.header.run
         if profile.memory is not None:
             return profile.memory / run / profile.id

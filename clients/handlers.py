@@ -1,6 +1,6 @@
-"""What a client does with each kind of message: says hello, trains the controls, takes part in a round.
+"""What a client does with each kind of message: it introduces itself, trains the controls, takes part in a round.
 
-A handler may raise; `clients.app` makes a reply of it.
+A handler may raise an exception; `clients.app` turns it into a reply.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def introduce(context: ClientContext, request: Request) -> Reply:
-    """Say what this client senses, how much it has and which beams it knows."""
+    """Say what this client senses, how much data it has and which beams it has seen."""
     exchange = _exchange_of(context)
     learner = exchange.make_learner(context)
     return Reply(
@@ -41,9 +41,9 @@ def introduce(context: ClientContext, request: Request) -> Reply:
 
 
 def train_controls(context: ClientContext, request: Request) -> Reply:
-    """Train the two controls with the steps of the whole federation: *local only* and *offline KD*.
+    """Train the two controls, *local only* and *offline KD*, with as many steps as in the whole federation.
 
-    The targets of the request are those of the teacher before the federation.
+    The targets of the request are the soft labels of the teacher before the federation.
     """
     metrics: dict[str, float | list[float]] = {}
     strategy, task = context.placement.experiment.strategy, context.placement.experiment.task
@@ -60,9 +60,9 @@ def train_controls(context: ClientContext, request: Request) -> Reply:
 
 
 def take_round(context: ClientContext, request: Request) -> Reply:
-    """Digest what is new, revisit the own beams, answer, remember.
+    """Digest new targets, revisit the client's own labels, answer, and save the state.
 
-    What cannot be remembered is answered all the same, with a fact ``warning`` that says why.
+    If the state cannot be saved, the client answers nevertheless, with a fact ``warning`` that says why.
     """
     memory, kind = context.memory(), _exchange_of(context)
     learner = kind.make_learner(context)
@@ -90,7 +90,7 @@ def take_round(context: ClientContext, request: Request) -> Reply:
 
 
 def _possessions(learner: Learner, context: ClientContext) -> dict[str, int | list[int]]:
-    """How much a client has to learn from, which changes where its recording grows."""
+    """How much data a client has to learn from; the numbers change if its recording grows."""
     splits = learner.material.recording.splits
     attack = attack_of(context.placement, context.profile.id)
     counts: dict[str, int | list[int]] = {
@@ -98,30 +98,33 @@ def _possessions(learner: Learner, context: ClientContext) -> dict[str, int | li
         "num_examples": len(learner.material.train) * (1 if attack is None else attack.exaggeration),
     }
     if context.placement.experiment.strategy.privacy.has_noise:
-        return counts  # The noise does not cover which beams it has seen.
+        return counts  # The noise does not hide which beams the client has seen.
     seen = count_beams(own_beams(learner), context.placement.experiment.task.num_beams) > 0
     return {**counts, "seen": seen.astype(int).tolist()}
 
 
 def _exchange_of(context: ClientContext) -> type[Exchange]:
-    """The exchange of the kind of knowledge that the server names."""
+    """The exchange for the kind of knowledge that the server names."""
     kind = context.header.kind
     if kind not in EXCHANGES:
-        raise WireError(f"cannot exchange {kind!r}; this client knows {', '.join(EXCHANGES)}")
+        raise WireError(f"kind: this client cannot exchange {kind!r}; it knows {', '.join(EXCHANGES)}")
     return EXCHANGES[kind]
 
 
 def _learn(learner: Learner, lesson: Lesson | None, context: ClientContext) -> float:
-    """The steps of the client's next round; its first is the longer one, whichever round of the federation that is."""
+    """Take the steps of the client's next round, and return the mean loss.
+
+    The client's own first round is the longer one, whichever round of the federation it is.
+    """
     training, rounds = learner.training, context.placement.experiment.strategy.expected_rounds
     num_steps = training.steps(learner.progress.round + 1)
     return learner.learn(lesson, num_steps=num_steps, total_steps=training.total_steps(rounds))
 
 
 def _evaluate(learner: Learner, context: ClientContext, *, prefix: str) -> dict[str, float | list[float]]:
-    """Scores on the common test set and the own test passes; the validation score that chose the student.
+    """The scores on the common test set and on the client's own test passes, and the best validation score.
 
-    Of these a client withholds what its privacy account does not cover (`strategies.privacy`).
+    A client withholds those of them that its privacy account does not cover (`strategies.privacy`).
     """
     experiment, privacy = context.placement.experiment, context.placement.experiment.strategy.privacy
     lengths = (experiment.task.num_frames, experiment.task.num_future)

@@ -1,4 +1,4 @@
-"""How a client on a real machine is: one small file beside its memory, new after every message."""
+"""The health of a client on a real machine: one small file beside its memory, rewritten after every message."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ HEALTH_FILE = "health.json"
 
 @dataclass(frozen=True)
 class Health:
-    """How a client was after a message.
+    """The health of a client after a message.
 
     Attributes:
-        client: its id.
-        modality: what it senses.
-        run: that the message belonged to.
-        round: of the message; 0 before the first.
-        time: when it was handled, UTC, ISO 8601.
-        seconds: that it took.
-        passes: labelled passes that it had; None where the message did not need them.
-        examples: labelled windows that it trained on; None likewise.
-        ok: whether it could do what it was asked.
-        error: why not; empty if it could.
-        warning: what the operator should look at; empty for nothing.
+        client: the id of the client.
+        modality: the modality that the client senses.
+        run: the name of the run that the message belonged to.
+        round: the round of the message; 0 before the first.
+        time: when the message was handled, UTC, ISO 8601.
+        seconds: the seconds that handling it took.
+        passes: the number of labelled passes that the client had; None if the message did not need them.
+        examples: the number of labelled windows that it trained on; None if the message did not need them.
+        ok: whether the client could do what it was asked.
+        error: why it could not; empty if it could.
+        warning: what the operator should look at; empty if there is nothing.
     """
 
     client: str
@@ -48,7 +48,7 @@ class Health:
 
 
 def health_of(context: ClientContext, reply: Reply, *, seconds: float, now: datetime) -> Health:
-    """How a client is that gave a reply after some seconds."""
+    """The health of a client that gave a reply after so many seconds, at the time ``now``."""
     passes, examples = (reply.facts.get(name) for name in ("num_passes", "num_examples"))
     return Health(
         client=context.profile.id,
@@ -66,7 +66,7 @@ def health_of(context: ClientContext, reply: Reply, *, seconds: float, now: date
 
 
 def report_health(context: ClientContext, reply: Reply, *, seconds: float) -> None:
-    """Write the health file of a client on a real machine; where that fails, it is logged and nothing else."""
+    """Write the health file of a client on a real machine; if that fails, only the log says so."""
     if context.profile.is_virtual:
         return
     health = health_of(context, reply, seconds=seconds, now=datetime.now(UTC))

@@ -1,9 +1,9 @@
 """What a client remembers between two messages, on its own disk: student, optimizer, progress, targets.
 
-Flower gives a client no memory that survives a restart, and in simulation any worker process may serve any
-client, so the memory is a file, written whole or not at all and named by the round that made it. The three newest are
-kept: a server that resumes from its last checkpoint may ask for a round again, from the one before it for two, and a
-file that has become unreadable leaves an older one.
+Flower gives a client no memory that survives a restart, and in simulation any worker process may serve any client. So
+the memory is a file, which is written completely or not at all and named by the round that made it. The three newest
+files are kept: a server that resumes from its last checkpoint may repeat one round, from the checkpoint before it two
+rounds, and if a file has become unreadable, an older one is left.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class ClientMemory:
     """The memory of one client in one run.
 
     Args:
-        folder: of this client and run; made when first written.
+        folder: the folder of this client in this run; it is made at the first write.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def load(self, *, before_round: int) -> dict[str, Any] | None:
-        """The newest readable state made before a round; None if there is none.
+        """The newest readable state that was made before a round; None if there is none.
 
-        A file that cannot be read is set aside under the name ``*.broken``. What the older state lacks of the targets,
-        the server sends again: the client tells it how far it is behind.
+        A file that cannot be read is set aside under the name ``*.broken``. If the older state lacks targets, the
+        client tells the server which round it has reached, and the server sends the missing ones again.
         """
         for path in reversed(self._paths()):
             if int(path.stem) >= before_round:
@@ -43,9 +43,9 @@ class ClientMemory:
             try:
                 return unpack_state(path.read_bytes())
             except MemoryError:
-                raise  # The file is as good as ever.
+                raise  # The file itself is not damaged.
             except Exception as error:
-                # torch.load raises whatever the broken byte happened to hit.
+                # torch.load raises many kinds of exception, depending on which byte is broken.
                 set_aside(path, error)
         return None
 
@@ -53,12 +53,12 @@ class ClientMemory:
         """Write the state after a round.
 
         Raises:
-            OSError: the disk is full or broken; the old files are as they were, and no part of a new one is left.
+            OSError: the disk is full or broken; the old files are unchanged, and no part of a new one is left.
         """
         make_folder(self.folder)
         remove_leftovers(self.folder)
         write_durably(self.folder / f"{round_number:06d}.pt", pack_state(state))
-        # A later round's state belongs to a course of events that the server has gone back on.
+        # The server has gone back to this round, so the states of later rounds are no longer valid.
         newer = [path for path in self._paths() if int(path.stem) > round_number]
         for path in [*newer, *self._paths()[: -KEPT - len(newer)]]:
             path.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ class ClientMemory:
 
 
 def set_aside(path: Path, error: Exception) -> None:
-    """Rename a file that cannot be read, so that nobody tries again and somebody can look at it."""
+    """Rename a file that cannot be read, so that it is not read again but can still be inspected."""
     log.warning("%s: not readable (%s); set aside as %s%s", path, type(error).__name__, path.name, BROKEN)
     with suppress(OSError):
         path.replace(path.with_name(path.name + BROKEN))

@@ -1,8 +1,8 @@
-"""What a client keeps to itself so that its privacy account holds: what it has released, and its own randomness.
+"""The privacy account of a client: how many soft labels it has released, and the secret that draws its windows.
 
-One small file in its memory of a run, outside the states that are named by rounds: a server that goes back a round does
-not take back what was released. A file that cannot be read is an error, since an account that began anew would be too
-low and a second draw of windows a second release.
+The account is one small file in the client's memory of a run, apart from the states that are named by rounds: if the
+server goes back a round, the labels that were released remain released. A file that cannot be read is an error, because
+a new account would be too low, and a second draw of windows would be a second release.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SECRET_BITS = 256
 
 @dataclass(frozen=True)
 class Ledger:
-    """The account of a client in a run.
+    """The privacy account of a client in a run.
 
     Attributes:
-        secret: that its windows are drawn with, hexadecimal; never sent.
-        num_released: soft labels with noise that it has released, each as often as it was.
-        num_owned: n windows of its own at the time of the draw; 0 before.
+        secret: the seed that the client's windows are drawn with, hexadecimal; it is never sent.
+        num_released: the number of soft labels with noise that were released; a repeated release counts again.
+        num_owned: n, the number of windows that the client had at the time of the draw; 0 before the draw.
     """
 
     secret: str
@@ -40,17 +40,17 @@ class Ledger:
 
 
 def book_release(context: ClientContext, count: int) -> dict[str, float]:
-    """Book soft labels that are about to leave, durably, and say what all so far are worth.
+    """Record durably that soft labels are about to leave, and compute the privacy spent so far.
 
     Args:
-        context: of the handler.
-        count: soft labels of this answer.
+        context: the context of the handler.
+        count: the number of soft labels in this answer.
 
     Returns:
-        ``epsilon`` and ``delta``; nothing where there is no noise and so no account.
+        ``epsilon`` and ``delta`` of everything released so far; empty without noise, because there is no account then.
 
     Raises:
-        OSError, ValueError: they could not be booked, so they must not leave.
+        OSError, ValueError: the labels could not be recorded, so they must not leave.
     """
     privacy = _privacy(context)
     if not privacy.has_noise:
@@ -64,9 +64,10 @@ def book_release(context: ClientContext, count: int) -> dict[str, float]:
 
 
 def noise_rng(context: ClientContext) -> np.random.Generator:
-    """What an answer's noise is drawn from: new for each, since the same noise on two answers shows their difference.
+    """The generator that draws the noise of an answer.
 
-    An experiment that is to be reproducible draws by client and round, and its account is nominal.
+    Every answer gets new noise, because the same noise on two answers would show their difference. A reproducible
+    experiment seeds the generator by client and round; its account is then nominal.
     """
     if _privacy(context).reproducible:
         return rng_for(context.placement.experiment.seed, context.profile.id, "privacy", context.header.round)
@@ -74,13 +75,13 @@ def noise_rng(context: ClientContext) -> np.random.Generator:
 
 
 def drawn_material(context: ClientContext, material: Material) -> Material:
-    """What a client may learn from: all of its windows, or those for training and validation that it drew in this run.
+    """The windows that a client may learn from: all of them, or those that it has drawn for this run.
 
-    It draws when it first has labels. Windows of recordings that come later have higher numbers and are left out, since
-    a new draw would be another release.
+    Windows for training and validation are drawn when the client first has labels. Windows that are recorded later have
+    higher numbers and are left out, because a new draw would be another release.
 
     Raises:
-        OSError, ValueError: what it drew from cannot be read or written.
+        OSError, ValueError: the privacy account cannot be read or written.
     """
     share = _privacy(context).window_share
     if share is None or not material.is_labelled:
@@ -97,12 +98,12 @@ def drawn_material(context: ClientContext, material: Material) -> Material:
 
 
 def draw_material(material: Material, *, share: float, num_owned: int, rng: np.random.Generator) -> Material:
-    """Material with those of its windows for training and validation that are drawn from the first n.
+    """Draw k of the first n windows for training and validation; the material is otherwise the same.
 
     Args:
-        material: all that there is.
+        material: everything that the client has.
         share: k / n, in (0, 1].
-        num_owned: n.
+        num_owned: n, the number of windows to draw from.
         rng: the only source of randomness.
     """
     owned = np.sort(np.concatenate([material.train, material.validation]))
@@ -112,12 +113,12 @@ def draw_material(material: Material, *, share: float, num_owned: int, rng: np.r
 
 
 def count_owned(material: Material) -> int:
-    """How many windows there are for training and validation."""
+    """The number of windows for training and validation."""
     return len(material.train) + len(material.validation)
 
 
 def window_bound(context: ClientContext) -> dict[str, float]:
-    """``window_epsilon`` and ``window_delta`` of learning from the windows drawn; nothing where none were."""
+    """``window_epsilon`` and ``window_delta`` of learning from the drawn windows; empty if none were drawn."""
     share = _privacy(context).window_share
     num_owned = 0 if share is None else _open_ledger(context).num_owned
     if share is None or num_owned == 0:
@@ -131,7 +132,7 @@ def _privacy(context: ClientContext) -> Privacy:
 
 
 def _open_ledger(context: ClientContext) -> Ledger:
-    """The client's account; a new one where there is none, which is not written yet."""
+    """The client's account; if there is none, a new one that is not written yet."""
     path = context.folder / LEDGER_FILE
     try:
         return Ledger(**json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""Who a client is and where its data lies: the one place that knows simulation from a real machine."""
+"""The profile of a client: who it is and where its data is. Only here simulation and real machines differ."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class ClientProfile:
     """One client.
 
     Attributes:
-        id: unique in the federation, e.g. ``000-camera``; the name of a folder.
-        modality: what it senses.
-        recording: folder of its own labelled recording; None where it has none and only digests.
-        public: folder of the public set, with at least its own modality.
-        test: folder of the common test set, with at least its own modality; None where there is none.
-        memory: folder under which it keeps its memory of every run; None keeps it in the run's folder.
-        is_virtual: whether a simulation made it, in whose run folder it keeps its memory.
+        id: the name of the client, unique in the federation, such as ``000-camera``; it is also the name of a folder.
+        modality: the modality that it senses.
+        recording: the folder of its own labelled recording; None if it has none and only digests.
+        public: the folder of the public set, with at least the client's modality.
+        test: the folder of the common test set, with at least the client's modality; None if there is no test set.
+        memory: the folder under which it keeps its memory of every run; None keeps the memory in the run's folder.
+        is_virtual: whether a simulation made the client; its memory is then in the simulation's run folder.
     """
 
     id: str
@@ -39,18 +39,18 @@ def profiles_of(
     """The clients that live on a node: one on a real machine, ``clients_per_node`` in simulation.
 
     Args:
-        node_config: of Flower. A real machine gives ``modality`` and ``public`` and, if it has them, ``client-id``,
-            ``recording``, ``test`` and ``memory``; simulation gives ``partition-id``.
-        federation: folder of the federation, for simulation.
-        clients_per_node: size of a cohort.
+        node_config: the node config that Flower passes in. A real machine gives ``modality`` and ``public`` and, if it
+            has them, ``client-id``, ``recording``, ``test`` and ``memory``; simulation gives ``partition-id``.
+        federation: the folder of the federation; only simulation needs it.
+        clients_per_node: the size of a cohort.
 
     Raises:
-        ValueError: a key is missing or wrong; the message says which.
+        ValueError: a key is missing or wrong; the message says which one.
     """
     if "modality" in node_config:
         return (_real_client(node_config),)
     if "partition-id" not in node_config or federation is None:
-        raise ValueError("node config: modality missing; say what this node senses, or run in simulation")
+        raise ValueError("node config: modality missing; name what this node senses, or run in simulation")
     first = int(str(node_config["partition-id"])) * clients_per_node
     folders = client_folders(federation)[first : first + clients_per_node]
     return tuple(
@@ -81,12 +81,12 @@ def _real_client(node_config: Mapping[str, object]) -> ClientProfile:
 
 
 def client_folders(federation: Path) -> list[Path]:
-    """The recordings of a federation's clients, in order of their number.
+    """The folders of the clients' recordings in a federation, in order of their numbers.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the federation has no clients.
     """
     folders = sorted(path for path in (federation / "clients").glob("*") if (path / "recording.json").is_file())
     if not folders:
-        raise ValueError(f"{federation}: no clients here; make the data first with `softbeam data make`")
+        raise ValueError(f"{federation}: there are no clients here; make the data first with `softbeam data make`")
     return folders

@@ -1,4 +1,4 @@
-"""A client's learner: its student, the lightweight model of its modality, with its labels and the public set."""
+"""The learner of a client: a student, which is the light model of its modality, its own labels and the public set."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from strategies.losses import response_kd, task_loss
 
 
 def own_recording(profile: ClientProfile, experiment: Experiment) -> Recording | None:
-    """What a client has recorded so far; None where it records nothing, or has not yet.
+    """What a client has recorded so far; None if it records nothing, or has recorded nothing yet.
 
     Raises:
-        ValueError: its recording is missing or broken.
+        ValueError: the recording is missing or broken.
     """
     if profile.recording is None:
         return None
@@ -44,10 +44,10 @@ def make_learner(
     """A fresh learner, the same for the same experiment, client and recording; without labels it only digests.
 
     Args:
-        profile: of the client.
-        experiment: sizes, steps and seed.
-        start: learners with the same one start from the same weights; None is the client's id.
-        choose: of what there is, what it may learn from.
+        profile: the profile of the client.
+        experiment: the experiment, with sizes, steps and seed.
+        start: a name; learners with the same name start from the same weights. None takes the client's id.
+        choose: a function that selects what the learner may learn from.
 
     Raises:
         ValueError: a recording is missing or broken, or lacks the client's modality.
@@ -57,13 +57,16 @@ def make_learner(
 
 
 def make_pooled_learner(profile: ClientProfile, experiment: Experiment, federation: Path) -> Learner:
-    """A fresh learner on the labelled windows of all clients of a modality, the same for each of them.
+    """A fresh learner on the labelled windows of all clients of a modality; each of these clients gets the same one.
 
     Raises:
-        ValueError: as for :func:`make_learner`, or there is no federation on this machine to pool.
+        ValueError: the reasons are those of :func:`make_learner`, or this machine has no federation to pool.
     """
     if not (federation / "clients").is_dir():
-        raise ValueError("strategy.name: centralised pools raw recordings, which only a simulation has in one place")
+        raise ValueError(
+            "strategy.name: centralised pools raw recordings, which only a simulation has in one place; "
+            "choose another strategy, or run in simulation"
+        )
     recordings = [open_recording(folder) for folder in client_folders(federation)]
     mine = [one for one in recordings if profile.modality in one.sensors and one.power is not None]
     if not mine:
@@ -93,9 +96,9 @@ def make_student(experiment: Experiment, *, client: str, modality: str) -> BeamT
     """A fresh student, the same for the same experiment and client.
 
     Args:
-        experiment: gives sizes and seed.
-        client: id of the client.
-        modality: what it senses.
+        experiment: the experiment, with sizes and seed.
+        client: the id of the client.
+        modality: the modality that the student senses.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(experiment.seed, "student", client))

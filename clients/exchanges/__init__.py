@@ -1,1 +1,1 @@
-"""What a client does with each kind of knowledge: digests what came, answers what was asked, remembers what it must."""
+"""What a client does with each kind of knowledge: it digests what came, answers the request and saves its state."""

@@ -1,7 +1,7 @@
-"""What a client does with one message's worth of knowledge: digest what came, answer what was asked.
+"""What a client does with the knowledge in one message: it digests what came and answers what was asked.
 
-An exchange is made for one message. It is told what the client remembers, says what there is to digest, and, after the
-learner's steps, what to answer and what to remember. Learning itself is the same for all (`clients.handlers`).
+An exchange is made for one message. It gets what the client remembers, says what there is to digest and, after the
+steps of the learner, what to answer and what to remember. Learning itself is the same for all (`clients.handlers`).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Facts = Mapping[str, str | int | float | bool]
 
 
 class BehindError(Exception):
-    """The client does not hold what the server thinks it does.
+    """The client does not hold the targets that the server expects it to hold.
 
     Attributes:
-        known_round: it holds the targets up to this round.
+        known_round: the last round up to which the client holds the targets.
     """
 
     def __init__(self, known_round: int) -> None:
         super().__init__(
-            f"holds the targets up to round {known_round}, not those that the server thinks: its memory was lost; "
-            "it gets what it lacks"
+            f"this client holds the targets up to round {known_round} only, because its memory was lost; "
+            "the server sends the missing ones again"
         )
         self.known_round = known_round
 
@@ -46,10 +46,10 @@ class Answer:
     """What an exchange answers.
 
     Attributes:
-        labels: soft labels.
-        arrays: what is no soft label.
-        facts: plain values.
+        labels: the encoded soft labels; None if the answer has none.
         metrics: numbers to record, such as the privacy spent.
+        arrays: arrays that are not soft labels, such as weights.
+        facts: plain values.
     """
 
     labels: EncodedLabels | None = None
@@ -59,16 +59,16 @@ class Answer:
 
 
 class Exchange(ABC):
-    """One message's worth of knowledge.
+    """The base of all exchanges, each of which handles the knowledge in one message.
 
     Args:
-        context: of the handler.
-        learner: of the client, as it was after its last message.
-        request: of the server.
-        state: what :meth:`state` returned after the client's last message; empty before its first.
+        context: the context of the handler.
+        learner: the learner of the client, as it was after the client's last message.
+        request: the request of the server.
+        state: the value that :meth:`state` returned after the client's last message; empty before its first message.
 
     Raises:
-        BehindError: the client lacks targets that the server thinks it holds.
+        BehindError: the client lacks targets that the server expects it to hold.
         ValueError: the request is malformed.
     """
 
@@ -87,23 +87,23 @@ class Exchange(ABC):
 
     @classmethod
     def introduction(cls, context: ClientContext) -> Facts:
-        """What a client says of itself beside what every client says, when it introduces itself."""
+        """The facts that a client adds when it introduces itself, beside those that every client gives."""
         return {}
 
     def lesson(self) -> Lesson | None:
-        """What there is to digest."""
+        """The lesson to digest; None if there is nothing to digest."""
         return None
 
     @abstractmethod
     def answer(self) -> Answer:
-        """What was asked, after learning."""
+        """The answer to the request, computed after learning."""
 
     def state(self) -> dict[str, Any]:
-        """What to remember until the next message: tensors and plain values."""
+        """The state to remember until the next message, as tensors and plain values."""
         return {}
 
     def facts_unsaved(self, facts: Facts) -> Facts:
-        """The facts of the answer, as they are where :meth:`state` could not be written."""
+        """The facts of the answer if the result of :meth:`state` could not be saved."""
         return facts
 
 

@@ -1,4 +1,4 @@
-"""What a client does in the methods that distillation is compared with: it sends its weights, or nothing."""
+"""The exchanges of the methods that distillation is compared with: the client sends its weights, or nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from strategies.messages.wire import Request
 
 
 class WeightExchange(Exchange):
-    """The weights of the student."""
+    """Exchanges the weights of the student."""
 
     @classmethod
     def make_learner(cls, context: ClientContext) -> Learner:
-        """A learner that starts like all of its modality: averaged weights need one starting point."""
+        """A learner with the initial weights of its modality, because weights can only be averaged from one start."""
         profile, experiment = context.profile, context.placement.experiment
         return make_learner(profile, experiment, start=profile.modality, choose=partial(drawn_material, context))
 
@@ -31,22 +31,22 @@ class WeightExchange(Exchange):
             learner.model.load_state_dict(weights)
 
     def answer(self) -> Answer:
-        """Its weights, and the scales of its inputs, which they presuppose; without labels it has none of its own."""
+        """The student's weights with the input scales that they rely on; empty if the client has no labels."""
         if not self.learner.material.is_labelled:
             return Answer()
         return Answer(arrays={name: value.numpy() for name, value in self.learner.model.state_dict().items()})
 
 
 class NoExchange(Exchange):
-    """Nothing."""
+    """Exchanges nothing: the client only learns from its own labels."""
 
     def answer(self) -> Answer:
-        """Nothing."""
+        """An empty answer."""
         return Answer()
 
 
 class PooledExchange(NoExchange):
-    """Nothing; says what its labelled recording would have cost."""
+    """Exchanges nothing, but says how many bytes sending the labelled recording would have cost."""
 
     @classmethod
     def make_learner(cls, context: ClientContext) -> Learner:
@@ -54,7 +54,7 @@ class PooledExchange(NoExchange):
         return make_pooled_learner(context.profile, context.placement.experiment, context.placement.federation)
 
     def answer(self) -> Answer:
-        """Bytes of its own recording, before its first round."""
+        """The fact ``raw_bytes``: the bytes of the client's own recording in its first round, then 0."""
         own = own_recording(self.context.profile, self.context.placement.experiment)
         arrays = [] if own is None else [*own.sensors.values(), *([] if own.power is None else [own.power])]
         is_first = self.learner.progress.round == 1

@@ -1,4 +1,7 @@
-"""What a client knows about beams: the mean soft label of each, or the mean feature. N windows, B beams, D features."""
+"""The exchanges of what a client knows about each beam: its mean soft label, or its mean feature (prototype).
+
+N windows, B beams, D features.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from strategies.messages.wire import WireError
 
 
 class BeamExchange(LabelExchange):
-    """The mean soft label of every beam that the client has seen."""
+    """Exchanges the mean soft label of every beam that the client has seen."""
 
     def lesson(self) -> Lesson | None:
-        """The mean of all clients, as a regulariser on own windows."""
+        """The mean soft labels of all clients, as a regulariser on the client's own windows."""
         return BeamLesson(self.targets()) if len(self.held) and self.learner.material.is_labelled else None
 
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
-        """Its own means."""
+        """The client's own mean soft labels, for those of the beams asked for that it has seen."""
         recording, train = self.learner.material.recording, self.learner.material.train
         probs = self.learner.soften(recording, train, self.settings.temperature)
         seen, means = mean_by_beam(probs, own_beams(self.learner), self.task.num_beams)
@@ -31,22 +34,22 @@ class BeamExchange(LabelExchange):
 
 
 class PrototypeExchange(Exchange):
-    """The mean feature of every beam that the client has seen."""
+    """Exchanges the mean feature of every beam that the client has seen."""
 
     def lesson(self) -> Lesson | None:
-        """The prototypes of all."""
+        """The mean prototypes of all clients; None if there are none, or if the client has no labels."""
         arrays = self.request.arrays
         if not arrays:
             return None
         beams, features = (arrays.get(name) for name in ("beams", "features"))
         if beams is None or features is None or features.ndim != 2 or len(features) != len(beams):
-            raise WireError(f"expected beams and their features, got {sorted(arrays)}")
+            raise WireError(f"the request must hold as many features as beams, got the arrays {sorted(arrays)}")
         if not self.learner.material.is_labelled:
-            return None  # It has no window of its own whose features could be drawn to anything.
+            return None  # It has no own windows whose features could be pulled towards the prototypes.
         return PrototypeLesson(beams.astype(np.int64), features.astype(np.float32))
 
     def answer(self) -> Answer:
-        """Its own prototypes."""
+        """The client's own prototypes, with the number of windows behind each."""
         recording, train = self.learner.material.recording, self.learner.material.train
         beams = own_beams(self.learner)[:, :1]
         features = self.learner.predict_features(recording, train)

@@ -1,4 +1,4 @@
-"""Soft labels as a client exchanges them. N samples or windows, H horizons, B beams."""
+"""The exchanges of soft labels, on the client's side. N samples or windows, H horizons, B beams."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from strategies.relations import relational_kd, unpack_relations
 
 
 class LabelExchange(Exchange):
-    """Soft labels: keeps what was published and, where differences travel, what it answered.
+    """Exchanges soft labels; it keeps the published targets and, if answers are sent as differences, the answers.
 
-    Of both it keeps two versions: the one that the server knew of when it asked, and the newest. Whether the newest is
-    known to the server depends on an answer that may be lost, so the next request may start from either, and names
-    which. A lost answer costs the client nothing but that answer; where targets travel as differences, they go on to.
+    It keeps two versions of each: the one that the server knew when it asked, and the newest one. The server learns of
+    the newest version only from the answer, which may be lost. So the next request may start from either version, and
+    it names which one. If an answer is lost, the client loses nothing else, and targets continue as differences.
 
-    Not chosen: whole rows for a client whose last request went unanswered. The server would have to remember who that
-    is, through checkpoints and late answers, and would send the most to those whose link is the worst.
+    Not chosen: complete rows for a client that did not answer the last request. The server would have to remember
+    these clients through checkpoints and late answers, and would send the most to those with the worst links.
     """
 
     def __init__(self, context: ClientContext, learner: Learner, request: Request, state: State) -> None:
@@ -45,7 +45,7 @@ class LabelExchange(Exchange):
         self.up, self.down = Encoding(self.settings.codec, *shape), Encoding(self.settings.codec_down, *shape)
         kept: Mapping[int, Mapping[str, torch.Tensor]] = state.get("targets", {})
         if request.known_round == NO_TARGETS:
-            # The server sends everything anew; what it does not know of is not to be held against it.
+            # The server sends all targets again, so what the client holds without the server's knowledge is dropped.
             self.known = self.down.nothing
         elif request.known_round in kept:
             self.known = CachedLabels.from_arrays(as_arrays(kept[request.known_round]))
@@ -56,38 +56,38 @@ class LabelExchange(Exchange):
         if request.targets is not None:
             held = held.update(self.down.unpack(request.targets, reference=held)).fresh(now, lifetime)
         self.held = held
-        # What it said first, for those who replay it.
+        # The client's first answers, for the attack that repeats them.
         self.first: dict[str, torch.Tensor] | None = state.get("first")
-        # Its answers as of the last two, since the server may not have got the last one.
+        # The answers after each of the last two rounds, since the server may not have received the last ones.
         self.answers: dict[int, CachedLabels] = {
             n: CachedLabels.from_arrays(as_arrays(one)) for n, one in state.get("answers", {}).items()
         }
         self.no_labels = self.up.decode(self.up.nothing, self.settings.temperature)
-        # (N, H, B) what it says this time, the lie of one that lies.
+        # (N, H, B) what the client answers this time; if it attacks, the poisoned values.
         self.claimed = self.no_labels.probs
 
     def facts_unsaved(self, facts: Facts) -> Facts:
-        """It holds what the server knew that it held, beside what it may hold since."""
+        """The facts with the round that the server already knew, because the new targets were not saved."""
         known_round = self.request.known_round
         return {**{name: fact for name, fact in facts.items() if name != "cache_digest"}, "known_round": known_round}
 
     def targets(self) -> SoftLabels:
-        """What it holds, decoded."""
+        """The targets that the client holds, decoded."""
         return self.down.decode(self.held, self.settings.temperature)
 
     @abstractmethod
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
-        """Soft labels for what was asked, or for as much of it as the client trusts itself on."""
+        """Soft labels for the ids asked for, or for those of them on which the client trusts itself."""
 
     def answer(self) -> Answer:
-        """Encoded soft labels."""
+        """The encoded soft labels that were asked for, after noise or an attack where there is one."""
         now = self.context.header.round
         facts: dict[str, str | int | float | bool] = {"known_round": now - 1, "cache_digest": self.held.digest()}
         if not len(self.request.ask):
             return Answer(facts=facts)
         labels = self._private(self.answers_to(self.request.ask))
         self.claimed = self._claim(labels)
-        with np.errstate(invalid="ignore"):  # a lie of not-a-number becomes whatever the codec makes of it
+        with np.errstate(invalid="ignore"):  # An attack may send NaN; the codec turns it into some number.
             payload = self.up.codec.encode(self.claimed)
         cached = CachedLabels(labels.sample_ids, payload, np.full(len(labels), now))
         reference = self.answers.get(self.request.answered_round) if self.up.is_delta else None
@@ -98,7 +98,7 @@ class LabelExchange(Exchange):
         return Answer(labels=encoded, facts=facts, metrics=book_release(self.context, len(labels)))
 
     def _private(self, labels: SoftLabels) -> SoftLabels:
-        """What may leave, by the rules of ``strategy.privacy``."""
+        """The soft labels as they may leave this machine, by the rules of ``strategy.privacy``."""
         privacy, probs = self.settings.privacy, labels.probs
         if privacy.clip is not None:
             rng = noise_rng(self.context)
@@ -108,7 +108,7 @@ class LabelExchange(Exchange):
         return SoftLabels(labels.sample_ids, probs, labels.temperature)
 
     def _claim(self, labels: SoftLabels) -> NDArray[np.float32]:
-        """The answer's (N, H, B) rows, or the lie in their place, which need not be soft labels."""
+        """(N, H, B) rows of the answer; an attacker's poisoned rows need not be soft labels."""
         attack = attack_of(self.context.placement, self.context.profile.id)
         if attack is None:
             return labels.probs
@@ -120,7 +120,7 @@ class LabelExchange(Exchange):
         return poison(attack, self.context.placement, labels.probs, labels.sample_ids, first)
 
     def state(self) -> dict[str, Any]:
-        """Targets and answers as they were encoded; both by round, the targets by that up to which it holds them."""
+        """Targets and answers in encoded form, by round; for targets it is the last round that they include."""
         known_round = self.context.header.round - 1
         targets = {self.request.known_round: self.known, known_round: self.held}
         return {
@@ -132,21 +132,21 @@ class LabelExchange(Exchange):
 
 
 class PublicExchange(LabelExchange):
-    """Soft labels of public samples."""
+    """Exchanges soft labels of public samples."""
 
     def lesson(self) -> Lesson | None:
-        """The targets, and how the teacher relates samples where it tells."""
+        """The targets, together with the teacher's relations between samples if it sent any."""
         labels, wanted = public_lesson(self.targets()), self.settings.relations
         groups = [] if wanted is None else self._compared(wanted)
         if wanted is None or not groups:
             return labels
         if labels is not None:
             return JointLesson(labels, RelationLesson(groups, labels.targets), wanted.share)
-        # Relations teach no beams: alone, they would make a client without labels answer what it does not know.
+        # Relations teach no beams: a client without labels that learned only from them would answer at random.
         return RelationLesson(groups) if self.learner.material.is_labelled else None
 
     def _compared(self, wanted: PairRelations) -> list[ComparedSamples]:
-        """What the teacher tells in this round of how samples lie to each other; it is not kept."""
+        """The relations between public samples that the teacher sent in this round; they are not kept."""
         experiment, num_public = self.context.placement.experiment, len(self.learner.material.public_starts)
         told = unpack_relations(self.request.arrays, experiment, self.context.header.round, num_public=num_public)
         kd = partial(relational_kd, distance_weight=wanted.distance_weight, angle_weight=wanted.angle_weight)
@@ -156,12 +156,12 @@ class PublicExchange(LabelExchange):
         ]
 
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
-        """Its calibrated answers, on the samples that its filter lets through; none before it has learned anything."""
+        """Calibrated soft labels for the samples that the client's filter accepts; none before it has learned."""
         if not self.learner.has_learned:
             return self.no_labels
         starts = self.learner.material.public_starts
         if ask[-1] >= len(starts):
-            raise WireError(f"the public set has {len(starts)} samples, not {ask[-1]}")
+            raise WireError(f"the public set has {len(starts)} samples, but the server asks for sample {ask[-1]}")
         kind, share = self.settings.answer_filter, self.settings.answer_share
         mine = ask[trusted(self.learner, starts[ask], kind=kind, share=share)]
         return SoftLabels(mine, self.learner.answer(mine, self.settings.temperature), self.settings.temperature)

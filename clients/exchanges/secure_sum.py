@@ -1,4 +1,4 @@
-"""Soft labels of which the server learns the sum only (`strategies.methods.secure_sum`)."""
+"""The exchange of soft labels of which the server learns only the sum (`strategies.methods.secure_sum`)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ KEY_FILE = "secret.key"
 
 
 class SecureSumExchange(PublicExchange):
-    """Answers integers under pairwise masks; targets come down as they always do."""
+    """Answers with integers under pairwise masks; targets are sent to the client as in every label exchange."""
 
     def __init__(self, context: ClientContext, learner: Learner, request: Request, state: State) -> None:
         super().__init__(context, learner, request, state)
         self.key = own_key(context)
         self.participants = _keys(request.arrays.get("keys"))
         if self.key.public not in self.participants:
-            raise WireError("this client's key is not among those of the round; did its memory change?")
+            raise WireError("the keys of this round do not include this client's key; was its memory deleted?")
         check_summands(len(set(self.participants)))
         nonce = request.arrays.get("nonce")
         if nonce is None or nonce.dtype != np.uint8 or nonce.shape != (NONCE_BYTES,):
-            raise WireError(f"expected a nonce as uint8 ({NONCE_BYTES},)")
+            raise WireError(f"the request must hold a nonce: expected a nonce as uint8 ({NONCE_BYTES},)")
         self.mask_context = context_of(context.header.run, context.header.round, request.ask, nonce.tobytes())
 
     @classmethod
@@ -40,18 +40,18 @@ class SecureSumExchange(PublicExchange):
         return {"public_key": own_key(context).public.hex()}
 
     def answer(self) -> Answer:
-        """Masked levels, for all that was asked; nothing before it has learned, since a sum takes all or none."""
+        """Masked levels for all samples asked for; nothing before the client has learned, since a sum needs all."""
         said = super().answer()
         if not self.learner.has_learned:
             return Answer(facts=said.facts)
-        # A lie of not-a-number has no level.
+        # An attack may send NaN, for which there is no level.
         levels = Scale(len(self.participants)).quantise(np.nan_to_num(self.claimed))
         peers = [key for key in self.participants if key != self.key.public]
         masked = self.key.mask(levels, peers, self.mask_context)
         return Answer(arrays={"masked": masked}, facts=said.facts, metrics=said.metrics)
 
     def state(self) -> dict[str, Any]:
-        """What the label exchange remembers, and for whom it may tell seeds."""
+        """The state of the label exchange, with the participants whose seeds this client may reveal."""
         return {
             **super().state(),
             "mask_context": self.mask_context,
@@ -60,18 +60,23 @@ class SecureSumExchange(PublicExchange):
 
 
 def reveal(context: ClientContext, request: Request) -> Reply:
-    """Tell the seeds shared with those that dropped out of the round that this client answered last, once.
+    """Reveal, once, the seeds that this client shares with those that dropped out of the round it answered last.
 
-    Told twice, of different ones, they could be the seeds of all the others, and the answer would lie open.
+    A client that revealed seeds twice, for different lists, could reveal the seeds of all others; the server could then
+    unmask the client's answer.
+
+    Raises:
+        WireError: the client did not answer this round or has revealed seeds of it, or the request is malformed.
+        ValueError: too few participants are left for a sum that hides each answer.
     """
     memory, now = context.memory(), context.header.round
     whole = memory.load(before_round=now + 1) or {}
     state = whole.get("exchange", {})
     if state.get("known_round") != now - 1 or "mask_context" not in state:
-        raise WireError(f"did not answer round {now}, or told seeds of it before; it tells none")
+        raise WireError(f"this client did not answer round {now}, or has told seeds of it before; it tells no seeds")
     dropped, participants = _keys(request.arrays.get("dropped")), set(state["participants"])
     if strangers := set(dropped) - participants:
-        raise WireError(f"{len(strangers)} of those that dropped out were not in the round")
+        raise WireError(f"{len(strangers)} of the keys that dropped out were not in the round")
     check_summands(len(participants - set(dropped)))
     key = own_key(context)
     seeds = [np.frombuffer(key.seed(peer, state["mask_context"]), np.uint8) for peer in dropped]
@@ -81,9 +86,9 @@ def reveal(context: ClientContext, request: Request) -> Reply:
 
 
 def own_key(context: ClientContext) -> SecureKey:
-    """This client's key in this run: made once, kept in its memory, never sent.
+    """This client's key in this run: it is made once, kept in the client's memory and never sent.
 
-    One that cannot be read is set aside; the new one takes part from the next time that the server asks who is there.
+    A key that cannot be read is set aside; the new one counts from the next time the server asks for introductions.
     """
     path = context.folder / KEY_FILE
     if path.is_file():
@@ -98,5 +103,5 @@ def own_key(context: ClientContext) -> SecureKey:
 
 def _keys(array: NDArray[np.generic] | None) -> list[bytes]:
     if array is None or array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != KEY_BYTES:
-        raise WireError(f"expected keys as uint8 (C, {KEY_BYTES})")
+        raise WireError(f"the request must hold keys as uint8 (C, {KEY_BYTES})")
     return [row.tobytes() for row in array]

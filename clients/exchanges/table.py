@@ -1,4 +1,4 @@
-"""The kinds of knowledge that a client can exchange, and the class that exchanges each."""
+"""The kinds of knowledge that a client can exchange, and the class that exchanges each kind."""
 
 from __future__ import annotations
 

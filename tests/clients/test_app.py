@@ -134,7 +134,7 @@ def test_one_client_that_fails_leaves_the_others_of_its_node_their_replies(
 ) -> None:
     message = ask(placement, requests={"roof-1": Request(), "nobody": Request()})
     replies = unpack_replies(message.content, header(placement))
-    assert replies["nobody"].error == "no such client on this node"  # type: ignore[union-attr]
+    assert replies["nobody"].error == "there is no such client on this node"  # type: ignore[union-attr]
     assert replies["roof-1"].error == ""  # type: ignore[union-attr]
 
 

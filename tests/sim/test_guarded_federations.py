@@ -266,5 +266,5 @@ def test_an_unknown_attack_is_refused(tmp_path: Path) -> None:
 
 def test_only_virtual_clients_lie(tmp_path: Path) -> None:
     settings = experiment({"attack": "nan", "clients": 1})
-    with pytest.raises(ValueError, match="only virtual clients lie"):
+    with pytest.raises(ValueError, match="only virtual clients can attack"):
         attack_of(Placement(settings, tmp_path, tmp_path, tmp_path), "000-gps")

@@ -225,7 +225,7 @@ def test_what_a_client_holds_is_what_the_server_thinks_in_every_one_of_fifty_rou
             federation.restart_server(tmp_path)
     assert min(answers.values()) > 5
     assert "forgot" in federation.memories
-    assert [text.partition(",")[0] for text in problems] == ["holds the targets up to round -1"]
+    assert [text.partition(",")[0] for text in problems] == ["this client holds the targets up to round -1 only"]
 
 
 @pytest.mark.parametrize("codec", ["float32", "top8-uint4+delta"])
