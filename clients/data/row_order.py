@@ -49,7 +49,8 @@ def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowO
     pass_of = dict(zip(rows, passes, strict=True))
     keys, column = _keys(table, kept)
     # The second time that a key comes, it comes from a second recording.
-    seen, recordings = Counter[tuple[int, ...]](), list[int]()
+    seen = Counter[tuple[int, ...]]()
+    recordings: list[int] = []
     for key in keys:
         recordings.append(seen[key])
         seen[key] += 1
