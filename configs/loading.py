@@ -35,6 +35,7 @@ DATA_SOURCES = (
     "clients/data/motion.py",
     "clients/data/radar_maps.py",
     "clients/data/recording.py",
+    "clients/data/row_order.py",
     "clients/data/scans.py",
     "clients/data/sensor_files.py",
 )

@@ -55,10 +55,11 @@ def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowO
         recordings.append(seen[key])
         seen[key] += 1
     order = sorted(range(len(kept)), key=lambda at: (recordings[at], keys[at], at))
-    if recordings and max(recordings):
+    num_recordings = 1 + max(recordings, default=0)
+    if num_recordings > 1:
         again = kept[recordings.index(1)]
         problems.append(
-            f"{table.places[again]}: {column} counts from the beginning again; {1 + max(recordings)} recordings are "
+            f"{table.places[again]}: {column} counts from the beginning again; {num_recordings} recordings are "
             "taken one after the other, and the passes of later ones are numbered on"
         )
     elif order != list(range(len(kept))):

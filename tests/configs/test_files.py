@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from configs.files import is_plain_name, make_folder, remove_leftovers, temporary_beside, write_durably
+from configs.files import (
+    fresh_folder,
+    is_plain_name,
+    make_folder,
+    make_once,
+    remove_leftovers,
+    reserve,
+    temporary_beside,
+    write_durably,
+)
+from tests.disks import small_disk
 
 
 @pytest.mark.parametrize("name", ["a", "a b", ".a", "a.", "...", "é", "-"])
@@ -72,3 +84,52 @@ def test_only_temporary_files_of_dead_processes_are_left_over(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [theirs.name, "file.1.tmp", ".odd.tmp", ".file"]
     )  # fmt: skip
+
+
+def test_whoever_comes_late_waits_and_takes_what_the_first_made(tmp_path: Path) -> None:
+    folder, made = tmp_path / "data", []
+    began, may_end = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        began.set()
+        assert may_end.wait(10)
+        folder.mkdir()
+        made.append("first")
+
+    first = threading.Thread(target=lambda: make_once(folder, slowly))
+    late = threading.Thread(target=lambda: make_once(folder, lambda: made.append("late")))
+    first.start()
+    assert began.wait(10)
+    late.start()
+    time.sleep(0.1)
+    assert late.is_alive()
+    may_end.set()
+    first.join(10)
+    late.join(10)
+    assert made == ["first"]
+
+
+def test_what_the_first_could_not_make_the_late_one_makes(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with pytest.raises(OSError, match="full"):
+        make_once(folder, lambda: (_ for _ in ()).throw(OSError("the disk is full")))
+    assert make_once(folder, folder.mkdir)
+    assert not make_once(folder, lambda: pytest.fail("made twice"))
+
+
+def test_room_is_taken_before_a_file_is_mapped_or_the_file_is_named_and_gone(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    reserve(tmp_path / "there", 5000)
+    assert (tmp_path / "there").stat().st_size == 5000
+    with small_disk(tmp_path) as disk:
+        (disk / "map.npy").touch()
+        with pytest.raises(OSError, match=r"map\.npy: cannot be written \(.*\); it takes .* MB: make room on the disk"):
+            reserve(disk / "map.npy", 1 << 30)
+        assert not (disk / "map.npy").exists()
+
+
+def test_a_disk_that_is_full_while_a_folder_is_written_is_one_line_that_names_it(tmp_path: Path) -> None:
+    text = rf"^{tmp_path / 'data'}: cannot be written \(No space left on device\)"
+    with pytest.raises(OSError, match=text), fresh_folder(tmp_path / "data"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []

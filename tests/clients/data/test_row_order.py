@@ -1,0 +1,138 @@
+"""Whatever the order of a table's rows, frames come in the order of time, and disorder is said."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.data.deepsense_table import Table
+from clients.data.row_order import RowOrder, order_rows
+
+Rows = list[dict[str, str]]
+
+
+def made(num_passes: int = 3, length: int = 5, **columns: Callable[[int], str]) -> Rows:
+    """Rows of passes 1, 2, ..., with an index from 1, a time stamp and the row's number in the cell ``at``."""
+    rows = []
+    for number in range(num_passes * length):
+        stamp = f"['16-05-{number // 10:02d}-{100 * (number % 10):03d}']"
+        row = {
+            "index": str(number + 1),
+            "seq_index": str(1 + number // length),
+            "time_stamp[UTC]": stamp,
+            "at": str(number),
+        }
+        rows.append(row | {name: make(number) for name, make in columns.items()})
+    return rows
+
+
+def ordered(rows: Rows) -> tuple[list[tuple[int, int]], RowOrder]:
+    """(row's own number, pass) in the order found, and all that was said."""
+    table = Table((Path("scenario9.csv"),), Path(), rows, [f"scenario9.csv, line {at + 2}" for at in range(len(rows))])
+    found = order_rows(table, range(len(rows)), [int(row["seq_index"]) for row in rows])
+    numbers = [int(rows[at]["at"]) for at in found.rows]
+    return list(zip(numbers, found.passes.tolist(), strict=True)), found
+
+
+STRAIGHT = [(number, 1 + number // 5) for number in range(15)]
+
+
+def shuffled(rows: Rows) -> Rows:
+    rows = list(rows)
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def without(rows: Rows, column: str) -> Rows:
+    return [{name: cell for name, cell in row.items() if name != column} for row in rows]
+
+
+DISORDER: dict[str, tuple[Callable[[Rows], Rows], str]] = {
+    "shuffled": (shuffled, "rows are out of time order; they are taken in that of index"),
+    "reversed": (lambda rows: rows[::-1], "line 2: rows are out of time order"),
+    "shuffled within a pass": (lambda rows: [*shuffled(rows[:5]), *rows[5:]], "rows are out of time order"),
+    "passes swapped": (lambda rows: [*rows[5:10], *rows[:5], *rows[10:]], "rows are out of time order"),
+    "all twice": (lambda rows: rows + rows, "line 17: the same as scenario9.csv, line 2; 15 repeated rows count once"),
+    "one row twice": (lambda rows: [*rows[:4], rows[3], *rows[4:]], "line 6: the same as scenario9.csv, line 5; 1 rep"),
+    "shuffled, by time stamp alone": (
+        lambda rows: shuffled(without(rows, "index")),
+        "taken in that of time_stamp[UTC]",
+    ),
+    "shuffled, with an index of which a cell is blank": (
+        lambda rows: shuffled([*rows[:-1], {**rows[-1], "index": ""}]),
+        "taken in that of time_stamp[UTC]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DISORDER)
+def test_disorder_is_mended_and_said(case: str) -> None:
+    disturb, text = DISORDER[case]
+    found, order = ordered(disturb(made()))
+    assert found == STRAIGHT
+    (problem,) = order.problems
+    assert text in problem
+
+
+@pytest.mark.parametrize("column", ["index", "time_stamp[UTC]", "neither"])
+def test_rows_in_order_are_left_as_they_are_and_nothing_is_said(column: str) -> None:
+    rows = made()
+    for name in {"index", "time_stamp[UTC]"} - {column}:
+        rows = without(rows, name)
+    found, order = ordered(rows)
+    assert found == STRAIGHT
+    assert order.problems == ()
+
+
+def test_passes_that_count_from_one_again_are_passes_of_their_own() -> None:
+    rows = made(num_passes=4)
+    again = [{**row, "seq_index": str(1 + (int(row["seq_index"]) - 1) % 2)} for row in rows]
+    found, order = ordered(again)
+    assert [number for number, _ in found] == list(range(20))
+    assert [pass_id for _, pass_id in found] == [1] * 5 + [2] * 5 + [3] * 5 + [4] * 5
+    (problem,) = order.problems
+    assert "line 12: pass 1 goes on after rows of another" in problem
+    assert "2 in all" in problem
+
+
+def test_a_second_recording_that_counts_everything_from_one_again_comes_after_the_first() -> None:
+    first = made(num_passes=2)
+    second = [{**row, "at": str(int(row["at"]) + 10)} for row in made(num_passes=2)]
+    found, order = ordered([*second[:0], *first, *second])
+    assert [number for number, _ in found] == list(range(20))
+    assert [pass_id for _, pass_id in found] == [1] * 5 + [2] * 5 + [3] * 5 + [4] * 5
+    (problem,) = order.problems
+    assert problem.startswith("scenario9.csv, line 12: index counts from the beginning again; 2 recordings")
+
+
+def test_rows_that_are_missing_within_a_pass_are_counted_and_those_between_passes_are_not() -> None:
+    rows = made()
+    found, order = ordered([row for row in rows if row["at"] not in ("2", "3", "4", "7")])
+    assert len(found) == 11
+    (problem,) = order.problems
+    # Row 7 lies within pass 2; rows 2 to 4 are the end of pass 1.
+    assert "line 6: 1 rows are missing within passes (index jumps in 1 places)" in problem
+
+
+def test_a_row_that_cannot_be_read_is_not_missing() -> None:
+    rows = made()
+    table = Table((Path("s.csv"),), Path(), rows, [str(at) for at in range(len(rows))])
+    readable = [at for at in range(15) if at != 7]
+    found = order_rows(table, readable, [int(rows[at]["seq_index"]) for at in readable])
+    assert found.problems == ()
+    np.testing.assert_array_equal(found.rows, readable)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_of_rows_gives_the_same_frames(seed: int) -> None:
+    rows = made(num_passes=5, length=4)
+    rng = random.Random(seed)
+    mixed: list[dict[str, Any]] = rows + rng.sample(rows, rng.randrange(5))
+    rng.shuffle(mixed)
+    found, _ = ordered(mixed)
+    assert found == [(number, 1 + number // 4) for number in range(20)]
