@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.cache import CachedLabels
-from strategies.codecs.packing import compress, expand, pack_ids, unpack_ids
+from strategies.codecs.packing import MAX_SAMPLES, compress, expand, pack_ids, unpack_ids
 from strategies.codecs.table import find_codec
 from strategies.labels import SoftLabels
 
@@ -87,17 +87,28 @@ class Encoding:
         made = rounds if len(rounds) == 1 else cached.rounds
         return EncodedLabels(pack_ids(cached.sample_ids), values, made.astype(np.uint16), is_delta)
 
-    def unpack(self, encoded: EncodedLabels, *, reference: CachedLabels | None = None) -> CachedLabels:
+    def unpack(
+        self,
+        encoded: EncodedLabels,
+        *,
+        reference: CachedLabels | None = None,
+        asked: NDArray[np.int64] | None = None,
+    ) -> CachedLabels:
         """What was sent.
 
         Args:
             encoded: as it came.
             reference: what we hold.
+            asked: (N,) the samples that may be in it; None where all may. They bound what is made of the bytes.
 
         Raises:
-            ValueError: it was not packed by this encoding, or against something that we do not hold.
+            ValueError: it was not packed by this encoding, or against something that we do not hold, or it is of
+                samples that were not asked for.
         """
-        sample_ids = unpack_ids(encoded.ids)
+        below = MAX_SAMPLES if asked is None else int(asked[-1]) + 1 if len(asked) else 0
+        sample_ids = unpack_ids(encoded.ids, below=below)
+        if asked is not None and not np.all(np.isin(sample_ids, asked)):
+            raise ValueError("answered samples that it was not asked for")
         values, row = encoded.values, self.nothing.payload
         if self.is_compressed:
             known = None

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 LEVEL = 9
+# No public set has more: a bitmap of half a megabyte, and ids of 32 MB.
+MAX_SAMPLES = 1 << 22
 
 
 def pack_bits(values: NDArray[np.integer], num_bits: int) -> NDArray[np.uint8]:
@@ -112,11 +114,15 @@ def pack_ids(ids: NDArray[np.int64]) -> NDArray[np.generic]:
     return np.packbits(bitmap)
 
 
-def unpack_ids(packed: NDArray[np.generic]) -> NDArray[np.int64]:
+def unpack_ids(packed: NDArray[np.generic], *, below: int = MAX_SAMPLES) -> NDArray[np.int64]:
     """The inverse of :func:`pack_ids`: (N,) strictly increasing.
 
+    Args:
+        packed: as it came.
+        below: ids must be below it. It bounds what a bitmap may grow to before a byte of it is looked at.
+
     Raises:
-        ValueError: it is neither a bitmap nor strictly increasing numbers.
+        ValueError: it is neither a bitmap nor strictly increasing numbers, or names ids that there are not.
     """
     if packed.ndim != 1 or packed.dtype not in (np.uint8, np.uint32):
         raise ValueError(f"ids must be uint32 (N,) or a bitmap, got {packed.dtype} {packed.shape}")
@@ -124,10 +130,17 @@ def unpack_ids(packed: NDArray[np.generic]) -> NDArray[np.int64]:
         ids: NDArray[np.int64] = packed.astype(np.int64)
         if np.any(np.diff(ids) <= 0):
             raise ValueError("sample ids must be strictly increasing")
+        if len(ids) and ids[-1] >= below:
+            raise ValueError(f"sample ids must be below {below}, got {ids[-1]}")
         return ids
+    if len(packed) > (below + 7) // 8:
+        raise ValueError(f"sample ids must be below {below}, and the bitmap has {8 * len(packed)}")
     if len(packed) and packed[-1] == 0:
         raise ValueError("a bitmap of ids must end with the last id")
-    return np.flatnonzero(np.unpackbits(packed.astype(np.uint8)))
+    found = np.flatnonzero(np.unpackbits(packed.astype(np.uint8)))
+    if len(found) and found[-1] >= below:
+        raise ValueError(f"sample ids must be below {below}, got {found[-1]}")
+    return found
 
 
 def _bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -15,12 +15,14 @@ from functools import partial
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+from httpx import HTTPError
 
 from configs.schema import Experiment, Strategy
 from strategies.messages.records import Event, Fault, Member, RegisteredNode
 from strategies.messages.roster import Roster
 from strategies.messages.wire import (
     HELLO,
+    MAX_REASON,
     ROUND,
     Header,
     Reply,
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # Seconds between two looks at the grid for replies.
 POLL_SECONDS = 0.05
+# A SuperLink that went away is started again by its supervisor: seconds between attempts to push to it.
+PUSH_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 # A node that joins a run under way holds up the round at most so long with its introduction.
 INTRODUCTION_SECONDS = 30.0
 
@@ -295,7 +299,7 @@ class Mailbox:
             for node, content in contents.items()
         ]
         # Flower gives no id to a message that it could not push, and no ids at all if all are too large together.
-        ids = list(grid.push_messages(messages)) or [""] * len(messages)
+        ids = _push(grid, messages) or [""] * len(messages)
         return {
             message_id or f"lost-{node}": Sent(node, header, dict(clients), was_pushed=bool(message_id))
             for message_id, (node, clients) in zip(ids, requests.items(), strict=True)
@@ -314,7 +318,12 @@ class Mailbox:
         arrivals: dict[str, Arrival] = {}
         waiting = {key for key, one in sent.items() if one.was_pushed}
         while waiting:
-            for reply in grid.pull_messages(list(waiting)):
+            replies, unreadable = _pull(grid, waiting)
+            for key, error in unreadable.items():
+                waiting.remove(key)
+                arrivals[key] = Arrival(error, time.monotonic() - begin)
+                on_reply()
+            for reply in replies:
                 key = reply.metadata.reply_to_message_id
                 if key not in waiting:
                     text = "answered a message that nobody waits for, or a second time; thrown away"
@@ -407,6 +416,38 @@ def time_limit(
     return min(timeout_s, patience * sorted(answered_s)[needed - 1])
 
 
+def _push(grid: Grid, messages: list[Message]) -> list[str]:
+    """The ids of pushed messages, pushed again where the SuperLink went away; none if it stays away."""
+    for wait_s in PUSH_AGAIN_S:
+        try:
+            return list(grid.push_messages(messages))
+        except Exception as error:
+            if type(error).__name__ != "ObjectPushError":
+                raise
+            log.warning("messages could not be pushed (%s); trying again in %g s", error, wait_s)
+            time.sleep(wait_s)
+    return []
+
+
+def _pull(grid: Grid, waiting: Collection[str]) -> tuple[list[Message], dict[str, WireError]]:
+    """The replies that have come, and why others that have come cannot be read, by message id.
+
+    Flower's grid over HTTP unpacks replies one after the other. Where one cannot be unpacked, those before it are gone
+    with it, since it has confirmed them. So it is asked for one reply at a time.
+    """
+    if type(grid).__name__ != "HttpGrid":
+        return list(grid.pull_messages(list(waiting))), {}
+    replies, unreadable = list[Message](), dict[str, WireError]()
+    for key in waiting:
+        try:
+            replies += grid.pull_messages([key])
+        except (OSError, RuntimeError, HTTPError):
+            raise
+        except Exception as error:
+            unreadable[key] = WireError(f"its reply cannot be unpacked ({type(error).__name__}: {error})"[:MAX_REASON])
+    return replies, unreadable
+
+
 def _outcome(client: str, sent: Sent, came: Arrival | NoAnswer, begin: float) -> Outcome:
     question = (client, sent.header.round, sent.requests[client])
     if isinstance(came, NoAnswer):
@@ -426,3 +467,5 @@ def _open(reply: Message, sent: Sent) -> Found:
         return unpack_replies(reply.content, sent.header)
     except WireError as error:
         return error
+    except Exception as error:  # whatever a stranger's bytes raise
+        return WireError(f"its reply cannot be read ({type(error).__name__}: {error})"[:MAX_REASON])

@@ -17,8 +17,11 @@ N samples, H horizons, B beams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from typing import Any, Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -32,6 +35,10 @@ REVEAL = "query.reveal"
 CONTROLS = "train.controls"
 ROUND = "train.round"
 
+# Rounds travel as 16 bits.
+MAX_ROUND = 65_535
+# Characters of a reason that quotes what came.
+MAX_REASON = 300
 # The newest targets of a client that holds none; those of round 0 are published before anyone has answered.
 NO_TARGETS = -1
 
@@ -124,16 +131,16 @@ def unpack_header(content: RecordDict) -> Header:
     header = content.config_records.get("header")
     if header is None:
         raise WireError("the message has no header; server and client differ in version")
-    try:
-        return Header(
-            run=str(header["run"]),
-            experiment=str(header["experiment"]),
-            source=str(header["source"]),
-            round=int(header["round"]),  # type: ignore[arg-type]
-            kind=str(header["kind"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise WireError(f"the header is incomplete ({error!r}); server and client differ in version") from None
+    values: dict[str, Any] = {}
+    for name, kind in (("run", str), ("experiment", str), ("source", str), ("round", int), ("kind", str)):
+        value = header.get(name)
+        # A bool is an int to Python, and 1.0 or "1" would be one after a conversion: none of them is a round.
+        if type(value) is not kind:
+            raise WireError(f"the header is incomplete ({name} is {value!r:.80}); server and client differ in version")
+        values[name] = value
+    if not 0 <= values["round"] <= MAX_ROUND:
+        raise WireError(f"the header is of round {values['round']}, expected 0 to {MAX_ROUND}")
+    return Header(**values)
 
 
 def unpack_requests(content: RecordDict) -> dict[str, Request]:
@@ -149,8 +156,8 @@ def unpack_requests(content: RecordDict) -> dict[str, Request]:
         facts = content.config_records.get(f"{client}/facts", ConfigRecord())
         rounds = {name: facts.get(name, default) for name, default in (("known_round", -1), ("answered_round", 0))}
         for name, value in rounds.items():
-            if not isinstance(value, int):
-                raise WireError(f"{name} must be a round, got {value!r}")
+            if type(value) is not int or not NO_TARGETS <= value <= MAX_ROUND:
+                raise WireError(f"{name} must be a round, got {value!r:.80}")
         requests[client] = Request(
             targets=_encoded(content.array_records.get(f"{client}/targets")),
             ask=np.empty(0, np.int64) if ask is None else _ids(ask),
@@ -247,7 +254,8 @@ def bytes_by_client(content: RecordDict) -> dict[str, int]:
     """Serialised bytes of the arrays in a message, by client."""
     total = dict.fromkeys(_clients(content), 0)
     for name, record in content.array_records.items():
-        total[name.rpartition("/")[0]] += count_bytes(record)
+        if (client := name.rpartition("/")[0]) in total:
+            total[client] += count_bytes(record)
     return total
 
 
@@ -259,18 +267,31 @@ def _ids(record: ArrayRecord) -> NDArray[np.int64]:
 
 
 def _read_array(record: ArrayRecord, name: str) -> NDArray[np.generic]:
+    """An array of plain numbers, made of the bytes that came and of no more, whatever they claim to be."""
     try:
-        array = record[name].numpy()
+        array = record[name]
+        if array.stype != "numpy.ndarray":
+            raise ValueError(f"serialised as {array.stype!r:.80}")
+        data = array.data
+        stream = BytesIO(data)
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, is_fortran, dtype = read_header[version](stream)
     except Exception as error:
         # Whatever bytes a stranger sent: NumPy answers them with many kinds of errors.
-        raise WireError(f"{name}: not a readable array ({type(error).__name__}: {error})") from None
-    if not isinstance(array, np.ndarray):
-        raise WireError(f"{name}: not a plain array")
-    return array
+        raise WireError(f"{name}: not a readable array ({type(error).__name__}: {error})"[:MAX_REASON]) from None
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise WireError(f"{name}: must hold plain numbers, got {dtype}"[:MAX_REASON])
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise WireError(f"{name}: claims shape {shape} of {dtype}, which is not what came"[:MAX_REASON])
+    order: Literal["F", "C"] = "F" if is_fortran else "C"
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order=order).copy()
 
 
 def _clients(content: RecordDict) -> list[str]:
     clients = content.config_records["header"].get("clients", [])
-    if not isinstance(clients, list) or len(set(clients)) != len(clients):
+    if not isinstance(clients, list) or not all(isinstance(client, str) for client in clients):
+        raise WireError("the header must list each client once, by its name")
+    if len(set(clients)) != len(clients):
         raise WireError("the header must list each client once")
     return [str(client) for client in clients]

@@ -256,7 +256,12 @@ class Choreography(Strategy):
             seconds = worked_seconds(outcome.reply)
             now = with_counts(member, outcome.reply, self.experiment.task.num_beams)
             contribution = self.accept(now, outcome, outcome.reply, plan)
-        except WireError as error:
+        except Exception as error:
+            # A stranger's bytes may raise anything, here or in a strategy of the user's: it costs that client the
+            # round.
+            if not isinstance(error, WireError):
+                log.warning("round %d: the answer of %s raised", self.now, outcome.client, exc_info=error)
+                error = WireError(f"{type(error).__name__}: {error}")
             problem = one_line(str(error)) or "refused without a reason"
             log.warning("round %d: client %s does not count: %s", self.now, outcome.client, problem)
             return None, replace(entry, problem=problem, fault=outcome.fault)
