@@ -1,1 +1,1 @@
-"""Launches of experiments: engines, baselines, reports, command line; with worlds, data and benchmarks in folders."""
+"""Everything that starts a run: engines, real machines, command line; with its world, data, benchmarks and reports."""

@@ -1,4 +1,4 @@
-"""From a config to a finished run folder: check, make the data, launch, report."""
+"""Runs an experiment from its config to a finished run folder: check, make the data, launch, report."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
 
     Args:
         experiment: what to run.
-        plugins: folder of the YAML, in which a user's own modules may lie.
-        out: folder of all runs.
-        progress: called with the phase, work done and work in all.
+        plugins: the folder of the YAML, where a user's own modules are looked for.
+        out: the folder that holds all runs.
+        progress: is called with the phase, the work that is done and the whole work.
 
     Returns:
         The run folder.
 
     Raises:
-        ValueError: something in the experiment or its data is wrong; nothing is left behind then.
+        ValueError: the experiment or its data is wrong; no run folder is left behind then.
     """
     check_engine(experiment.engine)
     find_plugins(Placement(experiment, Path(), Path(), plugins))
@@ -50,7 +50,7 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
 
 
 def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: PhaseProgress) -> Path:
-    """The run of the very experiment in ``out``: as it is if it has finished, else resumed, else started.
+    """Return the run of this same experiment in ``out``; resume it if it was stopped, or start it if there is none.
 
     The engine may differ: it makes no difference to what comes out. An unfinished run that another version of the
     source made is left as it is, and a new one takes its place.
@@ -98,16 +98,16 @@ def resume_experiment(folder: Path, progress: PhaseProgress) -> Path:
 
 
 def make_data(experiment: Experiment, progress: PhaseProgress) -> tuple[Path, float]:
-    """Make the data of an experiment where it is missing."""
+    """Make the data of an experiment if it is missing; return its folder and the seconds that this took."""
     workers = experiment.engine.workers or os.cpu_count() or 1
     return ensure_federation(experiment, workers=workers, progress=lambda done, total: progress("data", done, total))
 
 
 def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:
-    """The experiment of a run folder and the note that it was launched with.
+    """The experiment of a run folder and the note (placement.json) that the launch left there.
 
     Raises:
-        ValueError: the folder is not that of a run.
+        ValueError: the folder is not the folder of a run.
     """
     import yaml
 
@@ -115,9 +115,9 @@ def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:
         values = yaml.safe_load((folder / "experiment.yaml").read_text())
         note = json.loads((folder / "placement.json").read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{folder}: not the folder of a run that can be resumed ({error})") from None
+        raise ValueError(f"{folder}: not the folder of a run that can be resumed; name another ({error})") from None
     if not isinstance(note, dict) or not {"plugins", "data_seconds"} <= note.keys():
-        raise ValueError(f"{folder / 'placement.json'}: plugins or data_seconds missing; run the experiment again")
+        raise ValueError(f"{folder / 'placement.json'}: plugins or data_seconds is missing; run the experiment again")
     return build_experiment(values, origin=str(folder / "experiment.yaml")), note
 
 
@@ -160,7 +160,7 @@ def new_run_folder(out: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return folder.resolve()
-    raise ValueError(f"{out}: too many runs of {name} in one second")
+    raise ValueError(f"{out}: too many runs of {name} started in one second; start this one again")
 
 
 def _launch(placement: Placement, data_seconds: float, progress: PhaseProgress) -> None:

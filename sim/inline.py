@@ -1,8 +1,8 @@
-"""The inline engine: every client in this process, one message after the other.
+"""The inline engine: every client runs in this process, one message after the other.
 
-For tests, debugging and tiny runs: it starts in no time, stops at breakpoints and is deterministic. Nothing is
-shared between server and clients but bytes: every message, reply and client state is a pickled copy, as it would be
-between processes. A client that ends the process (``os._exit``) ends the run with it.
+It serves tests, debugging and tiny runs: it starts in no time, stops at breakpoints and is deterministic. Server and
+clients share nothing but bytes: every message, reply and client state is a pickled copy, as it would be between
+processes. A client that ends the process (``os._exit``) ends the run with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from configs.seeding import rng_for
 
 FIRST_NODE_ID = 1000
-"""Node ids are not partition ids; where they are mixed up, this shows it."""
+"""The first node id. It is far from 0, so that code which takes node ids for partition ids fails at once."""
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 class GuardedApp(ClientApp):
     """A `ClientApp` that always answers: with its handler's reply, or with an error reply that says what went wrong.
 
-    Without it a handler that returns something else than a reply leaves the server waiting until its timeout.
+    Without it, a handler that returns anything but a reply leaves the server waiting until its timeout.
     """
 
     def __init__(self, client_app: ClientApp) -> None:
@@ -66,9 +66,9 @@ class InlineGrid(Grid):
     An error reply leaves the state of its client as it was before the message.
 
     Args:
-        client_app: what every node runs.
-        num_nodes: number of nodes; node ``FIRST_NODE_ID + i`` holds partition ``i``.
-        shuffle_seed: shuffles node ids, the order of work and the order of replies, as networks do; None keeps order.
+        client_app: the `ClientApp` that every node runs.
+        num_nodes: the number of nodes; node ``FIRST_NODE_ID + i`` has partition ``i``.
+        shuffle_seed: seed that shuffles node ids, work and replies, as a network may; None keeps their order.
     """
 
     def __init__(self, client_app: ClientApp, *, num_nodes: int, shuffle_seed: int | None = None) -> None:
@@ -88,7 +88,7 @@ class InlineGrid(Grid):
         }
 
     def set_run(self, run: Run) -> None:
-        """Work for ``run`` from now on; messages built in this process belong to it."""
+        """Serve ``run`` from now on; messages that are built in this process belong to it."""
         self._run = run
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run.run_id, SUPERLINK_NODE_ID
 
@@ -108,10 +108,10 @@ class InlineGrid(Grid):
         return self._in_any_order(list(self._contexts))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Have every message answered; one message id each, in the order of ``messages``.
+        """Have every message answered, and return the message ids in the order of ``messages``.
 
         Raises:
-            ValueError: a message is for a node that is not there.
+            ValueError: a message is for a node that does not exist.
         """
         messages = list(messages)
         for message in messages:
@@ -123,12 +123,12 @@ class InlineGrid(Grid):
         return [message.metadata.message_id for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies to those messages; each is handed out once."""
+        """The replies to the messages with these ids; each reply is handed out once."""
         found = [message_id for message_id in message_ids if message_id in self._replies]
         return [self._replies.pop(message_id) for message_id in self._in_any_order(found)]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """The replies to ``messages``; ``timeout`` cannot strike, since pushing returns when all have answered."""
+        """The replies to ``messages``; ``timeout`` has no effect, since pushing returns when all have answered."""
         return self.pull_messages(self.push_messages(messages))
 
     def _answer(self, message: Message) -> Message:
@@ -136,7 +136,7 @@ class InlineGrid(Grid):
         context = _copy(self._contexts[node_id])
         try:
             reply = _copy(self._client_app(message, context))
-            context = _copy(context)  # on its own: in one pickle, reply and state would go on sharing records
+            context = _copy(context)  # a pickle of its own: in one pickle, reply and state would still share records
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             reply = error_reply(message, f"the reply or the client's state cannot be pickled: {error}")
         if not reply.has_error():
@@ -158,13 +158,13 @@ def _copy(value: T) -> T:
 def run_inline(
     server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, shuffle_seed: int | None = None
 ) -> None:
-    """Run both apps in this process; returns when the ServerApp does and raises what it raises.
+    """Run both apps in this process; return when the ServerApp returns and raise what it raises.
 
     Args:
-        server_app: its main gets an `InlineGrid`.
-        client_app: what every node runs.
-        num_nodes: number of virtual nodes.
-        shuffle_seed: shuffles every order that a network may change; None keeps order.
+        server_app: the `ServerApp`; its main gets an `InlineGrid`.
+        client_app: the `ClientApp` that every node runs.
+        num_nodes: the number of virtual nodes.
+        shuffle_seed: seed that shuffles every order that a network may change; None keeps the order.
     """
     grid = InlineGrid(client_app, num_nodes=num_nodes, shuffle_seed=shuffle_seed)
     server_app(grid, Context(grid.run.run_id, SUPERLINK_NODE_ID, {}, RecordDict(), {}))

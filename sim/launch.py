@@ -55,8 +55,8 @@ MAX_WORKERS = 4096  # threads that may wait for clients; Flower starts as many a
 def offline_environment() -> dict[str, str]:
     """Environment variables for a run that calls nobody and shares its cores well.
 
-    A `RAY_ADDRESS` that is set already is kept, so that a run can go to a Ray cluster (all of it: ``engine.workers``
-    counts only for a Ray that starts here). Its machines need this checkout and the data at the same paths.
+    A `RAY_ADDRESS` that is set already is kept, so that a run can use a Ray cluster. It uses all of that cluster:
+    ``engine.workers`` limits only a Ray that starts here. Its machines need this checkout and the data at equal paths.
     """
     return {
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -73,15 +73,35 @@ def launch(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, engi
     """Run a federation to its end.
 
     Args:
-        server_app: its main gets a grid with ``num_nodes`` nodes.
-        client_app: what every node runs.
-        num_nodes: number of virtual nodes; partition ids are 0 to ``num_nodes - 1``, node ids are arbitrary.
-        engine: where the nodes run.
+        server_app: the `ServerApp`; its main gets a grid with ``num_nodes`` nodes.
+        client_app: the `ClientApp` that every node runs.
+        num_nodes: the number of virtual nodes; partition ids are 0 to ``num_nodes - 1``, node ids are arbitrary.
+        engine: the engine that runs the nodes.
 
     Raises:
-        ValueError: the engine cannot run this.
+        ValueError: the engine cannot run these apps.
         RuntimeError: the engine broke down.
         BaseException: whatever the ServerApp raised.
+
+    Example:
+        Every client answers with its partition id, and the server prints the answers:
+
+        >>> from flwr.app import Message, MetricRecord, RecordDict
+        >>> from flwr.clientapp import ClientApp
+        >>> from flwr.serverapp import ServerApp
+        >>> from configs.schema import Engine
+        >>> client_app, server_app = ClientApp(), ServerApp()
+        >>> @client_app.query()
+        ... def answer(message, context):
+        ...     partition = context.node_config["partition-id"]
+        ...     return Message(RecordDict({"answer": MetricRecord({"partition": partition})}), reply_to=message)
+        >>> @server_app.main()
+        ... def main(grid, context):
+        ...     messages = [Message(RecordDict(), node, "query") for node in grid.get_node_ids()]
+        ...     replies = grid.send_and_receive(messages)
+        ...     print(sorted(reply.content["answer"]["partition"] for reply in replies))
+        >>> launch(server_app, client_app, num_nodes=3, engine=Engine(name="inline"))
+        [0, 1, 2]
     """
     if num_nodes < 1:
         raise ValueError(f"data.nodes: expected at least one node, got {num_nodes}")
@@ -182,7 +202,7 @@ def _watched(
 
 @contextmanager
 def _repaired_flower(is_over: threading.Event) -> Iterator[None]:
-    """Flower's simulation runtime without its traps, for the time of a run.
+    """Repair four faults of the simulation runtime of Flower while a run lasts.
 
     Stock Flower hands messages to a dead worker again and again, serves at most ``cores + 4`` or 32 clients at a
     time, waits for a client that will never answer and leaves the ServerApp behind when it breaks down.
@@ -202,7 +222,7 @@ def _repaired_flower(is_over: threading.Event) -> Iterator[None]:
 
 
 def _closing_grid(is_over: threading.Event) -> type[Grid]:
-    """Flower's grid, but a ServerApp that waits for replies learns that the run is over."""
+    """The grid of Flower, changed so that a ServerApp that waits for replies learns that the run is over."""
     from flwr.superlink.grid import InMemoryGrid
 
     class ClosingGrid(InMemoryGrid):
@@ -215,7 +235,7 @@ def _closing_grid(is_over: threading.Event) -> type[Grid]:
 
 
 def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
-    """Flower's Ray backend, but a dead worker is replaced and no client can hold up the end of the run."""
+    """The Ray backend of Flower, changed: a dead worker is replaced, and no client can delay the end of the run."""
     import ray
     from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 
@@ -248,7 +268,7 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
                         return error_reply(message, f"{error}".splitlines()[-1], ErrorCode.UNKNOWN), context
                     except ray.exceptions.RayError:
                         actor = pool.create_actor_fn()
-                return error_reply(message, "its worker died, twice", ErrorCode.CLIENT_APP_CRASHED), context
+                return error_reply(message, "its worker died twice", ErrorCode.CLIENT_APP_CRASHED), context
             finally:
                 pool.pool.append(actor)
 
@@ -263,10 +283,10 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
 
 
 def _start_of_worker(app: bytes) -> Callable[[], None]:
-    """What a worker does first: import as this process does, this checkout before all, and load the pickled ``app``.
+    """The first work of a worker: it imports as this process does, this checkout first, and loads the pickled ``app``.
 
-    Left alone, a worker searches the folder that the run was started from before anything else, and would take
-    another ``clients`` that lies there.
+    By default, a worker searches the folder where the run was started before any other, and would import another
+    ``clients`` from there.
     """
     paths = list(dict.fromkeys([str(CHECKOUT), *sys.path]))
 
@@ -379,7 +399,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _quiet_flower() -> Iterator[None]:
-    """Only errors from Flower's logger, unless the user has chosen a level."""
+    """Let the logger of Flower show errors only, unless the user has chosen a level."""
     logger = logging.getLogger("flwr")
     before = logger.level
     if "FLWR_LOG_LEVEL" not in os.environ:

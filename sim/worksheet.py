@@ -1,7 +1,7 @@
-"""A sheet of results that grows job by job: what stands there already is not computed again.
+"""A sheet of results that grows job by job; a job whose row is in the sheet is not done again.
 
-A sheet is a JSON file: ``{"rows": {key: row}}``. A key says in words what a job is and ends with the digest of all
-that it depends on, so a row of other settings, or of a street that was changed since, is never taken for this one.
+A sheet is a JSON file: ``{"rows": {key: row}}``. A key says in words what a job is and ends with the digest of
+everything that the job depends on. So a row with other settings, or from an older street, never passes for this job.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def row_key(title: str, *facts: object) -> str:
     """The key of a job's row.
 
     Args:
-        title: what a reader calls it.
-        facts: everything that the result depends on, as JSON takes it.
+        title: the name of the job for a reader.
+        facts: everything that the result depends on; JSON must be able to hold it.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     return f"{title} {digest}"
 
 
 def read_sheet(sheet: Path | None) -> dict[str, SheetRow]:
-    """The rows of a sheet by key; none where there is no sheet yet.
+    """The rows of a sheet by key; empty if there is no sheet yet.
 
     Raises:
-        ValueError: the file is something else; the message names it.
+        ValueError: the file is not a sheet.
     """
     if sheet is None or not sheet.exists():
         return {}
@@ -51,19 +51,19 @@ def read_sheet(sheet: Path | None) -> dict[str, SheetRow]:
 def fill_sheet(
     jobs: Mapping[str, SheetJob], work: Callable[[SheetJob], SheetRow], *, sheet: Path | None, workers: int
 ) -> Iterator[tuple[str, SheetRow]]:
-    """Do the jobs that the sheet lacks; every row is written to it as soon as it is there.
+    """Do the jobs that the sheet lacks, and write every row to the sheet as soon as its job is done.
 
     Args:
         jobs: key -> job; jobs and ``work`` must be picklable if there are several workers.
-        work: makes a row.
-        sheet: the file to go on with; None keeps nothing.
-        workers: processes, one job each at a time; 1 stays in this one.
+        work: the function that does a job and returns its row.
+        sheet: the file that holds the rows; None keeps no file.
+        workers: the number of processes, each with one job at a time; 1 works in this process.
 
     Yields:
-        Key and row of every job: first those that the sheet has, then the others as they finish.
+        Key and row of every job: first the rows that the sheet has, then the others as their jobs finish.
 
     Raises:
-        ValueError: the file is no sheet.
+        ValueError: the file is not a sheet.
     """
     rows = read_sheet(sheet)
     yield from ((key, rows[key]) for key in jobs if key in rows)
@@ -82,7 +82,7 @@ def _finished(
     if workers <= 1 or len(jobs) <= 1:
         yield from ((key, work(job)) for key, job in jobs.items())
         return
-    # An interrupt ends the workers at once: what they are at would not be kept anyway.
+    # An interrupt ends the workers at once: their unfinished jobs would not be kept anyway.
     spawn, dies = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=signal.signal, initargs=dies) as pool:
         futures = {pool.submit(work, job): key for key, job in jobs.items()}
@@ -94,7 +94,7 @@ def _finished(
                 if (error := future.exception()) is None:
                     yield futures[future], future.result()
                 elif failure is None:
-                    # What is being worked on is kept, nothing more is begun.
+                    # Jobs that have begun are finished and kept; no other job begins.
                     failure = error
                     for other in futures:
                         other.cancel()
