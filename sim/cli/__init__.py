@@ -1,1 +1,1 @@
-"""The command line; ``softbeam --help`` lists its commands. Heavy imports stay inside them, so help answers at once."""
+"""The command line; ``softbeam --help`` lists its commands. No algorithm is here: commands call the other folders."""

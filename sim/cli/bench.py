@@ -1,4 +1,4 @@
-"""The commands of ``softbeam bench``: what worlds, trackers, codecs, attacks and messages cost and give.
+"""The commands of ``softbeam bench``: they measure worlds, trackers, codecs, attacks and messages.
 
 Heavy imports stay inside the commands.
 """
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 BenchJob = TypeVar("BenchJob")
 PresetsOption = Annotated[list[str] | None, typer.Option("--preset", help="May be repeated.")]
-SeedsOption = Annotated[str, typer.Option(help="Of data and networks, with commas between them.")]
+SeedsOption = Annotated[str, typer.Option(help="Seeds of data and networks, with commas between them.")]
 SheetOption = Annotated[
-    Path | None, typer.Option("--json", help="Keep the results in this file, and go on with those that it has.")
+    Path | None, typer.Option("--json", help="Keep the results in this file; those that it has are not made again.")
 ]
-WorkersOption = Annotated[int, typer.Option(help="Processes; 0 takes every core.", min=0)]
+WorkersOption = Annotated[int, typer.Option(help="Number of processes; 0 uses every core.", min=0)]
 
 bench_cli = typer.Typer(help="Measure the world: speed, learned accuracy, distillation gain.", no_args_is_help=True)
 
@@ -39,12 +39,12 @@ def bench_statistics(
     preset: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
     passes: Annotated[int, typer.Option(help="Passes per preset.", min=1)] = 300,
     camera_passes: Annotated[int, typer.Option(help="Passes filmed at 224x224 for the mask density.", min=0)] = 3,
-    seed: Annotated[int, typer.Option(help="Of the passes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that draws the passes.")] = 0,
     deepsense: Annotated[Path | None, typer.Option(help="Measure this scenario instead of the stored values.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/world.md.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the statistics of presets beside those of a measured scenario; see data inspect --help for the names."""
+    """Print the statistics of presets beside those of a measured scenario; data inspect --help explains their names."""
     from rich.table import Table
 
     from configs.presets import PRESETS
@@ -75,9 +75,9 @@ def bench_statistics(
 @bench_cli.command("referee")
 def bench_referee(
     preset: Annotated[str, typer.Option(help="The world to judge.")] = "street",
-    passes: Annotated[int, typer.Option(help="Passes drawn.", min=1)] = 12,
-    frames: Annotated[int, typer.Option(help="Frames traced, evenly spread over the passes.", min=1)] = 240,
-    seed: Annotated[int, typer.Option(help="Of the passes.", min=0)] = 0,
+    passes: Annotated[int, typer.Option(help="Passes to draw.", min=1)] = 12,
+    frames: Annotated[int, typer.Option(help="Frames to trace, evenly spread over the passes.", min=1)] = 240,
+    seed: Annotated[int, typer.Option(help="Seed that draws the passes.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a ray tracer (the extra "sionna") for the best beams of the same passes; about 0.1 s a frame."""
@@ -114,8 +114,8 @@ def bench_referee(
 def bench_learning(
     preset: PresetsOption = None,
     seeds: SeedsOption = "0,1,2",
-    inputs: Annotated[str, typer.Option(help="Sensors, and all for the fused tracker.")] = "gps,lidar,radar,camera,all",
-    frames: Annotated[str, typer.Option(help="Lengths of a window; all are scored on the same slots.")] = "8",
+    inputs: Annotated[str, typer.Option(help="Sensors; all means the fused tracker.")] = "gps,lidar,radar,camera,all",
+    frames: Annotated[str, typer.Option(help="Frames of a window; all lengths are scored on the same slots.")] = "8",
     passes: Annotated[int, typer.Option(help="Labelled passes, validation passes included.", min=2)] = 95,
     test_passes: Annotated[int, typer.Option(help="Passes to score on.", min=1)] = 41,
     steps: Annotated[int, typer.Option(help="Optimizer steps of each tracker.", min=1)] = 2500,
@@ -125,7 +125,7 @@ def bench_learning(
     workers: WorkersOption = 0,
     sheet: SheetOption = None,
 ) -> None:
-    """Train trackers centrally on a preset: Top-1/3/5 by sensor and length, beside what was published.
+    """Train trackers centrally on a preset; print Top-1/3/5 by sensor and length beside the published values.
 
     GPS and radar were published for a single frame: --frames 1 --set task.num_future=0.
     """
@@ -157,7 +157,7 @@ def bench_distillation(
     preset: PresetsOption = None,
     seeds: SeedsOption = "0,1,2",
     labelled: Annotated[int, typer.Option(help="Labelled passes of a node, validation passes included.", min=2)] = 8,
-    public: Annotated[int, typer.Option(help="Unlabelled passes that teacher and nodes recorded.", min=1)] = 90,
+    public: Annotated[int, typer.Option(help="Unlabelled passes that teacher and nodes share.", min=1)] = 90,
     teacher_passes: Annotated[int, typer.Option(help="Labelled passes of the teacher.", min=2)] = 100,
     test_passes: Annotated[int, typer.Option(help="Passes to score on.", min=1)] = 41,
     steps: Annotated[int, typer.Option(help="Optimizer steps of the teacher and of each arm.", min=1)] = 2000,
@@ -165,7 +165,7 @@ def bench_distillation(
     workers: WorkersOption = 0,
     sheet: SheetOption = None,
 ) -> None:
-    """Train a node per sensor with its own labels alone, and with a teacher on the public set; print the gain."""
+    """Train a node per sensor, with its own labels alone and also with a teacher on the public set; print the gain."""
     from sim.bench.distillation_gain import DistillationJob, distil_job
     from sim.bench.experiments import street_data
     from sim.bench.tables import distillation_table
@@ -182,10 +182,10 @@ def bench_distillation(
 def bench_generation(
     preset: PresetsOption = None,
     passes: Annotated[int, typer.Option(help="Passes to time.", min=1)] = 8,
-    seed: Annotated[int, typer.Option(help="Of the passes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed that draws the passes.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Time the making of the data: CPU milliseconds a frame of the scene, the power and each sensor."""
+    """Time the making of the data, in CPU milliseconds a frame: the scene, the power and each sensor."""
     from sim.bench.experiments import SENSORS
     from sim.bench.generation_cost import generation_cost
     from sim.bench.tables import generation_table
@@ -209,7 +209,7 @@ def _experiments(
     steps: int,
     num_frames: int = 8,
 ) -> list[Experiment]:
-    """One experiment for every section ``data`` and seed."""
+    """One experiment for each pair of a section ``data`` and a seed."""
     from sim.bench.experiments import bench_experiment
 
     return [
@@ -246,10 +246,10 @@ def _work(
 
 
 def numbers(text: str, option: str) -> list[int]:
-    """Numbers with commas between them.
+    """Read numbers with commas between them.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text is something else; the message names ``option``.
     """
     try:
         return [int(number) for number in text.split(",")]
@@ -263,7 +263,7 @@ def bench_warm(
     messages: Annotated[int, typer.Option(help="Messages to measure for each app and way.", min=1)] = 5,
     as_json: JsonOption = False,
 ) -> None:
-    """CPU of a message on an idle node, apps started Flower's way and from the fork server; about 4 minutes."""
+    """Measure the CPU of a message on an idle node, with apps from Flower or from the fork server; about 4 minutes."""
     from rich.console import Console
     from rich.table import Table
 
@@ -295,12 +295,12 @@ def bench_warm(
 
 @bench_cli.command("codecs")
 def bench_codecs(
-    codec: Annotated[list[str] | None, typer.Option(help="May be repeated, without suffix; default: all.")] = None,
+    codec: Annotated[list[str] | None, typer.Option(help="Codec without suffix; repeatable; default: all.")] = None,
     samples: Annotated[int, typer.Option(help="Public samples of a round.", min=1)] = 400,
     seeds: SeedsOption = "0,1,2",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure bytes and loss of codecs on bell-shaped soft labels: as they are, with +zlib and with +delta."""
+    """Measure bytes and loss of codecs on bell-shaped soft labels: without suffix, with +zlib and with +delta."""
     from sim.bench.codec_cost import codec_costs
     from sim.bench.tables import codecs_table
     from strategies.codecs.table import CODECS
@@ -316,12 +316,12 @@ def bench_codecs(
 def bench_attacks(
     rule: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
     attack: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
-    attackers: Annotated[str, typer.Option(help="How many of the clients, with commas between them.")] = "4,6",
+    attackers: Annotated[str, typer.Option(help="Numbers of attackers, with commas between them.")] = "4,6",
     seeds: SeedsOption = "0,1,2",
     override: SetOption = None,
     out: Annotated[Path | None, typer.Option("--json", help="Keep the cells in this file.")] = None,
 ) -> None:
-    """Every aggregation rule under every attack, the clients with the most data attacking; two minutes a seed."""
+    """Try every aggregation rule under every attack; the clients with the most data attack. Two minutes a seed."""
     from rich.progress import track
 
     from sim.bench.attack_table import RULES, AttackCell, attack_cells, make_voters, voters_experiment
@@ -367,7 +367,7 @@ def bench_trackers(
     model: Annotated[list[str] | None, typer.Option(help="May be repeated; default: all.")] = None,
     frames: Annotated[int, typer.Option(help="Frames that a tracker sees.", min=2)] = 8,
     future: Annotated[int, typer.Option(help="Slots ahead.", min=1)] = 3,
-    rounds: Annotated[int, typer.Option(help="Of the clock; all trackers take turns in each.", min=1)] = 30,
+    rounds: Annotated[int, typer.Option(help="Rounds of timing; every tracker has a turn in each.", min=1)] = 30,
     as_json: JsonOption = False,
 ) -> None:
     """Measure parameters, operations, bytes and milliseconds of the trackers of a study, whole and streaming."""

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 INSPECT_HELP = f"""Say what is in a folder of data: modalities, passes, frames, labels, problems, statistics.
 
-With --json, a list of one object per recording: "statistics" and, to compare, "scenario_9" hold the names below
-(null: not defined for this data); "skew_bits" is the Jensen-Shannon divergence between a client's beams and those of
-all clients; "sha256" is over power and pass ids, "folder_sha256" over those of all recordings.
+With --json, it prints a list of one object per recording: "statistics" and, to compare, "scenario_9" hold the names
+below (null: not defined for this data); "skew_bits" is the Jensen-Shannon divergence between a client's beams and those
+of all clients; "sha256" is over power and pass ids, "folder_sha256" over those of all recordings.
 
 \b
 {describe_statistics()}
@@ -32,9 +32,9 @@ data_cli = typer.Typer(help="Make, inspect and check data.", no_args_is_help=Tru
 
 @data_cli.command("make")
 def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonOption = False) -> None:
-    """Make the data of an experiment; print its folder, and on stderr who holds what, with skew and hash.
+    """Make the data of an experiment; print its folder, and on stderr the data of each client, with skew and hash.
 
-    Data that is there already is kept.
+    Data that exists already is kept.
     """
     from configs.loading import load_experiment
     from sim.data.inspection import inspect_folder, left_out_of
@@ -95,11 +95,13 @@ def data_inspect(
 @data_cli.command("check")
 def data_check(
     folder: Annotated[Path, typer.Argument(help="Folder of a DeepSense 6G scenario with GPS and power.")],
-    split: Annotated[str, typer.Option(help="random (the leaderboard's, leaks between frames) or pass.")] = "random",
-    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 5,
+    split: Annotated[
+        str, typer.Option(help="random (as on the leaderboard; it leaks between frames) or pass.")
+    ] = "random",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 5,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict the current beam from GPS alone with the leaderboard's protocol: do reader, labels and metrics agree?"""
+    """Predict the current beam from GPS alone, as the leaderboard does, to check reader, labels and metrics."""
     from sim.data.inspection import check_scenario
 
     result = check_scenario(folder, split=split, num_seeds=seeds)
@@ -118,7 +120,7 @@ def data_convert(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert a DeepSense 6G release into one recording and print its folder; what was stopped goes on."""
+    """Convert a DeepSense 6G release into one recording and print its folder; a stopped conversion is continued."""
     from sim.data.conversion import convert_scenario, open_conversion
 
     with _passes_done(f"convert {folder.name}", quiet=as_json) as progress:
@@ -139,12 +141,12 @@ def data_convert(
 @data_cli.command("export")
 def data_export(
     out: Annotated[Path, typer.Argument(help="Folder to write; about 1.2 MB a frame, 50 MB a pass.")],
-    preset: Annotated[str, typer.Option(help="Which street, such as s9 or street.")] = "street",
-    passes: Annotated[int, typer.Option(help="How many vehicles drive by.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
-    modalities: Annotated[str, typer.Option(help="With commas between them.")] = "camera,radar,lidar,gps",
-    image_size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "960x540",
-    config: Annotated[str, typer.Option(help="Take the street of this YAML instead of a preset.")] = "",
+    preset: Annotated[str, typer.Option(help="The preset of the street, such as s9 or street.")] = "street",
+    passes: Annotated[int, typer.Option(help="Number of vehicles that drive by.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Seed that draws everything.")] = 0,
+    modalities: Annotated[str, typer.Option(help="Sensors, with commas between them.")] = "camera,radar,lidar,gps",
+    image_size: Annotated[str, typer.Option(help="Width x height of the pictures in pixels.")] = "960x540",
+    config: Annotated[str, typer.Option(help="Use the street of this YAML instead of a preset.")] = "",
 ) -> None:
     """Write passes of the synthetic street in the official layout of DeepSense 6G scenario 9."""
     from configs.presets import PRESETS
@@ -179,7 +181,7 @@ def _world_of(config: str) -> World:
 
 @contextmanager
 def _passes_done(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left, on stderr."""
+    """Show a progress bar with the time left, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars

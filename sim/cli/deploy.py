@@ -1,4 +1,4 @@
-"""``softbeam deploy``: real clients on separate machines."""
+"""The commands of ``softbeam deploy``: they run real clients on separate machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing; the l
 
 @deploy_cli.callback()
 def begin() -> None:
-    """Real clients on separate machines."""
+    """Run real clients on separate machines."""
     from sim.deploy.supervisor import keep_private
 
     keep_private()
@@ -29,16 +29,16 @@ def begin() -> None:
 @deploy_cli.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="New folder for the deployment.")],
-    nodes: Annotated[list[str], typer.Option(help="modality:name of each node, such as camera:roof-1 radar:gate-2.")],
+    nodes: Annotated[list[str], typer.Option(help="Each node as modality:name, such as camera:roof-1 radar:gate-2.")],
     more: Annotated[list[str] | None, typer.Argument(help="Further nodes.", show_default=False)] = None,
-    host: Annotated[str, typer.Option(help="Name or address under which the nodes reach the server.")] = "localhost",
-    port: Annotated[int, typer.Option(help="On which the server's proxy listens.")] = 8443,
+    host: Annotated[str, typer.Option(help="Name or address at which the nodes reach the server.")] = "localhost",
+    port: Annotated[int, typer.Option(help="Port at which the proxy of the server listens.")] = 8443,
     bind: Annotated[
-        str, typer.Option(help="Address on which the proxy listens; default: loopback for localhost.")
+        str, typer.Option(help="Address at which the proxy listens; default: loopback if the host is localhost.")
     ] = "",
-    superlink_port: Annotated[int, typer.Option(help="On the server's loopback.")] = 46000,
-    metrics_port: Annotated[int | None, typer.Option(help="On the server's loopback, for Prometheus.")] = None,
-    config: Annotated[str, typer.Option(help="The experiment: its data is what --street makes.")] = "quickstart",
+    superlink_port: Annotated[int, typer.Option(help="Port of the SuperLink on the server's loopback.")] = 46000,
+    metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus on the server's loopback.")] = None,
+    config: Annotated[str, typer.Option(help="The experiment whose data --street makes.")] = "quickstart",
     override: SetOption = None,
     street: Annotated[
         bool, typer.Option("--street", help="Give every machine its part of a synthetic street.")
@@ -56,7 +56,7 @@ def init(
         config=str(Path(config).resolve()) if Path(config).is_file() else config,
         nodes=[node.model_dump() for node in parse_nodes([*nodes, *(more or [])])],
     )
-    # Before anything is written: a mistake must not leave half a deployment.
+    # It is checked before anything is written: a mistake must not leave half a deployment.
     load_experiment(find_config(config), [*(override or []), deployment.nodes_override])
     local = host in ("localhost", "127.0.0.1")
     provision(folder, deployment, bind=bind or ("127.0.0.1" if local else "0.0.0.0"), metrics_port=metrics_port)
@@ -73,7 +73,7 @@ def data(folder: FolderArgument, override: SetOption = None) -> None:
 
 @deploy_cli.command()
 def check(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Say what is wrong before anything starts; the exit code is 1 if something is."""
+    """Say what is wrong before anything starts; the exit code is 1 if there is an error."""
     from sim.deploy.check import check_folder
 
     findings = check_folder(folder)
@@ -107,9 +107,9 @@ def server(folder: FolderArgument, quiet: QuietOption = False) -> None:
 @deploy_cli.command()
 def node(
     folder: FolderArgument,
-    name: Annotated[str | None, typer.Argument(help="Of the node, where FOLDER is a deployment.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of the node, if FOLDER is a deployment.")] = None,
     quiet: QuietOption = False,
-    stock: Annotated[bool, typer.Option("--stock", help="Start every client anew, Flower's own way.")] = False,
+    stock: Annotated[bool, typer.Option("--stock", help="Start a new program for each message, as Flower.")] = False,
 ) -> None:
     """Run a node on this machine until it is stopped."""
     from sim.deploy.check import check_node, require_no_errors
@@ -132,7 +132,7 @@ def node(
 def up(
     folder: FolderArgument, timeout: Annotated[float, typer.Option(help="Seconds until all must be online.")] = 180.0
 ) -> None:
-    """Start server and nodes of a deployment in the background, all on this machine, for a trial."""
+    """Start the server and all nodes of a deployment in the background on this machine, for a trial."""
     from sim.deploy.trial import bring_up
 
     with ProgressBar(str(folder)) as progress:
@@ -142,7 +142,7 @@ def up(
 
 @deploy_cli.command()
 def down(folder: FolderArgument) -> None:
-    """Stop whatever of a deployment runs on this machine."""
+    """Stop every part of a deployment that runs on this machine."""
     from sim.deploy.trial import take_down
 
     typer.echo(f"{folder}: {take_down(folder)} machines stopped")
@@ -150,7 +150,7 @@ def down(folder: FolderArgument) -> None:
 
 @deploy_cli.command()
 def status(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Who is online, what runs, and how the programs on this machine are."""
+    """Show which nodes are online, which runs exist, and the state of the programs on this machine."""
     from sim.deploy.status import deployment_status, show_status
 
     found = deployment_status(folder)
@@ -162,7 +162,7 @@ def status(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 @deploy_cli.command()
 def stop(folder: FolderArgument) -> None:
-    """End whatever run is under way; softbeam resume RUN goes on with it."""
+    """Stop every run that has not finished; softbeam resume RUN continues it."""
     from sim.deploy.machine import ServerMachine
     from sim.deploy.settings import load_server, server_folder
 
@@ -174,8 +174,8 @@ def stop(folder: FolderArgument) -> None:
 
 
 @deploy_cli.command()
-def revoke(folder: FolderArgument, name: Annotated[str, typer.Argument(help="Of the node.")]) -> None:
-    """Let a node in no more: its key is of no use from now on."""
+def revoke(folder: FolderArgument, name: Annotated[str, typer.Argument(help="Name of the node.")]) -> None:
+    """Refuse a node from now on: the server no longer accepts its key."""
     from sim.deploy.machine import ServerMachine
     from sim.deploy.settings import load_server, server_folder
 

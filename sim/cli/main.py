@@ -21,7 +21,7 @@ from sim.cli.deploy import deploy_cli
 from sim.cli.study import study
 from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, RunsArgument, SetOption, title_of, wide_console
 
-# Of more experiments than this only the table of strategies is shown.
+# If there are more experiments than this, only the table of strategies is shown.
 MAX_DETAILED = 3
 
 cli = typer.Typer(
@@ -38,7 +38,7 @@ cli.command()(study)
 
 
 def main() -> None:
-    """Run a command; every foreseen error is one line on stderr and exit code 1."""
+    """Run a command; every expected error becomes one line on stderr and exit code 1."""
     # One thread per process: on shared cores more threads only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
@@ -59,17 +59,17 @@ def run(
         str, typer.Option("--strategies", help="Run once per strategy: names with commas between them, or all.")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the run folders; default: runs, with --on that of the server.")
+        Path | None, typer.Option(help="Folder for the run folders; default: runs, or with --on the server's own.")
     ] = None,
     go_on: Annotated[
-        bool, typer.Option("--continue", help="Skip what has finished in the folder for runs, go on with what has not.")
+        bool, typer.Option("--continue", help="Skip the runs that have finished in that folder; resume the others.")
     ] = False,
     on: Annotated[
         Path | None, typer.Option(help="Run it on the nodes of this deployment (see softbeam deploy).")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run an experiment, or several; the last lines printed are the run folders."""
+    """Run an experiment, or several; the last lines that it prints are the run folders."""
     from configs.loading import find_config, load_experiment
     from sim.experiments import continue_experiment, run_experiment
 
@@ -79,7 +79,7 @@ def run(
         from sim.deploy.follow import overrides_of, run_on
 
         if go_on:
-            raise ValueError("--continue: not with --on; softbeam resume RUN goes on with a run that was stopped")
+            raise ValueError("--continue: it cannot be used with --on; softbeam resume RUN continues a stopped run")
         overrides += [*overrides_of(on), "engine.name=deployment"]
     experiments = [
         load_experiment(config, [*overrides, *seed, *one])
@@ -104,7 +104,7 @@ def run(
 @cli.command()
 def resume(
     folder: Annotated[Path, typer.Argument(help="The folder of a run that was stopped.")],
-    on: Annotated[Path | None, typer.Option(help="The deployment, where it has moved since.")] = None,
+    on: Annotated[Path | None, typer.Option(help="Folder of the deployment, if it has moved since.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a run from its last completed round, as if nothing had happened."""
@@ -144,7 +144,7 @@ def report(
 def compare(
     runs: RunsArgument,
     select: Annotated[
-        bool, typer.Option(help="Runs of one seed that differ in training only: choose per learner by validation.")
+        bool, typer.Option(help="Choose by validation, for each learner, among runs that differ in training only.")
     ] = False,
     figure: Annotated[
         Path | None, typer.Option(help="Draw Top-5 against bytes into this file (.png, .pdf or .svg).")
@@ -163,7 +163,7 @@ def compare(
 
 @cli.command()
 def strategies(as_json: JsonOption = False) -> None:
-    """List what a YAML may name: strategies, aggregators and codecs."""
+    """List the strategies, aggregators and codecs that a YAML may name."""
     from rich.table import Table
 
     from strategies.registry import describe
@@ -242,7 +242,7 @@ def _refuse_fruitless(folders: list[Path]) -> None:
 
 
 def _strategy_overrides(names: str) -> list[list[str]]:
-    """Overrides of each strategy; the controls, which are the same for all, are trained once, beside ``local``."""
+    """The overrides of each strategy; the controls, which are the same for all, are trained once, with ``local``."""
     from configs.recipes import RECIPES
 
     if not names:

@@ -1,4 +1,4 @@
-"""``softbeam study``: the numerical study of the paper that Softbeam goes out from."""
+"""The command ``softbeam study``: the numerical study of the paper that Softbeam builds on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, SetOption,
 def study(
     config: ConfigArgument,
     override: SetOption = None,
-    quick: Annotated[bool, typer.Option(help="The small size in the YAML: minutes on two cores.")] = False,
+    quick: Annotated[bool, typer.Option(help="Use the small size in the YAML: minutes on two cores.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: runs/ and the study's name.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Trackers trained at a time; 0 takes every core, on a GPU four.", min=0)
+        int, typer.Option(help="Trackers trained at a time; 0 uses every core, or four trackers on a GPU.", min=0)
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train teachers and students with every kind of distillation and compare them; run it again to go on.
+    """Train teachers and students with every kind of distillation and compare them; a second call continues.
 
-    Writes study.json (a row for every tracker), study.csv, tables.md, tables.tex and figures. A GPU is used where
+    It writes study.json (a row for every tracker), study.csv, tables.md, tables.tex and figures. It uses a GPU if
     torch sees one.
     """
     from configs.study_loading import load_study

@@ -1,4 +1,4 @@
-"""What all commands share: arguments, the terminal and the progress of a run."""
+"""The parts that all commands share: arguments, the terminal and the progress of a run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.")]
 
 
 class ProgressBar:
-    """Rich progress with the time left, on stderr; nothing when quiet.
+    """Bars of rich with the time left, on stderr; nothing is shown when quiet.
 
     Args:
-        title: in front of every phase.
+        title: the text in front of every phase.
         quiet: whether to show nothing.
     """
 
@@ -54,11 +54,11 @@ class ProgressBar:
 
 
 def title_of(experiment: Experiment) -> str:
-    """What names a run in its progress."""
+    """The title of a run in its progress bar."""
     return f"{experiment.name}, seed {experiment.seed}"
 
 
 def wide_console(*, stderr: bool = False) -> Console:
-    """The terminal as wide as it is; a file or a pipe as wide as the tables need."""
+    """A console as wide as the terminal; for a file or a pipe, as wide as the tables need."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(width=None if stream.isatty() else 140, stderr=stderr, emoji=False)

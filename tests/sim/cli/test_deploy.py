@@ -23,7 +23,7 @@ def test_what_init_writes_is_its_owners_alone(tmp_path: Path) -> None:
     [
         (["--nodes", "gps:van-4", "--config", "nope"], "error: nope: no such config"),
         (["--nodes", "sonar:a"], "error: --nodes sonar:a: modality: must be"),
-        (["--nodes", "gps:a", "gps:a"], "error: deploy init: nodes: every name once"),
+        (["--nodes", "gps:a", "gps:a"], "error: deploy init: nodes: every name must be used once"),
         (["--nodes", "gps:a", "--host", "x y"], "error: deploy init: host:"),
     ],
 )
