@@ -1,1 +1,1 @@
-"""What a run looks like: summaries, tables, figures, the page, the contact sheet. Nothing here trains or launches."""
+"""How results are shown: summaries, tables, figures, the page, the contact sheet. Nothing here trains or launches."""

@@ -1,7 +1,7 @@
-"""A page that shows what was recorded: a few passes, all that their sensors saw, and the power of every beam.
+"""A page that shows a recording: a few passes, all that their sensors saw, and the power of every beam.
 
-One block per pass. Its left side goes through time: a column per moment, a row per sensor. Its right side holds the
-whole pass: the power of all beams with the best one marked, and the track by GPS, with the moments by number.
+There is one block per pass. Its left side goes through time: a column per moment, a row per sensor. Its right side
+shows the whole pass: the power of all beams with the best one marked, and the track by GPS with numbered moments.
 
 Matplotlib is imported inside the functions: it is slow to load and most commands draw nothing.
 """
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 NUM_PASSES, NUM_MOMENTS = 3, 5
 FORMATS = (".png", ".svg", ".pdf")
-# 1,600 pixels across.
+# The page is 1,600 pixels wide.
 DPI, WIDTH_IN = 125, 12.8
-# Rows of the left side; GPS and power are drawn for the whole pass.
+# The rows of the left side; GPS and power are drawn for the whole pass.
 SENSOR_ROWS = ("camera", "radar", "doppler", "lidar")
 ROW_TITLES = {"camera": "Camera", "radar": "Radar", "doppler": "Radar", "lidar": "LiDAR"}
-# Inches: a picture is 16:9 and a scan 2:1 of a column, and all but the picture have a scale below.
+# Height of a row in inches: a picture is 16:9 and a scan 2:1, and all but the picture have an axis below.
 ROW_IN = {"camera": 0.95, "radar": 1.6, "doppler": 1.6, "lidar": 1.15}
 TITLE_IN, LEAST_IN = 0.6, 3.0
 RADAR_MAX_M = 25.0
@@ -47,20 +47,20 @@ CAPTION = (
 
 
 def write_contact_sheet(parts: Sequence[RecordingPart], path: Path) -> None:
-    """Draw the richest recording of a folder: the most modalities, labelled before unlabelled, the most frames.
+    """Draw the richest recording of a folder: it has the most modalities, then labels, then the most frames.
 
     Args:
         parts: the recordings, see `sim.data.inspection.open_parts`.
-        path: of the picture; its ending says the format.
+        path: the file of the picture; its ending says the format.
 
     Raises:
-        ValueError: of another format, or there is nothing to draw.
+        ValueError: the ending is not one of ``FORMATS``, or there is nothing to draw.
     """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: expected a file that ends in {', '.join(FORMATS)}")
     drawable = [part for part in parts if len(part.recording.pass_ids)]
     if not drawable:
-        raise ValueError(f"{path}: no recording holds a frame, so there is nothing to draw")
+        raise ValueError(f"{path}: no recording has a frame, so there is nothing to draw; name another folder")
     richest = max(drawable, key=_richness)
     with drawing():
         figure = draw_contact_sheet(richest)
@@ -69,7 +69,7 @@ def write_contact_sheet(parts: Sequence[RecordingPart], path: Path) -> None:
 
 
 def draw_contact_sheet(part: RecordingPart) -> Figure:
-    """A block for each of up to three passes; see the module's text."""
+    """Draw one block for each of up to three passes, as the text of the module describes."""
     from matplotlib.figure import Figure
 
     recording = part.recording
@@ -88,9 +88,9 @@ def draw_contact_sheet(part: RecordingPart) -> Figure:
 
 
 def choose_passes(recording: Recording) -> list[slice]:
-    """Up to three passes: of brightest, middling and darkest pictures, so that day and night show where there are both.
+    """Choose up to three passes by the brightness of their pictures: the brightest, the middle and the darkest.
 
-    Without a camera they are spread over the recording.
+    So day and night both appear if both were recorded. Without a camera, the passes are spread over the recording.
     """
     passes = pass_slices(recording.pass_ids)
     if len(passes) <= NUM_PASSES:
@@ -104,11 +104,11 @@ def choose_passes(recording: Recording) -> list[slice]:
 
 @dataclass(frozen=True)
 class _Scales:
-    """What all passes of a page share.
+    """The scales that all passes of a page share.
 
     Attributes:
-        loudest: map -> value of its brightest colour.
-        reach: west, east, south and north end of the tracks and the mast, metres.
+        loudest: name of a radar map -> the value that has the brightest colour.
+        reach: the west, east, south and north ends of the tracks and the mast, in metres.
     """
 
     loudest: dict[str, float]
@@ -172,7 +172,7 @@ def _draw_frame(axis: Axes, recording: Recording, name: str, frame: int, loudest
     values = np.asarray(recording.sensors[name][frame])
     axis.grid(visible=False)
     if name == "camera":
-        # Recordings squeeze 16:9 pictures to squares.
+        # A recording stores 16:9 pictures as squares.
         axis.imshow(values, extent=(0, 16, 0, 9), interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         if "box" in recording.sensors:
@@ -204,7 +204,7 @@ def _draw_box(axis: Axes, box: NDArray[np.float64]) -> None:
 
 
 def _draw_scan(axis: Axes, distance: NDArray[np.float64], recording: Recording, frame: int) -> None:
-    """Bird's eye view, the mast at the origin; a cross where GPS puts the vehicle."""
+    """Draw a scan from above, with the mast at the origin and a cross where GPS puts the vehicle."""
     azimuth = lidar_azimuths()
     seen = distance > 0
     x, y = distance[seen] * np.sin(azimuth[seen]), distance[seen] * np.cos(azimuth[seen])
@@ -244,7 +244,7 @@ def _draw_whole(
 
 
 def _draw_power(side: SubFigure, axis: Axes, power: NDArray[np.float32], moments: NDArray[np.int64]) -> None:
-    """Every frame relative to its own best beam, dB."""
+    """Draw the power of every beam in dB below the best beam of the same frame."""
     level_db = 10.0 * np.log10(np.maximum(power / np.maximum(power.max(axis=1, keepdims=True), 1e-30), 1e-12))
     num_frames, num_beams = level_db.shape
     extent = (-0.5 * SLOT_S, (num_frames - 0.5) * SLOT_S, -0.5, num_beams - 0.5)

@@ -1,4 +1,4 @@
-"""What a report says about faults: who did not count, how often and why, and what happened beside the answers."""
+"""The section of a report about faults: which answers did not count, how often and why, and all other events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LINES_SHOWN = 20
 KIND_TITLES = {
     "away": "its node was not connected",
     "missing": "no answer in time",
-    "failed": "failed by its own word",
+    "failed": "said that it failed",
     "refused": "answer refused",
     "late": "answer came late, and counted",
     "warning": "warned",
@@ -41,7 +41,7 @@ def fault_lines(summaries: Sequence[Summary]) -> list[str]:
 
 
 def faults_section(runs: Sequence[Run]) -> str:
-    """HTML: every client with what was wrong, then every round in which something was, then what happened beside."""
+    """HTML with three tables: the faults of every client, the faults of every round, and the other events."""
     return _faults(runs) + _every_round(runs) + _events(runs)
 
 
@@ -62,7 +62,7 @@ def _faults(runs: Sequence[Run]) -> str:
     if not lines:
         return "<p>None: every client answered in every round, and no answer was refused.</p>"
     intro = "<p>An answer that was refused or missing changes nothing: the round goes on with the others.</p>"
-    return intro + _table(["Seed", "Client", "What was wrong", "Rounds", "Which", "The last time"], lines)
+    return intro + _table(["Seed", "Client", "What was wrong", "Rounds", "Which rounds", "Last reason"], lines)
 
 
 def _every_round(runs: Sequence[Run]) -> str:
@@ -87,7 +87,7 @@ def _events(runs: Sequence[Run]) -> str:
     ]
     if not lines:
         return ""
-    return "<h3>Beside the answers</h3>" + _table(["Seed", "Round", "Who", "What", "In words"], lines)
+    return "<h3>Other events</h3>" + _table(["Seed", "Round", "Who", "What", "In words"], lines)
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

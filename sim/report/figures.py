@@ -1,7 +1,7 @@
 """The figures of a report, drawn with Matplotlib.
 
 One colour per modality in every figure (palette of Okabe and Ito, safe for colour-blind readers); arms differ in line
-style and fill, never in colour alone. Several runs are shown as mean and a band or bar of one s.d.
+style and fill, never in colour alone. Several runs are shown by their mean and a band or bar of one s.d.
 
 Matplotlib is imported inside the functions: it is slow to load and most commands draw nothing.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """What the figures need of a run: its summary and the lines of its rounds."""
+    """The parts of a run that the figures need: its summary and the lines of its rounds."""
 
     summary: Summary
     rounds: Sequence[Mapping[str, Any]]
@@ -52,7 +52,7 @@ def draw_all(runs: Sequence[Run]) -> dict[str, Figure]:
 
 
 def draw_learning_curves(runs: Sequence[Run]) -> Figure:
-    """Top-5 by round: thin lines are clients (one run only), the thick line is the mean over the clients."""
+    """Draw Top-5 by round: thin lines are clients (for one run only), the thick line is the mean over the clients."""
     rows = _modalities(runs)
     figure, axes = _panels([row.modality for row in rows], x_label="Round", y_label="Top-5 (%)")
     for axis, row in zip(axes, rows, strict=False):
@@ -74,7 +74,7 @@ def draw_learning_curves(runs: Sequence[Run]) -> Figure:
 
 
 def draw_final_accuracy(runs: Sequence[Run]) -> Figure:
-    """Final Top-5 per modality and arm, and of the teacher before and after."""
+    """Draw the final Top-5 per modality and arm, and the Top-5 of the teacher before and after the federation."""
     from matplotlib.figure import Figure
 
     rows = _modalities(runs)
@@ -96,7 +96,7 @@ def draw_final_accuracy(runs: Sequence[Run]) -> Figure:
 
 
 def draw_horizons(runs: Sequence[Run]) -> Figure:
-    """Top-5 for the current slot and for each slot ahead."""
+    """Draw Top-5 for the current slot and for each slot ahead."""
     rows = _modalities(runs)
     figure, axes = _panels([row.modality for row in rows], x_label="Predicted slot", y_label="Top-5 (%)")
     horizons = range(len(runs[0].summary["teacher"]["before"]["top5"]))
@@ -117,7 +117,7 @@ def draw_horizons(runs: Sequence[Run]) -> Figure:
 
 
 def draw_bytes(runs: Sequence[Run]) -> Figure:
-    """Left: encoded bytes of a client by round. Right: their mean per modality beside the student's weights."""
+    """Draw the encoded bytes of a client by round (left) and per modality beside the student's weights (right)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.2, 3.4), layout="constrained")
@@ -190,7 +190,7 @@ def _at_horizon(runs: Sequence[Run], clients: Sequence[str], arm: str, horizon: 
 
 
 def _panels(titles: Sequence[str], *, x_label: str, y_label: str) -> tuple[Figure, list[Axes]]:
-    """A panel per modality and one for the teacher, on one vertical scale."""
+    """Make one panel per modality and one for the teacher, all on one vertical scale."""
     from matplotlib.figure import Figure
 
     count = len(titles) + 1
@@ -210,7 +210,7 @@ def _panels(titles: Sequence[str], *, x_label: str, y_label: str) -> tuple[Figur
 
 
 def _plot(axis: Axes, points: Points, *, scale: float = 100.0, **style: Any) -> None:
-    """A line that breaks where there is no value, with a band of one s.d. where there are several runs."""
+    """Draw a line that breaks where a value is missing, with a band of one s.d. if there are several runs."""
     x = [place for place, _ in points]
     middle = [math.nan if found is None else found.mean * scale for _, found in points]
     half = [(found.sd or 0.0) * scale if found else 0.0 for _, found in points]
@@ -264,7 +264,7 @@ def _byte_marks() -> list[Any]:
 
 
 def _finish(axes: Sequence[Axes]) -> None:
-    """A legend in the first panel (the arms) and in the last (the teacher); the axis starts at zero."""
+    """Add a legend to the first panel (the arms) and to the last (the teacher); start the axis at zero."""
     axes[0].set_ylim(bottom=0)
     for axis in (axes[0], axes[-1]):
         if axis.get_legend_handles_labels()[0]:

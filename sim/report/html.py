@@ -1,6 +1,6 @@
-"""The report of one run, or of several runs of one experiment: one HTML page that needs nothing else.
+"""The report of one run, or of several runs of one experiment: one HTML page that needs no other file.
 
-Its figures stand in the page as SVG, in the page's colours, and beside it as PNG and PDF for papers.
+The figures are inside the page as SVG, in its colours, and in files beside it as PNG and PDF for papers.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ CAPTIONS = {
     "many steps; for the teacher, before the federation. A gap is a round without a score.",
     "final-accuracy": "Final Top-5 per modality, mean over its clients and the horizons.",
     "horizons": "Top-5 by predicted slot: now, and the slots ahead. Further ahead is harder.",
-    "bytes": "Encoded bytes of a client in a round. Black marks: what sending the student's float32 weights once would "
-    "cost (4 bytes per parameter); where a bar is above its mark, weights would have been cheaper.",
+    "bytes": "Encoded bytes of a client in a round. Black marks: the cost of the student's float32 weights, sent once "
+    "(4 bytes per parameter); where a bar is above its mark, weights would have been cheaper.",
 }
 _BAND = " Bands and bars of error: one standard deviation over the runs."
 
@@ -64,11 +64,11 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
     """Write the page, and its figures into a folder of its own beside it (:func:`figures_folder`).
 
     Args:
-        runs: folders of finished runs of one experiment; they may differ in seed and engine.
-        path: of the HTML file.
+        runs: the folders of finished runs of one experiment; they may differ in seed and engine.
+        path: the HTML file to write.
 
     Raises:
-        ValueError: a run is unfinished or unreadable, or they are of different experiments.
+        ValueError: a run is unfinished or unreadable, or the runs belong to different experiments.
     """
     if not runs:
         raise ValueError("no run folders given; name at least one: softbeam report RUN...")
@@ -78,7 +78,7 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
     groups = group_by_settings(summaries)
     if len(groups) > 1:
         raise ValueError(
-            f"a report is over seeds of one experiment, got {'; '.join(groups)}: "
+            f"a report covers the seeds of one experiment, got {'; '.join(groups)}: "
             "write one report for each, or use softbeam compare"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
         "<h2>What was compared</h2>" + WORDS,
         "<h2>Results</h2>" + _results(summaries),
         *(_figure(figures, stem, summaries) for stem in ("final-accuracy", "learning-curves", "horizons")),
-        "<h2>What the exchange cost</h2>" + _costs(summaries),
+        "<h2>What the communication cost</h2>" + _costs(summaries),
         _figure(figures, "bytes", summaries),
         "<h2>Problems</h2>" + faults_section(found),
         "<h2>How to run it again</h2>" + _reproduction(runs, summaries),
@@ -138,7 +138,7 @@ def _headline(summaries: Sequence[Summary]) -> str:
         verdict = f"The federation {'helped' if gain.mean > 0 else 'hurt'} the clients."
     lines = [f"<strong>{verdict}</strong>", *_comparisons(summaries)]
     if len({summary["seed"] for summary in summaries}) == 1:
-        lines.append("One seed only: another may move these numbers by some points; run several with --seeds.")
+        lines.append("This is one seed only; another may move these numbers by some points. Use --seeds for several.")
     else:
         lines.append(f"A clear difference is at least {CLEAR_POINTS} points of Top-5 and one s.d. over the runs.")
     kind = "helped" if is_clear and gain is not None and gain.mean > 0 else ""
@@ -163,7 +163,7 @@ def _comparisons(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _deltas(summary: Summary, control: str) -> list[float]:
-    """Federated minus control, Top-5, of each client that has both."""
+    """Top-5 of the federated student minus Top-5 of the control, for each client that has both."""
     pairs = [(score(client["federated"], "top5"), score(client[control], "top5")) for client in summary["clients"]]
     return [mine - other for mine, other in pairs if mine is not None and other is not None]
 
@@ -255,7 +255,7 @@ def _read_environment(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text()) if path.exists() else {}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); delete it to report without it") from None
+        raise ValueError(f"{path}: not readable as JSON ({error}); delete it to write the report without it") from None
     return found if isinstance(found, dict) else {}
 
 

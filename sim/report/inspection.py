@@ -1,4 +1,4 @@
-"""What is in a folder of data, as tables for the terminal."""
+"""Tables for the terminal that show what is in a folder of data."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MAX_PROBLEMS = 10
 
 
 def show_inspection(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the rows of `sim.data.inspection.inspect_folder`, with ``each_pass`` where they have it."""
+    """Print the rows of `sim.data.inspection.inspect_folder`, and the passes of a row that has ``each_pass``."""
     show_recordings(rows, console)
     for row in rows:
         if "each_pass" in row:
             console.print(_passes(row))
     labelled = [row for row in rows if row["statistics"] is not None]
-    # A federation has many clients, too many for columns; its server and test come first there.
+    # A federation has too many clients for columns, so server and test come first.
     labelled.sort(key=lambda row: row["part"].startswith("clients/"))
     if labelled:
         columns = {"scenario 9": labelled[0]["scenario_9"]}
@@ -42,7 +42,7 @@ def show_inspection(rows: Sequence[Mapping[str, Any]], console: Console) -> None
 
 
 def show_recordings(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print who holds what: passes, skew and hash of every recording, and the hash of all."""
+    """Print one row per recording, with its passes, skew and hash, and then the hash of all recordings."""
     names = ("part", "modalities", "passes", "frames", "windows", "labelled", "best / 2nd dB", "skew bit", "sha256")
     table = Table(*names, "problems")
     for row in rows:

@@ -1,4 +1,4 @@
-"""How a report looks: the page, its words, its tables and its figures in the page's own colours."""
+"""The template of a report: the page, its words, its tables, and its figures in the colours of the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from string import Template
 
 from sim.report.style import GRID, INK, MUTED, PALETTE
 
-# In the page these follow its light or dark scheme; the other modalities read well on both.
+# In the page these colours follow its light or dark scheme; the other colours are readable on both.
 _PAGE_COLOURS = {PALETTE["camera"]: "var(--camera)", INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)"}
 
 PAGE = Template("""<!doctype html>
@@ -60,7 +60,7 @@ is half the power.</dd></dl></details>"""
 
 
 def table(header: Sequence[tuple[str, str]], lines: Iterable[tuple[bool, Sequence[str]]], *, numeric: set[int]) -> str:
-    """A table of (title, unit) columns and (begins a group, HTML cells) lines; numeric columns stand to the right."""
+    """A table of columns (title, unit) and lines (begins a group, HTML cells); numeric columns are set to the right."""
     kinds = [' class="n"' if i in numeric else "" for i in range(len(header))]
     if not numeric:
         kinds[-1] = ' class="text"'
@@ -78,10 +78,10 @@ def table(header: Sequence[tuple[str, str]], lines: Iterable[tuple[bool, Sequenc
 
 
 def page_svg(svg: str, stem: str, alt: str) -> str:
-    """Matplotlib's SVG made fit to stand in a page: its colours, ids of its own, a text for those who cannot see it."""
+    """The SVG of Matplotlib, made fit for a page: in its colours, with unique ids and a text for screen readers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Ids are unique in a page only with the figure's name before them.
+    # Two figures use the same ids, so the name of the figure is put before them.
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{stem}-", svg)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
     for colour, variable in _PAGE_COLOURS.items():

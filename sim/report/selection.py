@@ -1,8 +1,8 @@
-"""Model selection over runs of one seed, by validation passes, for each learner and arm by itself.
+"""Model selection over runs of one seed, by validation passes, for each learner and arm separately.
 
-Runs that differ in ``training`` or ``teaching`` only, such as in the learning-rate schedule, are candidates.
-Each client's *local only*, *offline KD* and federated student, and the teacher, are taken from the
-candidate whose validation passes liked them best; the test set decides nothing.
+Runs that differ only in ``training`` or ``teaching``, such as in the learning-rate schedule, are candidates.
+The *local only*, *offline KD* and federated student of each client, and the teacher, come from the
+candidate in which they scored best on the validation passes; the test set decides nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _CANDIDATE_SECTIONS = ("training.", "teaching.")
 
 
 def select_by_validation(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """One summary per experiment and seed, put together from the candidates that validated best.
+    """Make one summary per experiment and seed from the candidates that validated best.
 
-    Bytes, seconds and refusals are those of the first candidate; ties go to the earlier run.
+    Bytes, seconds and refusals are those of the first candidate; among equal candidates the earlier run is taken.
 
     Args:
-        runs: finished run folders.
+        runs: the folders of finished runs.
 
     Raises:
         ValueError: a run is not finished or its validation scores are missing.

@@ -1,7 +1,7 @@
-"""Strategies side by side: what they reach, what they cost, and which of them nothing beats on both.
+"""Comparison of strategies: their accuracy, their cost, and which of them no other beats in both.
 
-One row per settings that runs have in common; seeds are averaged last. The reference of every client is its
-*local only* student of the same seed, from a run of the strategy ``local`` or from the run's own controls.
+Runs with the same settings make one row; seeds are averaged last. Every client is compared with its *local only*
+student of the same seed, from a run of the strategy ``local`` or from the controls of the run itself.
 The figure shows Top-5 against bytes.
 """
 
@@ -40,19 +40,19 @@ METRIC = "top5"
 
 @dataclass(frozen=True)
 class StrategyRow:
-    """One strategy over its seeds; shares in [0, 1] are Top-5 on the common test set, mean over the horizons.
+    """One strategy over its seeds; scores are Top-5 on the common test set in [0, 1], mean over the horizons.
 
     Attributes:
-        group: as `group_by_settings` calls it.
-        label: name of the strategy, and what differs from its recipe.
-        runs: number of seeds.
-        mean: over the clients.
-        worst: the worst client of each seed.
-        worst_gain: the smallest difference of a client to its local-only self in any seed; None without a reference.
-        mean_gain: the mean difference; None without a reference.
-        teacher: after the federation.
-        bytes_per_client: up and down, over the whole run, mean over the clients.
-        seconds: of the rounds.
+        group: the label that `group_by_settings` gives the runs.
+        label: the name of the strategy, and the settings that differ from its recipe.
+        runs: the number of seeds.
+        mean: the mean score of the clients.
+        worst: the score of the worst client of each seed.
+        worst_gain: the smallest gain of a client over its local-only student in any seed; None without a reference.
+        mean_gain: the mean of those gains; None without a reference.
+        teacher: the score of the teacher after the federation.
+        bytes_per_client: bytes up and down over the whole run, mean over the clients.
+        seconds: the duration of the rounds, mean over the seeds.
         is_front: whether no other row has both a higher mean and fewer bytes.
     """
 
@@ -70,7 +70,7 @@ class StrategyRow:
 
 
 def strategy_rows(summaries: Sequence[Summary]) -> list[StrategyRow]:
-    """One row per settings, the best first; settings of which no client was scored are left out."""
+    """Make one row per settings, the best first; settings without a scored client are left out."""
     references = _references(summaries)
     groups = group_by_settings(summaries)
     telling = _telling_keys(list(groups.values()))
@@ -96,7 +96,7 @@ def strategy_rows(summaries: Sequence[Summary]) -> list[StrategyRow]:
 
 
 def strategy_table(rows: Sequence[StrategyRow]) -> Table:
-    """For the terminal."""
+    """The rows as a table for the terminal."""
     table = Table(
         "strategy", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"Strategies, {_seeds(rows)}", caption=_CAPTION
     )
@@ -118,8 +118,8 @@ def strategy_table(rows: Sequence[StrategyRow]) -> Table:
 
 
 _CAPTION = (
-    "Top-5 on the common test set, mean over horizons and clients; gain: over the client's local-only self of the same "
-    "seed; bytes: up and down, all rounds. * nothing has both a higher Top-5 and fewer bytes"
+    "Top-5 on the common test set, mean over horizons and clients; gain: over the client's local-only student of the "
+    "same seed; bytes: up and down, all rounds. * no other has both a higher Top-5 and fewer bytes"
 )
 
 
@@ -129,7 +129,7 @@ def _seeds(rows: Sequence[StrategyRow]) -> str:
 
 
 def _references(summaries: Sequence[Summary]) -> dict[tuple[int, str], float]:
-    """(seed, client) -> Top-5 of the local-only student."""
+    """Find the references: (seed, client) -> Top-5 of the local-only student."""
     found: dict[tuple[int, str], float] = {}
     for summary in summaries:
         is_local = summary.get("settings", {}).get("strategy.name") == "local"
@@ -180,7 +180,7 @@ def _telling_keys(groups: Sequence[Sequence[Summary]]) -> list[str]:
 
 
 def _label(summary: Summary, telling: Sequence[str]) -> str:
-    """The strategy and what tells it from its namesakes: keys that its recipe explains are left out."""
+    """The name of the strategy and the settings that distinguish its rows; settings of its recipe are left out."""
     settings = summary.get("settings", {})
     name = settings.get("strategy.name", summary["experiment"])
     recipe: dict[str, Any] = {f"strategy.{key}": value for key, value in flatten(_recipe(name)).items()}
@@ -194,14 +194,14 @@ def _recipe(name: str) -> dict[str, Any]:
 
 
 FRONT = "#0072b2"
-# Points nearer than this, in the ratio of their bytes and in Top-5, share a label.
+# Points that are closer than this, in the ratio of their bytes and in Top-5, share a label.
 SAME_BYTES, SAME_SHARE = 1.15, 0.002
 
 
 def draw_strategies(rows: Sequence[StrategyRow]) -> Figure:
-    """One point a strategy: mean Top-5 and one s.d. over seeds against bytes per client, on a logarithmic axis.
+    """Draw one point per strategy: mean Top-5 and one s.d. over seeds against bytes per client, on a logarithmic axis.
 
-    Strategies without any exchange are level lines: they have no place on that axis.
+    A strategy that sends nothing is a horizontal line, since zero has no place on that axis.
     """
     from matplotlib.figure import Figure
 
@@ -234,7 +234,7 @@ def draw_strategies(rows: Sequence[StrategyRow]) -> Figure:
 
 
 def _at_one_place(rows: Sequence[StrategyRow]) -> list[list[StrategyRow]]:
-    """Rows whose labels would cover each other, together."""
+    """Group the rows whose labels would cover each other."""
     places: list[list[StrategyRow]] = []
     for row in rows:
         for place in places:

@@ -1,4 +1,4 @@
-"""How figures and pages look: colours, line styles and settings of Matplotlib.
+"""The style of figures and pages: colours, line styles and settings of Matplotlib.
 
 One colour per modality in every figure (palette of Okabe and Ito, safe for colour-blind readers); arms differ in line
 style and fill, never in colour alone.

@@ -1,8 +1,8 @@
-"""Summaries of runs: read, told apart by their settings, and averaged by one rule.
+"""Reads the summaries of runs, groups them by their settings, and averages them by one rule.
 
-One rule of averaging everywhere: a client's metric is its mean over the horizons, a modality's is the mean over its
-clients, and mean and s.d. (n - 1) are then taken over the runs. A client that failed in one arm is left out of all arms
-of its modality's mean, so that arms are compared over the same clients.
+The rule is the same everywhere: the metric of a client is its mean over the horizons, that of a modality is the mean
+over its clients, and mean and s.d. (n - 1) are then taken over the runs. A client that failed in one arm is left out
+of all arms in the mean of its modality, so that arms are compared over the same clients.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Summary = Mapping[str, Any]
 ARM_TITLES = {"local": "local only", "offline_kd": "offline KD", "federated": "federated"}
 _SUMMARY_KEYS = ("experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds")
 _CLIENT_KEYS = ("id", "modality", "parameters", *ARMS, "uplink_bytes", "downlink_bytes", "refused")
-# They change how a run comes about, not what it is about.
+# These change how a run is made, but not what it studies.
 _NOT_SETTINGS = ("seed", "engine", "controls")
 
 
@@ -34,10 +34,10 @@ class Metric:
     """How a metric is shown.
 
     Attributes:
-        title: of its column.
-        unit: after scaling.
-        scale: from the stored to the shown value.
-        decimals: shown.
+        title: the title of its column.
+        unit: the unit of the shown value.
+        scale: the factor from the stored to the shown value.
+        decimals: the number of decimals that are shown.
         is_gain: whether larger is better.
     """
 
@@ -68,13 +68,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """What one line of a table is averaged over.
+    """The clients over which one line of a table is averaged.
 
     Attributes:
-        title: the client, or how many there are.
-        modality: of all of them.
-        parameters: of a student.
-        clients: their ids.
+        title: the name of the client, or the number of clients.
+        modality: the modality of all these clients.
+        parameters: the number of parameters of a student.
+        clients: the ids of the clients.
     """
 
     title: str
@@ -84,10 +84,10 @@ class Row:
 
 
 def load_summary(run: Path) -> dict[str, Any]:
-    """The summary of a finished run, with what it was about under ``settings`` (dotted key -> value).
+    """The summary of a finished run, with its settings (dotted key -> value) under ``settings``.
 
     Raises:
-        ValueError: it is missing, or not what a run writes; the message names the file.
+        ValueError: the summary is missing, or is not one that a run writes; the message names the file.
     """
     path = run / "summary.json"
     try:
@@ -102,7 +102,7 @@ def load_summary(run: Path) -> dict[str, Any]:
     for prefix, part, keys in parts:
         missing = [key for key in keys if not isinstance(part, dict) or key not in part]
         if missing:
-            raise ValueError(f"{path}: {prefix}{missing[0]} is missing; was this run by softbeam? run it again")
+            raise ValueError(f"{path}: {prefix}{missing[0]} is missing; run the experiment again")
     return {**summary, "settings": _read_settings(run / "experiment.yaml")}
 
 
@@ -126,7 +126,7 @@ def without_repeats(runs: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """Mean and s.d. of what is there; None if nothing is."""
+    """Mean and s.d. of the values that are not None; None if there is no value."""
     found = [value for value in values if value is not None]
     if not found:
         return None
@@ -139,14 +139,14 @@ def score(metrics: Mapping[str, Sequence[float]] | None, name: str) -> float | N
 
 
 def arm_spread(summaries: Sequence[Summary], arm: str, name: str, *, clients: Iterable[str]) -> Spread | None:
-    """A metric of one arm, averaged over some clients, then over runs."""
+    """A metric of one arm, averaged over ``clients`` and then over runs."""
     wanted = set(clients)
     means = [spread(score(client[arm], name) for client in comparable(summary, wanted)) for summary in summaries]
     return spread(found.mean for found in means if found)
 
 
 def comparable(summary: Summary, clients: Collection[str]) -> list[Mapping[str, Any]]:
-    """Those of some clients that have every arm that any of them has."""
+    """Those of ``clients`` that have a result for every arm for which any of them has one."""
     members = [client for client in summary["clients"] if client["id"] in clients]
     arms = [arm for arm in ARMS if any(client[arm] for client in members)]
     return [client for client in members if all(client[arm] for arm in arms)]
@@ -169,14 +169,14 @@ def bytes_spread(summaries: Sequence[Summary], way: str, *, clients: Iterable[st
 
 
 def is_better(name: str, candidate: Spread | None, control: Spread | None) -> bool:
-    """Whether a mean beats that of the control; False where one is missing."""
+    """Whether the mean of the candidate is better than that of the control; False if one is missing."""
     if candidate is None or control is None:
         return False
     return candidate.mean > control.mean if METRICS[name].is_gain else candidate.mean < control.mean
 
 
 def show(found: Spread | None, name: str) -> str:
-    """A metric as text without its unit, such as ``43.1±0.8``; a dash where there is none."""
+    """A metric as text without its unit, such as ``43.1±0.8``; a dash if it is missing."""
     if found is None:
         return "-"
     metric = METRICS[name]
@@ -185,7 +185,7 @@ def show(found: Spread | None, name: str) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """In decimal units, such as ``93.7 kB`` (1 kB = 1,000 B)."""
+    """A number of bytes in decimal units, such as ``93.7 kB`` (1 kB = 1,000 B)."""
     if count < 1000:
         return f"{count:.0f} B"
     for unit in ("kB", "MB"):
@@ -196,10 +196,10 @@ def format_bytes(count: float) -> str:
 
 
 def group_by_settings(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
-    """Runs that differ in nothing but seed and engine, together, in order of appearance.
+    """Group the runs that differ only in seed, engine and controls, in order of appearance.
 
     Returns:
-        Label -> runs. The label is the experiment's name, with the settings that tell it from its namesakes.
+        Label -> runs. The label is the experiment's name, with the settings that differ among groups of that name.
     """
     groups: dict[str, list[Summary]] = {}
     for summary in summaries:
@@ -217,7 +217,7 @@ def group_by_settings(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
 
 
 def table_rows(summaries: Sequence[Summary], *, by_client: bool) -> list[Row]:
-    """The clients of the runs one by one, or those of a modality together."""
+    """One row per client of the runs, or one row per modality."""
     clients = {client["id"]: client for summary in summaries for client in summary["clients"]}
     if by_client:
         return [Row(i, client["modality"], client["parameters"], (i,)) for i, client in clients.items()]
@@ -237,9 +237,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: not readable as YAML ({reason}); run the experiment again") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: not an experiment; run the experiment again")
+        raise ValueError(f"{path}: this is not an experiment; run the experiment again")
     with suppress(ValueError):
-        # A run of an older version lacks what has been added since, which it did as it is done by default.
+        # A run of an older version lacks newer settings; it behaved as their defaults do.
         values = to_values(build_experiment(values, origin=str(path)))
     return flatten({key: value for key, value in values.items() if key not in _NOT_SETTINGS})
 

@@ -1,4 +1,4 @@
-"""Summaries of runs, averaged over seeds: as tables for the terminal and as values for scripts."""
+"""Tables for the terminal, and values for scripts, of summaries that are averaged over seeds."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from sim.report.summaries import (
     teacher_spread,
 )
 
-# With more clients the terminal shows modalities.
+# With more clients than this, the terminal shows modalities.
 MAX_CLIENTS_SHOWN = 16
 _CAPTION = "common test set, mean over horizons; green: federated beats local only at equal steps"
-# DBA with K = 3 alone is in the report and in `compare`; the terminal has no room for it.
+# DBA with K = 3 is shown in the report and in `compare` only; the terminal has no room for it.
 _TERMINAL_METRICS = tuple(name for name in METRICS if name != "dba_k3")
 
 
 def compare(summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Everything that a table shows and more, for scripts: label of `group_by_settings` -> aggregate."""
+    """All values of the tables and more, for scripts: label of `group_by_settings` -> aggregate."""
     overview = {row.group: asdict(row) for row in strategy_rows(summaries)}
     return {
         label: {**_aggregate(group), "overview": overview.get(label)}
@@ -64,7 +64,7 @@ def results_table(summaries: Sequence[Summary]) -> Table:
 
 
 def teacher_lines(summaries: Sequence[Summary]) -> list[str]:
-    """The teacher before and after the federation; a line per experiment."""
+    """The scores of the teacher before and after the federation, in one line per experiment."""
     lines = []
     for number, _, group in _numbered(summaries):
         changes = []
@@ -76,7 +76,7 @@ def teacher_lines(summaries: Sequence[Summary]) -> list[str]:
 
 
 def bytes_lines(summaries: Sequence[Summary]) -> list[str]:
-    """What the exchange cost, and where it costs more than weights; two lines per experiment."""
+    """The bytes that were sent, and where they cost more than weights, in two lines per experiment."""
     lines = []
     for number, _, group in _numbered(summaries):
         rows = table_rows(group, by_client=True)
@@ -95,7 +95,7 @@ def bytes_lines(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _numbered(summaries: Sequence[Summary]) -> list[tuple[str, str, list[Summary]]]:
-    """A number, where there are several, the label and the runs of each experiment."""
+    """The number (empty if there is one experiment only), the label and the runs of each experiment."""
     groups = group_by_settings(summaries)
     return [(f"({i}) " if len(groups) > 1 else "", *item) for i, item in enumerate(groups.items(), start=1)]
 

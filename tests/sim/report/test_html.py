@@ -128,7 +128,7 @@ def test_the_headline_says_by_how_much_the_federation_helped(one: Path) -> None:
     assert "Top-5 against local only at equal steps: +10.0 points on average; 3 of 3 clients are better." in text
     assert "Top-5 against offline KD at equal steps: +5.0 points on average; 2 of 2 clients are better." in text
     assert "Top-5 70.0 % before, 80.0 % after" in text
-    assert "One seed only" in text
+    assert "This is one seed only" in text
 
 
 def test_problems_are_named_and_never_run_as_markup(one: Path) -> None:
@@ -202,7 +202,7 @@ def test_the_report_says_of_each_client_what_was_wrong_how_often_and_why(tmp_pat
         "Round by round (5)",
     ):
         assert words in visible(text)
-    assert "Beside the answers" not in text
+    assert "Other events" not in text
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -214,7 +214,7 @@ def test_what_happened_beside_the_answers_is_told_and_never_run_as_markup(tmp_pa
     write_report([run], tmp_path / "report.html")
     text = visible((tmp_path / "report.html").read_text())
     assert "None: every client answered" in text
-    assert "Beside the answers" in text
+    assert "Other events" in text
     assert "0 1 node &lt;b&gt;7 refused its key" in text
     assert "And 1 more." in text
 
