@@ -1,1 +1,1 @@
-"""Real clients on separate machines: provisioning, checking, starting, following."""
+"""Deployments on real machines: make, check, start and follow them. What the machines compute is not here."""

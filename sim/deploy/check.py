@@ -52,7 +52,7 @@ from sim.deploy.settings import (
 )
 from sim.deploy.supervisor import running_pid
 
-# Flower refuses a node whose signed time is more than 300 s off; half of that is worth a word.
+# Flower refuses a node whose signed time is more than 300 s off; a warning has to come long before.
 CLOCK_ERROR_S, CLOCK_WARNING_S = 290.0, 60.0
 FREE_BYTES = 500_000_000
 CONNECT_S = 5.0
@@ -64,7 +64,7 @@ def check_folder(folder: Path) -> list[Finding]:
     """Check a deployment, or a machine's folder by itself.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the folder is neither of them.
     """
     if (folder / SERVER_FILE).is_file():
         return check_server(folder)
@@ -106,7 +106,7 @@ def check_server(folder: Path) -> list[Finding]:
 
 
 def check_node(folder: Path) -> list[Finding]:
-    """Check the folder of a node on its machine; what the server says only if it can be reached."""
+    """Check the folder of a node on its machine; the server is checked too if it can be reached."""
     try:
         settings = load_node(folder)
     except ValueError as error:
@@ -130,10 +130,10 @@ def check_node(folder: Path) -> list[Finding]:
 
 
 def require_no_errors(findings: list[Finding]) -> None:
-    """Raise the errors among findings.
+    """Raise one error for all errors among the findings.
 
     Raises:
-        ValueError: there are some; one line with all of them.
+        ValueError: there is an error; the message has all of them in one line.
     """
     errors = [f"{finding.where}: {finding.text}" for finding in findings if finding.level == "error"]
     if errors:
@@ -145,7 +145,7 @@ def _run(checks: Sequence[Check], *, where: str) -> list[Finding]:
     for check in checks:
         try:
             findings += check()
-        # Whatever it is: what is checked may be broken in any way, and the next check has to have its turn.
+        # Every exception is caught: a file may be broken in any way, and the next check has to run.
         except Exception as error:
             text = str(error) if isinstance(error, ValueError | OSError) else repr(error)
             findings.append(Finding("error", where, " ".join(text.split())))
@@ -181,13 +181,13 @@ def _check_ports(ports: list[int], *, runs: bool) -> Iterator[Finding]:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                yield Finding("error", f"port {port}", f"{error.strerror}; stop what has it, or change the settings")
+                yield Finding("error", f"port {port}", f"{error.strerror}; stop what uses it, or change the settings")
 
 
 def _check_runtime_ports(nodes: list[Path]) -> Iterator[Finding]:
     ports = [load_node(node).runtime_port for node in nodes]
     for port in sorted({port for port in ports if ports.count(port) > 1}):
-        yield Finding("warning", f"port {port}", "is that of several nodes; they cannot share a machine")
+        yield Finding("warning", f"port {port}", "several nodes use it; they cannot share a machine")
 
 
 def _check_node_list(folder: Path) -> Iterator[Finding]:
@@ -202,14 +202,14 @@ def _check_node_list(folder: Path) -> Iterator[Finding]:
 def _check_disk(folder: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     if free < FREE_BYTES:
-        yield Finding("warning", str(folder), f"only {free / 1e6:.0f} MB free on its disk; a node needs some 500")
+        yield Finding("warning", str(folder), f"only {free / 1e6:.0f} MB are free on its disk; a node needs 500")
 
 
 def _check_recording(path: Path, modality: str | None) -> Iterator[Finding]:
     recording: Recording = open_recording(path)
     if modality is not None and modality not in recording.sensors:
         found = ", ".join(recording.sensors) or "nothing"
-        yield Finding("error", str(path), f"no {modality} in it, only {found}; give another folder in {NODE_FILE}")
+        yield Finding("error", str(path), f"it has no {modality}, only {found}; name another folder in {NODE_FILE}")
         return
     passes = len(set(recording.pass_ids.tolist()))
     yield Finding("ok", str(path), f"{passes} passes, {len(recording.pass_ids)} frames")
@@ -219,11 +219,11 @@ def _check_same_public_set(server: Path, node: Path) -> Iterator[Finding]:
     theirs = ServerMachine(server, load_server(server)).data / "public"
     ours = NodeMachine(node, load_node(node)).recordings()["public"]
     if not same_frames(theirs, ours):
-        yield Finding("error", str(ours), f"other frames than {theirs}: an id means another sample; copy them again")
+        yield Finding("error", str(ours), f"its frames differ from those of {theirs}; copy the public set again")
 
 
 def _check_server_from_here(folder: Path, settings: NodeSettings) -> Iterator[Finding]:
-    """Reach the server as a node does: name, certificate, clock; a server that is not up yet is only a warning."""
+    """Reach the server as a node does, and check name, certificate and clock; an unreached server is only a warning."""
     where = f"{settings.host}:{settings.port}"
     context = ssl.create_default_context(cafile=str(folder / CA_CERTIFICATE))
     connection = HTTPSConnection(settings.host, settings.port, timeout=CONNECT_S, context=context)
@@ -235,7 +235,7 @@ def _check_server_from_here(folder: Path, settings: NodeSettings) -> Iterator[Fi
         yield from _check_clock(where, date, now=time.time())
     except ssl.SSLCertVerificationError as error:
         yield Finding(
-            "error", where, f"its certificate is not trusted ({error.verify_message}); name, authority, clock?"
+            "error", where, f"its certificate is not trusted ({error.verify_message}); mend name, authority or clock"
         )
     except socket.gaierror as error:
         yield Finding("error", where, f"{error.strerror}; mend the name in {NODE_FILE} or in DNS")

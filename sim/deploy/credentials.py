@@ -1,8 +1,8 @@
 """Certificates, node keys and secrets of a deployment, made with `cryptography`.
 
-One certificate authority per deployment, whose key never leaves the folder in which the deployment was made; it signs
-the server's certificate, which names the public host and the loopback (Flower's own programs connect there). A node is
-known by its key: ECDSA on P-384 in OpenSSH form, as Flower's node authentication wants it.
+Each deployment has one certificate authority, whose key never leaves the folder in which the deployment was made. It
+signs the server's certificate, which names the public host and the loopback (where the programs of Flower connect). A
+node is known by its key: ECDSA on P-384 in OpenSSH form, as the node authentication of Flower requires.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY = "ca.crt", "server.crt", "server.key"
 NODE_KEY, NODE_PUBLIC_KEY, SECRET = "node.key", "node.pub", "superexec.secret"
 VALID_DAYS = 825
-"""Of both certificates; the longest that common TLS clients accept for a server."""
-# A certificate begins a little before it is made: clocks of machines differ.
+"""Days for which both certificates are valid: the most that common TLS clients accept for a server."""
+# A certificate is valid from a little before it is made, since the clocks of machines differ.
 _CLOCK_TOLERANCE = timedelta(hours=1)
 _SECRET_BYTES = 32
 
@@ -82,22 +82,22 @@ def make_secret(path: Path) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, from its first byte on."""
+    """Write a file that only its owner may read, also while it is being written."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
 
 
 def load_certificate(path: Path) -> x509.Certificate:
-    """A certificate in PEM.
+    """Read a certificate in PEM.
 
     Raises:
-        ValueError: not there, or not a certificate.
+        ValueError: the file does not exist, or is not a certificate.
     """
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable certificate ({error})") from None
+        raise ValueError(f"{path}: not a readable certificate ({error}); copy the folder again") from None
 
 
 def names_of(certificate: x509.Certificate) -> set[str]:
@@ -113,9 +113,9 @@ def _load_authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Cert
     try:
         key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{folder / 'ca.key'}: not a readable key ({error})") from None
+        raise ValueError(f"{folder / 'ca.key'}: not a readable key ({error}); make the deployment again") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError(f"{folder / 'ca.key'}: expected an elliptic-curve key")
+        raise ValueError(f"{folder / 'ca.key'}: expected an elliptic-curve key; make the deployment again")
     return key, load_certificate(folder / CA_CERTIFICATE)
 
 

@@ -1,7 +1,7 @@
-"""Flower's own programs: their command lines, and what they answer.
+"""The programs of Flower: their command lines, and their answers.
 
 Everything goes through documented commands and their JSON, never through Flower's modules, so that only this file
-needs a look when Flower changes them.
+has to change when Flower changes them.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from pathlib import Path
 from typing import Any
 
 CONNECTION = "softbeam"
-"""Name of the connection in Flower's config."""
+"""Name of the connection in the config of Flower."""
 TASK_POLL_S = "0.2"
 """How often a SuperExec asks for work."""
 COMMAND_TIMEOUT_S = 120.0
 
 
 def program(name: str) -> str:
-    """One of Flower's programs, of the environment in which we run.
+    """The path of a program of Flower, in the Python environment of this process.
 
     Raises:
-        ValueError: it is not installed there.
+        ValueError: the program is not installed there.
     """
     path = Path(sys.executable).parent / name
     if not path.is_file():
-        raise ValueError(f"{path}: not there; install Softbeam with its constraints file, as the README says")
+        raise ValueError(f"{path}: does not exist; install Softbeam with its constraints file, as the README says")
     return str(path)
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """For every program of Flower: nobody is called, nothing is installed at run time, one thread per process."""
+    """Environment variables for every program of Flower: no telemetry, no installation, one thread per process."""
     folder = Path(sys.executable).parent
     return {
         "FLWR_HOME": str(home),
@@ -55,7 +55,7 @@ class NodeEntry:
     """A node as the SuperLink knows it.
 
     Attributes:
-        id: Flower's, bound to the key.
+        id: the node id that Flower has bound to the key.
         status: ``registered``, ``online``, ``offline`` or ``unregistered``.
         since: when it came online or went offline; ``N/A`` if never.
     """
@@ -66,10 +66,10 @@ class NodeEntry:
 
 
 class Flower:
-    """Flower's command line towards one SuperLink.
+    """The command line of Flower, for one SuperLink.
 
     Args:
-        home: Flower's folder, in which its connections are written.
+        home: the folder of Flower, in which its connections are written.
     """
 
     def __init__(self, home: Path) -> None:
@@ -88,15 +88,15 @@ class Flower:
         (self.home / "config.toml").write_text("\n".join(lines) + "\n")
 
     def register(self, public_key: Path, *, name: str) -> int:
-        """Let a node in; Flower's id of it, which is bound to the key."""
+        """Let a node in, and return the node id that Flower has bound to the key."""
         return int(self._ask("supernode", "register", str(public_key), CONNECTION, "--name", name)["node-id"])
 
     def unregister(self, node_id: int) -> None:
-        """Let a node in no more."""
+        """Refuse a node from now on."""
         self._ask("supernode", "unregister", str(node_id), CONNECTION)
 
     def nodes(self) -> list[NodeEntry]:
-        """Every node that the SuperLink knows, also those that are gone."""
+        """Every node that the SuperLink knows, also those that were unregistered."""
         answer = self._ask("supernode", "list", CONNECTION, "--verbose")
         return [
             NodeEntry(
@@ -108,7 +108,7 @@ class Flower:
         ]
 
     def submit(self, app: Path, run_config: Mapping[str, str]) -> int:
-        """Start a run; Flower's id of it."""
+        """Start a run, and return its id."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run.toml"
             path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in run_config.items()))
@@ -146,7 +146,7 @@ class Flower:
 
 
 def _last_json(text: str) -> dict[str, Any] | None:
-    """The JSON object that a command printed after whatever else it had to say."""
+    """The JSON object at the end of what a command printed; None if there is none."""
     for start in range(len(text)):
         if text[start] == "{":
             try:

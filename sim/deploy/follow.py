@@ -1,7 +1,8 @@
 """Submit a run to a deployment, and follow it as if it ran here.
 
 The ServerApp runs on this machine (the SuperLink's control routes are on loopback), so its run folder is the record:
-``status.json`` says how far it is. Flower itself is asked only now and then, for a ServerApp that died without a word.
+``status.json`` says how far it is. Flower itself is asked only from time to time, to notice a ServerApp that died
+without a message.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ def run_on(
     """Run an experiment on a deployment, in a new folder.
 
     Args:
-        deployment: its folder, or the server's.
-        experiment: what to run, about the deployment's nodes.
-        plugins: folder of the YAML, in which a user's own modules may lie.
-        out: folder of all runs, in which the server's user may write; None takes ``runs`` in the server's state.
-        progress: called with the phase, work done and work in all.
+        deployment: the folder of the deployment, or of its server.
+        experiment: what to run; its nodes are those of the deployment.
+        plugins: the folder of the YAML, where a user's own modules are looked for.
+        out: the folder of all runs, where the server's user may write; None means ``runs`` in the server's state.
+        progress: is called with the phase, the work that is done and the whole work.
 
     Returns:
         The run folder.
 
     Raises:
-        ValueError: the deployment is not there or not running, or something in the experiment is wrong.
-        RuntimeError: the run failed; the text says why.
+        ValueError: the deployment does not exist or does not run, or the experiment is wrong.
+        RuntimeError: the run failed; the message says why.
     """
     server = _server(deployment)
     find_plugins(Placement(experiment, Path(), Path(), plugins))
@@ -59,22 +60,22 @@ def run_on(
 
 
 def resume_on(deployment: Path, folder: Path, progress: PhaseProgress) -> None:
-    """Go on with a run of a deployment from its last completed round.
+    """Continue a run of a deployment from its last completed round.
 
     Raises:
-        ValueError: as of :func:`run_on`, or the run still goes on.
+        ValueError: as in :func:`run_on`, or the run has not stopped.
         RuntimeError: the run failed again.
     """
     experiment, note = read_run(folder)
     check_source(folder)
     status = read_status(folder)
     if status["state"] not in _ENDED and "pid" in status and is_alive(int(status["pid"])):
-        raise ValueError(f"{folder}: process {status['pid']} works on it; softbeam deploy stop ends that first")
+        raise ValueError(f"{folder}: process {status['pid']} still works on it; end it with softbeam deploy stop")
     _submit_and_follow(_server(deployment), experiment, folder.resolve(), Path(note["plugins"]), progress)
 
 
 def overrides_of(deployment: Path) -> list[str]:
-    """What makes an experiment one about a deployment's nodes, for ``--set``."""
+    """The overrides (as for ``--set``) that give an experiment the nodes of a deployment; none if they are unknown."""
     return [load_deployment(deployment).nodes_override] if (deployment / "deployment.yaml").is_file() else []
 
 
@@ -82,7 +83,9 @@ def _server(deployment: Path) -> ServerMachine:
     folder = server_folder(deployment).resolve()
     machine = ServerMachine(folder, load_server(folder))
     if not is_open(machine.settings.superlink_port):
-        raise ValueError(f"{deployment}: its server does not run on this machine; softbeam deploy server {folder}")
+        raise ValueError(
+            f"{deployment}: its server does not run on this machine; start it with softbeam deploy server {folder}"
+        )
     return machine
 
 
@@ -105,12 +108,12 @@ def _submit_and_follow(
         status = _follow(server, run_id, folder, progress)
     except KeyboardInterrupt:
         raise RuntimeError(
-            f"{folder.name}: no longer followed, but it goes on; softbeam deploy stop {server.folder} ends it"
+            f"{folder.name}: the run continues without this command; softbeam deploy stop {server.folder} ends it"
         ) from None
     if status["state"] != "finished":
         raise RuntimeError(
-            f"{folder}: {status.get('error') or 'the ServerApp ended without a word'}; softbeam resume goes on with "
-            f"what it had learned (its words are in {server.state / 'log'})"
+            f"{folder}: {status.get('error') or 'the ServerApp ended without a message'}; softbeam resume goes on "
+            f"from the last completed round (the log is in {server.state / 'log'})"
         )
     write_run_report(folder)
 
@@ -137,7 +140,7 @@ def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhasePro
             try:
                 answer = server.flower.run_status(run_id)
             except RuntimeError:
-                # The SuperLink is away for the moment, and the ServerApp may well be at work; unless all is over.
+                # The SuperLink does not answer now, but the ServerApp may still work unless the supervisor has ended.
                 if running_pid(server.state) is None:
                     return {**read_status(folder), "state": "failed", "error": "the server was stopped"}
                 continue
@@ -147,7 +150,7 @@ def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhasePro
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What the ServerApp of a run last said of itself; ``starting`` before it has said anything."""
+    """The last status that the ServerApp of a run wrote; its state is ``starting`` before the first."""
     nothing = {"state": "starting", "phase": "", "done": 0, "total": 0}
     try:
         status: dict[str, Any] = {**nothing, **json.loads((folder / FILE).read_text())}
@@ -157,19 +160,19 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine still works; one that has ended and is not buried yet does not."""
+    """Whether a process of this machine still works; a zombie (ended, but not waited for) does not."""
     try:
         os.kill(pid, 0)
-        # The name of the program stands in brackets, and may itself hold any.
+        # The name of the program is in brackets, and may itself contain brackets.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # It is another user's, or there is no /proc here.
+        return True  # The process belongs to another user, or there is no /proc here.
 
 
 def describe_nodes(server: ServerMachine) -> list[dict[str, str]]:
-    """One row per node that may take part: name, modality, client, status, since when."""
+    """One row per node that may take part: name, modality, client, status and the time since when it has it."""
     ids = {entry["name"]: int(entry["node_id"]) for entry in read_nodes(server.state / NODE_LIST)}
     known = {entry.id: entry for entry in server.flower.nodes()}
     rows = []

@@ -1,12 +1,12 @@
-"""A process that has imported Flower and torch and forks for every message, instead of a new interpreter each time.
+"""A process that has imported Flower and torch, and forks for every message so that no new interpreter is needed.
 
-Flower's SuperExec starts a program called ``flwr-clientapp`` for each message. On a warm node it finds ours
-(`sim.deploy.shim`), which hands arguments, folder, environment and streams to this server. The server forks, and the
-child calls the entry point that is installed under that name: Flower's own, with nothing patched. We depend on the
-name of a program and on entry points, and where anything is missing or different the stock program runs.
+The SuperExec of Flower starts a program called ``flwr-clientapp`` for each message. On a warm node it finds our program
+of that name (`sim.deploy.shim`), which passes arguments, folder, environment and streams to this server. The server
+forks, and the child calls the entry point that Flower has installed under that name, with nothing patched. We depend
+on the name of a program and on entry points; if anything is missing or different, the stock program runs.
 
-Run as a script (`sim.deploy.forkserver` does) that imports nothing of ours: the code of an app must come from Flower's
-bundle, so the packages of this checkout may not be here before it.
+`sim.deploy.forkserver` runs this file as a script. It imports nothing from this project: the code of an app must come
+from the bundle that Flower sends, so the packages of this checkout must not be imported before it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
-# The same as in the shim, which can import nothing of ours either.
+# These are the same as in the shim, which cannot import from this project either.
 SOCKET_NAME, READY, EXITED = "forkserver.sock", b"ready", b"exited "
-# For the rest of a request of which the first byte has come.
+# Time for the rest of a request once its first byte has come.
 REQUEST_TIMEOUT_S = 1.0
 # Variables that Python, Flower and numerical libraries read once, when they are loaded.
 READ_ONCE = ("FLWR_", "PYTHON", "LD_", "OMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH_", "CUDA_")
@@ -39,7 +39,7 @@ ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class ForkRequest:
-    """How a shim was started."""
+    """The folder, arguments and environment with which a shim was started."""
 
     folder: bytes
     arguments: list[bytes]
@@ -48,7 +48,7 @@ class ForkRequest:
 
 @dataclass(frozen=True)
 class RunningApp:
-    """A child and the shim that stands in for it; both ends are watched under this name."""
+    """A child and the shim that waits for it; the selector watches both."""
 
     process_fd: int
     pid: int
@@ -56,11 +56,11 @@ class RunningApp:
 
 
 class ForkServer:
-    """Answers shims, forks, and tells them how their apps ended.
+    """Answers shims, forks their apps, and tells them how the apps ended.
 
     Args:
-        listener: bound and listening.
-        refusal: why an app with these variables must not be forked; None if it may.
+        listener: a socket that is bound and listens.
+        refusal: says why an app with these environment variables must not be forked; None if it may be.
     """
 
     def __init__(self, listener: socket.socket, refusal: Callable[[Mapping[bytes, bytes]], str | None]) -> None:
@@ -70,7 +70,7 @@ class ForkServer:
         self._selector.register(0, selectors.EVENT_READ)
 
     def next_request(self) -> ForkRequest | None:
-        """Serve until stdin is closed, which gives None. Returns a request in forked children, and only there."""
+        """Serve until stdin is closed, then return None; in a forked child, and only there, return its request."""
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is self._listener:
@@ -84,14 +84,14 @@ class ForkServer:
                     self._bury(key.data)
                 else:
                     self._pass_on(key.data)
-                # The next event may be of something that this one has closed.
+                # The next event may belong to something that this one has closed.
                 break
 
     def _greet(self) -> None:
         shim, _ = self._listener.accept()
         shim.settimeout(REQUEST_TIMEOUT_S)
         _, user, _ = struct.unpack("3i", shim.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        reason = None if user == os.geteuid() else f"user {user} is not the fork server's"
+        reason = None if user == os.geteuid() else f"user {user} is not the user of the fork server"
         with suppress(OSError):
             shim.sendall(READY if reason is None else reason.encode())
         if reason is None:
@@ -100,7 +100,7 @@ class ForkServer:
             shim.close()
 
     def _start(self, shim: socket.socket) -> ForkRequest | None:
-        """Fork for a request; gives it to the child, and None to the server."""
+        """Fork for a request; return the request in the child, and None in the server."""
         self._selector.unregister(shim)
         streams: list[int] = []
         pid = None
@@ -126,7 +126,7 @@ class ForkServer:
         return None
 
     def _pass_on(self, app: RunningApp) -> None:
-        """Send a child the signals that its shim got, or kill it if the shim was killed."""
+        """Send a child the signals that its shim got; kill the child if the shim was killed."""
         try:
             numbers = app.shim.recv(64)
         except OSError:
@@ -144,11 +144,11 @@ class ForkServer:
             self._selector.unregister(app.shim)
         os.close(app.process_fd)
         with app.shim, suppress(OSError):
-            # As shells say that a signal ended a program.
+            # Shells report a program that a signal ended in the same way.
             app.shim.sendall(EXITED + b"%d" % (code if code >= 0 else 128 - code))
 
     def _leave_server(self, shim: socket.socket, streams: Sequence[int]) -> None:
-        """Make a child what it would be, had the shim become it."""
+        """Give a child the signals, files and streams that it would have if the shim had become the app."""
         for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -168,19 +168,19 @@ def _receive(shim: socket.socket, streams: list[int]) -> ForkRequest:
     head, descriptors, _, _ = socket.recv_fds(shim, 4, 3)
     streams += descriptors
     if len(head) < 4 or len(descriptors) < 3:
-        raise ValueError("a request without its streams")
+        raise ValueError("a request came without its streams")
     size = int.from_bytes(head, "big")
     with shim.makefile("rb") as stream:
         text = stream.read(size)
     if len(text) < size:
-        raise ValueError("an incomplete request")
+        raise ValueError("a request came incomplete")
     folder, num_arguments, *rest = text.split(b"\0")
     arguments, entries = rest[: int(num_arguments)], rest[int(num_arguments) :]
     return ForkRequest(folder, arguments, dict(entry.split(b"=", 1) for entry in entries))
 
 
 def _listen(path: Path) -> socket.socket:
-    """A socket for this user only; takes the place of one that a killed server has left."""
+    """Open a socket for this user only; it replaces a socket that a killed server has left."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     former = os.umask(0o177)
@@ -193,10 +193,10 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _preload(program: str, preloaded: Sequence[str]) -> tuple[Callable[[], str | int | None], str, str]:
-    """Import what apps need; gives what the program calls, and name and version of the distribution that it is of.
+    """Import what apps need; return the function that the program calls, and name and version of its distribution.
 
     Raises:
-        RuntimeError: there is no such program, or something that was imported has started threads.
+        RuntimeError: there is no such program, or an imported module has started threads.
     """
     found = next((entry for entry in metadata.entry_points(group="console_scripts") if entry.name == program), None)
     if found is None or found.dist is None:
@@ -204,19 +204,19 @@ def _preload(program: str, preloaded: Sequence[str]) -> tuple[Callable[[], str |
     for module in preloaded:
         with suppress(ModuleNotFoundError):
             importlib.import_module(module)
-    # Read now: another version may be installed later.
+    # The version is read now, since another may be installed later.
     run, name, version = found.load(), found.dist.name, found.dist.version
     num_threads = max(threading.active_count(), len(os.listdir("/proc/self/task")))
     if num_threads > 1:
-        raise RuntimeError(f"what was imported runs {num_threads} threads, and only one would survive a fork")
+        raise RuntimeError(f"the imported modules run {num_threads} threads, and only one would survive a fork")
     return run, name, version
 
 
 class QuickEnd:
-    """Spares a child the dismantling of an interpreter full of modules, 0.3 CPU-seconds, once all else is done.
+    """Ends a child without taking its interpreter and modules apart, which would cost 0.3 CPU-seconds.
 
-    Exit functions run in the reverse order of their registration, after the last thread has ended: what is registered
-    first sees everything else done.
+    Exit functions run in the reverse order of their registration, after the last thread has ended; so the one that is
+    registered first runs when everything else is done.
     """
 
     def __init__(self) -> None:
@@ -224,7 +224,7 @@ class QuickEnd:
         atexit.register(self._end)
 
     def run(self, app: Callable[[], str | int | None]) -> None:
-        """Run an app as its console script does; where it ends otherwise than by an exit code, Python sees to it."""
+        """Run an app as its console script does; if it does not end with an exit code, Python ends it as usual."""
         try:
             sys.exit(app())
         except SystemExit as end:
@@ -241,7 +241,7 @@ class QuickEnd:
 
 
 def main() -> None:
-    """Serve the folder, program and modules that the arguments name."""
+    """Serve the program that the arguments name, after its folder and before the modules to import."""
     quick_end = QuickEnd()
     folder, program, *preloaded = sys.argv[1:]
     born_with = _read_once(os.environb)
@@ -255,7 +255,7 @@ def main() -> None:
 
     def refusal(environment: Mapping[bytes, bytes]) -> str | None:
         if (installed := _version(name)) != version:
-            return f"the fork server has {name} {version}, installed is {installed}"
+            return f"the fork server has {name} {version}, but {installed} is installed"
         changed = _read_once(environment).items() ^ born_with.items()
         names = sorted({os.fsdecode(name) for name, _ in changed})
         return f"the fork server was started with other values of {', '.join(names)}" if names else None
@@ -266,9 +266,9 @@ def main() -> None:
     for number in ENDING:
         signal.signal(number, end)
     print(READY.decode(), flush=True)
-    # Whoever reads has read enough; what children print goes to their own streams.
+    # The reader of stdout has read enough; children print to their own streams.
     os.dup2(2, 1)
-    # What is here now is shared by all children; a collector that touched it would copy it.
+    # All children share the memory that exists now; a garbage collection that touched it would copy it.
     gc.collect()
     gc.freeze()
     own, inode = os.getpid(), path.stat().st_ino

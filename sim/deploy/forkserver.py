@@ -1,6 +1,7 @@
-"""Starts the fork server of a node and installs the shim that its SuperExec finds instead of Flower's program.
+"""Starts the fork server of a node, and installs the shim that its SuperExec finds instead of the program of Flower.
 
-What it does is in `sim.deploy.fork_loop`, a script that knows nothing of ours; the shim is `sim.deploy.shim`.
+The server itself is `sim.deploy.fork_loop`, a script that imports nothing from this project; the shim is
+`sim.deploy.shim`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 from sim.deploy import fork_loop, shim
 
 PROGRAM = "flwr-clientapp"
-# What a client imports beside what the program does: httpcore for its first request, torch._dynamo to build an
-# optimizer. Nothing of ours: that comes with Flower's bundle.
+# Modules that a client imports and the program does not: httpcore for its first request, torch._dynamo to build an
+# optimizer. Modules of this project are not among them: they come with the bundle that Flower sends.
 PRELOADED = ("torch", "torch._dynamo", "numpy", "pydantic", "yaml", "httpcore", "scipy.cluster.vq", "scipy.fft")
 # Importing takes 3 s on an idle core.
 START_TIMEOUT_S = 120.0
@@ -34,13 +35,13 @@ def start_forkserver(
     """Start the server and its shim; it ends with the calling process, at SIGTERM, or when its stdin is closed.
 
     Args:
-        folder: its own, for shim and socket; is made if absent, and closed to other users.
-        program: console script of an installed distribution.
-        preloaded: modules to import first; what is not installed is left out.
-        environment: of the node whose apps are to run; default: ours.
+        folder: the folder of its shim and socket; it is made if absent, and closed to other users.
+        program: the name of a console script of an installed distribution.
+        preloaded: the modules to import first; a module that is not installed is left out.
+        environment: the environment of the node whose apps are to run; default: that of this process.
 
     Raises:
-        RuntimeError: it cannot serve; the reason is in the message.
+        RuntimeError: the server cannot serve; the message gives the reason.
     """
     install_shim(folder, program)
     process = subprocess.Popen(
@@ -60,7 +61,7 @@ def start_forkserver(
 
 
 def stop_forkserver(process: subprocess.Popen[bytes]) -> None:
-    """End the server. Apps that run go on: what they have learned is not lost, and Flower ends them with the node."""
+    """End the server. Running apps go on, so that nothing they learned is lost; Flower ends them with the node."""
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT_S)
@@ -72,20 +73,20 @@ def stop_forkserver(process: subprocess.Popen[bytes]) -> None:
 
 
 def shim_environment(folder: Path) -> dict[str, str]:
-    """What the environment of a SuperNode or SuperExec needs so that its apps are forked."""
-    # The stock programs of this very installation come next.
+    """The environment variables with which a SuperNode or SuperExec has its apps forked."""
+    # The stock programs of this same installation come next.
     places = [str(folder.resolve()), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    # One thread: with more, numpy starts them at import, and who has threads cannot fork.
+    # With more than one thread, numpy would start threads at import, and a process with threads cannot fork.
     return {"PATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
 
 
 def install_shim(folder: Path, program: str = PROGRAM) -> Path:
-    """Write the program that asks the fork server of this folder; 0700, like the folder."""
+    """Write the program that asks the fork server of this folder; its mode is 0700, like that of the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    # By way of sh, because the path of an interpreter may be too long for a first line; Python sees a string.
+    # The first line calls sh, because the path of an interpreter may be too long for it; Python reads a string here.
     interpreter = f"#!/bin/sh\n'''exec' {shlex.quote(sys.executable)} -I -S \"$0\" \"$@\"\n' '''\n"
-    # A name of its own until it is complete: a node may be running.
+    # It has another name until it is complete, since a node may be running.
     whole = folder / f".{program}.{os.getpid()}"
     whole.write_text(interpreter + Path(shim.__file__).read_text())
     whole.chmod(0o700)
@@ -93,11 +94,11 @@ def install_shim(folder: Path, program: str = PROGRAM) -> Path:
 
 
 def _first_word(process: subprocess.Popen[bytes]) -> bytes:
-    """What the server says when it listens or when it cannot; nothing if it ended before."""
+    """The first line that the server prints, when it listens or cannot; empty if it ended before."""
     if process.stdout is None:
         return b""
     with process.stdout as stdout:
-        # Not select.select, which takes no descriptor above 1023: a process may hold more memory-mapped recordings.
+        # select.select takes no descriptor above 1023, and a process may have more files open, such as recordings.
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
             is_told = selector.select(START_TIMEOUT_S)

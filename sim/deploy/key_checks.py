@@ -1,4 +1,4 @@
-"""Checks of keys and certificates, and the finding that every check of a deployment gives."""
+"""Checks of keys and certificates, and the type of finding that every check of a deployment gives."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Level = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        level: ``error`` keeps the machine from working, ``warning`` will one day, ``ok`` is in order.
-        where: file, folder or address.
+        level: ``error`` if the machine cannot work, ``warning`` if it may not work later, ``ok`` if all is in order.
+        where: the file, folder or address that was checked.
         text: what is wrong and how to mend it.
     """
 
@@ -46,19 +46,19 @@ class Finding:
 
 
 def check_private(paths: list[Path]) -> Iterator[Finding]:
-    """Keys and secrets are there, and their owner's alone."""
+    """Check that keys and secrets exist, and that only their owner can read them."""
     for path in paths:
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
         except FileNotFoundError:
-            yield Finding("error", str(path), "not there; copy the machine's folder again")
+            yield Finding("error", str(path), "does not exist; copy the machine's folder again")
             continue
         if mode & 0o077:
-            yield Finding("error", str(path), f"mode {mode:04o} lets others read it; chmod 600")
+            yield Finding("error", str(path), f"mode {mode:04o} lets others read it; run chmod 600 on it")
 
 
 def check_expiry(path: Path) -> Iterator[Finding]:
-    """A certificate is valid now, and for some time to come."""
+    """Check that a certificate is valid now and will not expire soon."""
     certificate = load_certificate(path)
     now = datetime.now(UTC)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -75,13 +75,13 @@ def check_expiry(path: Path) -> Iterator[Finding]:
 
 
 def check_authority(folder: Path) -> Iterator[Finding]:
-    """The authority of a deployment."""
+    """Check the certificate and the key of the authority of a deployment."""
     yield from check_expiry(folder / CA_CERTIFICATE)
     yield from check_private([folder / "ca.key"])
 
 
 def check_server_certificate(folder: Path, settings: ServerSettings) -> Iterator[Finding]:
-    """The server's certificate: dates, signature, names, key."""
+    """Check the certificate of the server: its dates, signature, names and key."""
     path = folder / SERVER_CERTIFICATE
     yield from check_expiry(folder / CA_CERTIFICATE)
     yield from check_expiry(path)
@@ -92,7 +92,7 @@ def check_server_certificate(folder: Path, settings: ServerSettings) -> Iterator
         yield Finding("error", str(path), f"not signed by {CA_CERTIFICATE}; copy the machine's folder again")
     missing = {settings.host, "localhost", "127.0.0.1"} - names_of(certificate)
     if missing:
-        text = f"does not name {', '.join(sorted(missing))}, has {', '.join(sorted(names_of(certificate)))}"
+        text = f"does not name {', '.join(sorted(missing))}, only {', '.join(sorted(names_of(certificate)))}"
         yield Finding("error", str(path), f"{text}; make the deployment again with --host")
     key = serialization.load_pem_private_key((folder / SERVER_KEY).read_bytes(), password=None)
     if key.public_key() != certificate.public_key():
@@ -100,7 +100,7 @@ def check_server_certificate(folder: Path, settings: ServerSettings) -> Iterator
 
 
 def check_node_key(folder: Path) -> Iterator[Finding]:
-    """A node's key is of the right kind and fits its public half."""
+    """Check that the key of a node is of the right kind and fits its public key."""
     key = serialization.load_ssh_private_key((folder / NODE_KEY).read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         yield Finding("error", str(folder / NODE_KEY), "expected an ECDSA key; copy the machine's folder again")
@@ -110,10 +110,10 @@ def check_node_key(folder: Path) -> Iterator[Finding]:
 
 
 def check_registered_key(server: Path, node: Path) -> Iterator[Finding]:
-    """The server knows a node by the key that the node has."""
+    """Check that the server knows a node by the key that the node has."""
     name = load_node(node).name
     noted = server / KEYS_FOLDER / f"{name}.pub"
     if not noted.is_file():
-        yield Finding("error", str(noted), f"not there; copy {node / NODE_PUBLIC_KEY} to it")
+        yield Finding("error", str(noted), f"does not exist; copy {node / NODE_PUBLIC_KEY} to it")
     elif noted.read_bytes().split()[:2] != (node / NODE_PUBLIC_KEY).read_bytes().split()[:2]:
         yield Finding("error", str(noted), f"is another key than {node / NODE_PUBLIC_KEY}; copy that one to it")

@@ -1,9 +1,9 @@
-"""What runs on the server's machine and on a node's, from the settings in their folders.
+"""The programs of the server's machine and of a node's machine, built from the settings in their folders.
 
-The server: a SuperLink on loopback with a database, a SuperExec that starts ServerApps (apart from the SuperLink, so
-that a run survives the SuperLink's death) and nginx, which publishes the routes of the nodes and nothing else: the
-SuperLink's control routes have no authentication. A node: a fork server with what a client imports, a SuperNode and a
-SuperExec that starts ClientApps. Each SuperExec proves itself by a secret.
+The server has a SuperLink on loopback with a database, a SuperExec that starts ServerApps (apart from the SuperLink,
+so that a run survives the death of the SuperLink) and nginx, which publishes the routes of the nodes and nothing else,
+since the control routes of the SuperLink have no authentication. A node has a fork server with the modules of a
+client, a SuperNode and a SuperExec that starts ClientApps. Each SuperExec identifies itself by a secret.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from sim.deploy.supervisor import make_private
 from sim.deploy.templates import proxy
 
 PROXY_CONFIG = "nginx.conf"
-"""In the server's state: made of its settings at every start."""
+"""File in the state of the server; it is made from the settings at every start."""
 KEYS_FOLDER = "keys"
 NODE_LIST = "nodes.json"
-"""In the server's folder: who may take part. In its state: the same with keys and Flower's ids."""
+"""The nodes that may take part, in the folder of the server; the same with keys and node ids, in its state."""
 STATE_FOLDER = "state"
 
-# Exit codes of flower-superlink and flower-supernode that starting again does not mend.
+# Exit codes of flower-superlink and flower-supernode after which another start would fail too.
 _FATAL = {
-    105: "its database is of another version of Flower; move state/superlink.db away and register the nodes anew",
-    302: f"{NODE_KEY} is not a key that Flower takes; make the node's folder again",
-    600: "an address is not valid; see the settings",
+    105: "its database is from another version of Flower; move state/superlink.db away and register the nodes again",
+    302: f"{NODE_KEY} is not a key that Flower accepts; make the node's folder again",
+    600: "an address is not valid; correct it in the settings",
     603: f"{CA_CERTIFICATE} is not a certificate authority; copy the folder again",
     605: f"{SERVER_CERTIFICATE} and {SERVER_KEY} do not fit together; make the deployment again",
 }
 
-# Every poll of every node and SuperExec, seconds apart.
+# The log lines of the polls of every node and SuperExec, which come every few seconds.
 _ACCESS = r"uvicorn\.access.*\" 2\d\d$"
 
 
 @dataclass(frozen=True)
 class ServerMachine:
-    """The server's machine.
+    """The machine of the server.
 
     Attributes:
-        folder: made by ``softbeam deploy init``.
-        settings: read from it.
+        folder: the folder that ``softbeam deploy init`` made.
+        settings: the settings in that folder.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class ServerMachine:
 
     @property
     def state(self) -> Path:
-        """The folder of what changes."""
+        """The folder of all files that change."""
         return self.folder / STATE_FOLDER
 
     @property
@@ -73,11 +73,11 @@ class ServerMachine:
 
     @property
     def flower(self) -> Flower:
-        """Flower's commands towards this server."""
+        """The command line of Flower for this server."""
         return Flower(self.state / "flower")
 
     def environment(self) -> dict[str, str]:
-        """Of all its programs."""
+        """The environment of all its programs."""
         metrics = self.settings.metrics_port
         return {
             **flower_environment(self.flower.home),
@@ -87,7 +87,7 @@ class ServerMachine:
         }
 
     def programs(self) -> list[Program]:
-        """SuperLink, SuperExec, proxy, in this order; what they read of their settings is written anew."""
+        """SuperLink, SuperExec and proxy, in this order; the files that they read are written again."""
         make_private(self.state)
         (self.state / PROXY_CONFIG).write_text(proxy(self.settings))
         self.flower.connect(port=self.settings.superlink_port, certificate=self.folder / CA_CERTIFICATE)
@@ -114,14 +114,14 @@ class ServerMachine:
         ]
 
     def register_nodes(self) -> list[dict[str, str]]:
-        """Let in the nodes of the list and nobody else, and note their keys and Flower's ids.
+        """Let in the nodes of the list and no others, and note their keys and node ids.
 
         Returns:
             The entries with their ``public_key`` and ``node_id``.
 
         Raises:
-            ValueError: a key is missing, or Flower does not take it.
-            RuntimeError: Flower does not answer as it should, for the moment.
+            ValueError: a key is missing, or Flower does not accept it.
+            RuntimeError: Flower does not answer as it should now; a later call may succeed.
         """
         return register_nodes(
             self.flower,
@@ -132,7 +132,7 @@ class ServerMachine:
         )
 
     def revoke(self, name: str) -> None:
-        """Let a node in no more, from now on; its key is of no use any longer.
+        """Refuse a node from now on; its key is no longer accepted.
 
         Raises:
             ValueError: there is no such node.
@@ -141,7 +141,7 @@ class ServerMachine:
         found = [entry for entry in entries if entry["name"] == name]
         if not found:
             known = ", ".join(entry["name"] for entry in entries) or "none"
-            raise ValueError(f"{name}: no registered node of this name; known are {known}")
+            raise ValueError(f"{name}: no registered node has this name; known are {known}")
         self.flower.unregister(int(found[0]["node_id"]))
         for path in (self.folder / NODE_LIST, self.state / NODE_LIST):
             write_nodes(path, [entry for entry in read_nodes(path) if entry["name"] != name])
@@ -159,11 +159,11 @@ class ServerMachine:
 
 @dataclass(frozen=True)
 class NodeMachine:
-    """A node's machine.
+    """The machine of a node.
 
     Attributes:
-        folder: made by ``softbeam deploy init``.
-        settings: read from it.
+        folder: the folder that ``softbeam deploy init`` made.
+        settings: the settings in that folder.
     """
 
     folder: Path
@@ -171,16 +171,16 @@ class NodeMachine:
 
     @property
     def state(self) -> Path:
-        """The folder of what changes; the client's memory lies in ``runs`` within."""
+        """The folder of all files that change; the memory of the client is in its subfolder ``runs``."""
         return self.folder / STATE_FOLDER
 
     def recordings(self) -> dict[str, Path]:
-        """Its recordings by what they are for: ``recording``, ``public``, ``test``."""
+        """The folders of its recordings, by their role: ``recording``, ``public``, ``test``."""
         named = {"recording": self.settings.recording, "public": self.settings.public, "test": self.settings.test}
         return {name: (self.folder / path).resolve() for name, path in named.items() if path is not None}
 
     def node_config(self) -> str:
-        """What the ClientApp learns of the machine, in the form that Flower takes."""
+        """The facts about the machine that the ClientApp is told, in the form that Flower takes."""
         values = {
             "client-id": self.settings.client,
             "modality": self.settings.modality,
@@ -190,14 +190,14 @@ class NodeMachine:
         return " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
 
     def environment(self) -> dict[str, str]:
-        """Of its programs."""
+        """The environment of its programs."""
         return {**flower_environment(self.state / "flower"), "SOFTBEAM_HOME": str(self.state)}
 
     def programs(self, superexec_environment: Mapping[str, str]) -> list[Program]:
-        """SuperNode and SuperExec.
+        """SuperNode and SuperExec, in this order.
 
         Args:
-            superexec_environment: in which clients are started.
+            superexec_environment: the environment in which clients are started.
         """
         address = f"127.0.0.1:{self.settings.runtime_port}"
         supernode = [
@@ -216,13 +216,13 @@ class NodeMachine:
         ]
 
     def health(self) -> dict[str, Any]:
-        """For the health file: ``node``, and ``client``: what it wrote after its last message, if there was one."""
+        """Entries of the health file: ``node`` is its name, ``client`` what the client wrote after its last message."""
         return {"node": self.settings.name, "client": self._client_health()}
 
     def _client_health(self) -> dict[str, Any]:
         files = self.state.glob(f"runs/*/{self.settings.client}/health.json")
         try:
-            # A file may go between being found and being looked at.
+            # A file may disappear after it was found.
             newest = max(files, key=lambda path: path.stat().st_mtime, default=None)
             health: dict[str, Any] = {} if newest is None else json.loads(newest.read_text())
         except (OSError, ValueError):
@@ -231,10 +231,10 @@ class NodeMachine:
 
 
 def proxy_command(folder: Path) -> list[str]:
-    """Nginx in the foreground, with the configuration in the state of a server's folder.
+    """The command for nginx in the foreground, with the configuration in the state of a server's folder.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: nginx is not installed.
     """
     path = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
     if path is None:
@@ -260,10 +260,10 @@ def is_open(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def read_nodes(path: Path) -> list[dict[str, str]]:
-    """The entries of a list of nodes; empty where there is none.
+    """The entries of a list of nodes; empty if the file does not exist.
 
     Raises:
-        ValueError: not readable, or an entry lacks its name, client or modality.
+        ValueError: the file is not readable, or an entry lacks its name, client or modality.
     """
     try:
         entries: list[dict[str, str]] = json.loads(path.read_text())["nodes"]
@@ -274,17 +274,17 @@ def read_nodes(path: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a readable list of nodes ({error!r})") from None
+        raise ValueError(f"{path}: not a readable list of nodes ({error!r}); copy the folder again") from None
     return entries
 
 
 def write_nodes(path: Path, entries: list[dict[str, str]]) -> None:
-    """Write a list of nodes, at once."""
+    """Write a list of nodes in one step, so that a reader sees the old list or the new one."""
     swap_in(path, json.dumps({"nodes": entries}, indent=1) + "\n")
 
 
 def entry_of(node: Node) -> dict[str, str]:
-    """A node as it stands in the list."""
+    """The entry of a node in the list."""
     return {"name": node.name, "client": node.client, "modality": node.modality}
 
 

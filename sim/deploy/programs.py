@@ -1,4 +1,4 @@
-"""One program that a supervisor keeps running: its process, its log as lines of JSON, and when to start it again."""
+"""A program that a supervisor keeps running: its process, its log as lines of JSON, and when to start it again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-# A program that ends is started again after 1, 2, 4, 8, 10 seconds; one that ran for a minute starts over.
+# A program that ends is started again after 1, 2, 4, 8, 10 seconds; if it ran for a minute, after 1 second again.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 10.0, 60.0
 STOP_S = 10.0
 LOG_BYTES, LOG_FILES = 5_000_000, 3
@@ -31,21 +31,21 @@ Echo = Callable[[str, str], None]
 
 
 class GivenUpError(RuntimeError):
-    """A program ended in a way that starting it again would not mend, or was not ready in time."""
+    """A program ended and would end again at another start, or it was not ready in time."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to keep running.
+    """The description of a program to keep running.
 
     Attributes:
-        name: of its log and of its entry in the health file.
-        command: program and arguments.
-        environment: added to this process's own.
-        fatal: exit code -> what to do about it; on these it is not started again.
-        ready: whether it does its work; asked until it says yes, before the next program is started. A
-            ``RuntimeError`` is a no with its reason.
-        noise: a regular expression; lines of its output in which it is found are dropped.
+        name: the name of the program, of its log and of its entry in the health file.
+        command: the program and its arguments.
+        environment: the variables to add to the environment of this process.
+        fatal: exit code -> what to do about it; after these codes the program is not started again.
+        ready: says whether the program does its work; it is asked until it says yes, and only then the next program
+            is started. A ``RuntimeError`` means no and gives the reason.
+        noise: a regular expression; output lines that contain it are dropped.
     """
 
     name: str
@@ -60,9 +60,9 @@ class KeptProgram:
     """A program with its process, its log, and when to start it again.
 
     Args:
-        program: to keep running.
-        logs: folder of the log.
-        echo: called with the program's name and each line that it prints.
+        program: the program to keep running.
+        logs: the folder of the log.
+        echo: is called with the name of the program and each line that it prints.
     """
 
     def __init__(self, program: Program, logs: Path, echo: Echo) -> None:
@@ -81,8 +81,8 @@ class KeptProgram:
         self._log.addHandler(self._handler)
 
     def start(self) -> None:
-        """Start it, and a thread that reads what it prints."""
-        # A session of its own: Ctrl-C reaches the supervisor alone, and all its children can be ended together.
+        """Start the program, and a thread that reads its output."""
+        # It has its own session: Ctrl-C reaches the supervisor alone, and all its children can be ended together.
         self._process = subprocess.Popen(
             list(self.program.command),
             env={**os.environ, **self.program.environment},
@@ -98,14 +98,14 @@ class KeptProgram:
         self._note("INFO", f"started as process {self._process.pid}")
 
     def keep(self) -> None:
-        """Start it again if it has ended and its pause is over.
+        """Start the program again if it has ended and its pause is over.
 
         Raises:
-            GivenUpError: it ended with a fatal code.
+            GivenUpError: the program ended with a fatal code.
         """
         now = time.monotonic()
         if self._reader is None:
-            return  # Its turn has not come.
+            return  # It has not been started yet.
         if self._process is not None:
             code = self._process.poll()
             if code is None:
@@ -116,13 +116,13 @@ class KeptProgram:
             self.start()
 
     def stop(self) -> None:
-        """End it and whatever it started."""
+        """End the program and every process that it started."""
         process = self._process
         if process is not None:
             _signal_group(process, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=STOP_S)
-            # Also what it has left behind in its group.
+            # This ends also the processes that it has left in its group.
             _signal_group(process, signal.SIGKILL)
             process.wait()
         if self._reader is not None:
@@ -130,7 +130,7 @@ class KeptProgram:
         self._handler.close()
 
     def health(self) -> dict[str, object]:
-        """How it is, for the health file."""
+        """The state of the program, for the health file."""
         process = self._process
         return {
             "running": process is not None and process.poll() is None,
@@ -172,10 +172,10 @@ class KeptProgram:
 
 
 class _Log(RotatingFileHandler):
-    """A log on a disk that may be full: what cannot be written is left out.
+    """A log on a disk that may be full: lines that cannot be written are left out.
 
-    Nothing is raised, since a program whose output nobody reads any more comes to a halt; and nothing is printed,
-    since there would be a traceback for every line.
+    It raises nothing, since a program halts when nobody reads its output any more; and it prints nothing, since there
+    would be a traceback for every line.
     """
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -193,6 +193,6 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Before the program begins: have the kernel end it when the supervisor is killed (Linux)."""
+    """Have the kernel end the program when the supervisor is killed (Linux); this runs before the program begins."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,6 +1,6 @@
-"""``softbeam deploy init``: everything that the machines of a deployment need, a folder for each.
+"""Writes for ``softbeam deploy init`` everything that the machines of a deployment need, a folder for each.
 
-DIR/deployment.yaml      what was asked for
+DIR/deployment.yaml      the deployment that was asked for
 DIR/ca/                  the certificate authority; its key stays here
 DIR/server/              for the server's machine: settings, certificate, list and keys of the nodes, units
 DIR/nodes/NAME/          for a node's machine: settings, its key, the authority's certificate, units
@@ -43,20 +43,20 @@ from sim.deploy.settings import (
 )
 
 FIRST_RUNTIME_PORT = 46100
-"""Of the nodes' own loopback ports, which are distinct so that nodes can share a machine."""
+"""The first loopback port of the nodes; each node has another, so that nodes can share a machine."""
 
 
 def provision(folder: Path, deployment: Deployment, *, bind: str, metrics_port: int | None) -> None:
-    """Write a deployment's folder.
+    """Write the folder of a deployment.
 
     Args:
-        folder: made; must be absent or empty.
-        deployment: what to write.
-        bind: address on which the proxy listens.
-        metrics_port: of the server.
+        folder: the folder to make; it must be absent or empty.
+        deployment: the deployment to write.
+        bind: the address at which the proxy listens.
+        metrics_port: the port of the server's metrics; None serves none.
 
     Raises:
-        ValueError: something is in the folder already.
+        ValueError: the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder}: not empty; give a new folder, or delete it and with it every key of its nodes")
@@ -74,9 +74,9 @@ def hand_out(federation: Path, folder: Path, deployment: Deployment) -> None:
     """Give every machine of a deployment its part of a federation: a node gets its own modality only.
 
     Args:
-        federation: with as many clients of each modality as the deployment has nodes.
-        folder: of the deployment.
-        deployment: of the folder.
+        federation: a folder with as many clients of each modality as the deployment has nodes.
+        folder: the folder of the deployment.
+        deployment: the deployment in that folder.
 
     Raises:
         ValueError: the clients are not those of the deployment.
@@ -85,7 +85,7 @@ def hand_out(federation: Path, folder: Path, deployment: Deployment) -> None:
     wanted = {node.client for node in deployment.nodes}
     if set(clients) != wanted:
         raise ValueError(
-            f"{federation}: has clients {', '.join(sorted(clients))}, needed are {', '.join(sorted(wanted))}"
+            f"{federation}: it has clients {', '.join(sorted(clients))}, but needs {', '.join(sorted(wanted))}"
         )
     server = folder / SERVER_FOLDER / "data"
     for part in ("server", "public", "test"):
@@ -98,14 +98,14 @@ def hand_out(federation: Path, folder: Path, deployment: Deployment) -> None:
 
 
 def copy_modality(source: Path, target: Path, modality: str) -> None:
-    """Copy a recording with one of its modalities alone.
+    """Copy a recording with only one of its modalities.
 
     Raises:
-        ValueError: it has no such modality.
+        ValueError: the recording lacks that modality.
     """
     manifest = json.loads((source / MANIFEST).read_text())
     if modality not in manifest["modalities"]:
-        raise ValueError(f"{source}: no {modality} in it; has {', '.join(manifest['modalities'])}")
+        raise ValueError(f"{source}: it has no {modality}, only {', '.join(manifest['modalities'])}")
     draft = target.with_name(f".{target.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -117,7 +117,7 @@ def copy_modality(source: Path, target: Path, modality: str) -> None:
 
 
 def same_frames(one: Path, other: Path) -> bool:
-    """Whether two recordings are of the same frames, whatever their sensors: the ids of samples mean the same."""
+    """Whether two recordings have the same frames, with any sensors; then the same id means the same sample."""
     ids = [np.load(folder / "pass_ids.npy", allow_pickle=False) for folder in (one, other)]
     return bool(np.array_equal(ids[0], ids[1]))
 

@@ -1,7 +1,7 @@
-"""Who the SuperLink lets in: the nodes of the list under the keys that are noted for them, and nobody else.
+"""Registers with the SuperLink the nodes of the list under the keys that are noted for them, and no others.
 
-Flower binds an id to a key for ever: it takes a key once, also after the node was unregistered, and says neither name
-nor key of the nodes that it knows. So each id is noted with its key as soon as Flower has given it.
+Flower binds an id to a key for ever: it takes a key only once, even after the node was unregistered, and tells neither
+name nor key of the nodes that it knows. So each id is noted with its key as soon as Flower has given it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sim.deploy.flower import Flower
 
 Entry = Mapping[str, str]
 
-# What Flower says of a key that it has seen before.
+# The words in Flower's answer to a key that it has seen before.
 _IN_USE = "already in use"
 
 
@@ -25,20 +25,20 @@ def register_nodes(
     keys: Path,
     note: Callable[[list[dict[str, str]]], None],
 ) -> list[dict[str, str]]:
-    """Unregister who is gone from the list or has another key, and register who is new.
+    """Unregister nodes that are no longer in the list or have another key, and register new nodes.
 
     Args:
-        flower: towards the SuperLink.
-        wanted: who may take part.
-        noted: what was noted last time.
-        keys: folder of ``NAME.pub``.
-        note: called with the entries that are registered, whenever there is a new one.
+        flower: the command line of Flower for the SuperLink.
+        wanted: the nodes that may take part.
+        noted: the entries that were noted last time.
+        keys: the folder with a file ``NAME.pub`` for each node.
+        note: is called with all registered entries whenever there is a new one.
 
     Returns:
         The entries, in the order of ``wanted``, with ``public_key`` and ``node_id``.
 
     Raises:
-        ValueError: a key is missing, or Flower has had it for a node that is not noted.
+        ValueError: a key is missing, or Flower knows it from a node that is not noted.
         RuntimeError: Flower does not answer as it should.
     """
     alive = {entry.id for entry in flower.nodes() if entry.status != "unregistered"}
@@ -68,13 +68,13 @@ def _register(flower: Flower, key: Path, name: str) -> int:
             raise
         raise ValueError(
             f"{name}: Flower had {key.name} before, and state/nodes.json does not say for which node (it was revoked, "
-            "or the file is lost or older); give the node a new key, or move state/superlink.db away (all nodes are "
-            "registered anew then)"
+            "or the file is lost or older); give the node a new key, or move state/superlink.db away (then all nodes "
+            "are registered again)"
         ) from None
 
 
 def _public_key(keys: Path, name: str) -> str:
-    """Kind and key, without the comment behind them."""
+    """The kind and the key in a public key file, without the comment after them."""
     path = keys / f"{name}.pub"
     try:
         return " ".join(path.read_text().split()[:2])

@@ -1,8 +1,8 @@
-"""What a deployment is, and what each of its machines needs to know; written by ``softbeam deploy init``.
+"""The settings of a deployment and of each of its machines; ``softbeam deploy init`` writes them.
 
-Three files: ``deployment.yaml`` stays where the deployment was made; ``server/server.yaml`` and
-``nodes/NAME/node.yaml`` go to their machines with the folder that they lie in. Paths are relative to that folder, so
-it can be put anywhere.
+There are three kinds of file: ``deployment.yaml`` stays where the deployment was made; ``server/server.yaml`` and
+``nodes/NAME/node.yaml`` go to their machines with their folders. Paths are relative to that folder, so that it can be
+put anywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from configs.section import Section
 DEPLOYMENT_FILE, SERVER_FILE, NODE_FILE = "deployment.yaml", "server.yaml", "node.yaml"
 SERVER_FOLDER, NODES_FOLDER = "server", "nodes"
 
-# A node's name is a folder, a file name of its key and a label of metrics; a host is what a certificate may name.
+# The name of a node is also a folder, the file name of its key and a label of metrics; a certificate names the host.
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
@@ -28,12 +28,12 @@ Settings = TypeVar("Settings", bound=Section)
 
 
 class Node(Section):
-    """A node as it was asked for, ``modality:name``.
+    """A node as the user asked for it, ``modality:name``.
 
     Attributes:
-        name: of its machine; lower-case letters, digits and hyphens.
-        modality: what it senses.
-        client: its id in the federation, the same as in a simulation of the same nodes.
+        name: the name of its machine; lower-case letters, digits and hyphens.
+        modality: the modality of its sensor.
+        client: the id of its client in the federation, the same as in a simulation of the same nodes.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Node(Section):
     @classmethod
     def _is_a_name(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
-            raise ValueError(f"lower-case letters, digits and hyphens only, 41 at most; got {name!r}")
+            raise ValueError(f"must have lower-case letters, digits and hyphens only, 41 at most; got {name!r}")
         return name
 
 
@@ -52,11 +52,11 @@ class Deployment(Section):
     """A federation of real machines.
 
     Attributes:
-        host: name or address under which the nodes reach the server.
-        port: on which the proxy listens there.
-        superlink_port: on the server's loopback; the SuperLink listens on it.
-        config: the experiment that its data was made for, a name or a YAML file.
-        nodes: grouped by modality, numbered as in a simulation.
+        host: the name or address at which the nodes reach the server.
+        port: the port at which the proxy listens there.
+        superlink_port: the port on the server's loopback at which the SuperLink listens.
+        config: the experiment for which its data was made: a name or a YAML file.
+        nodes: the nodes, grouped by modality and numbered as in a simulation.
     """
 
     host: str
@@ -69,21 +69,21 @@ class Deployment(Section):
     @classmethod
     def _is_a_host(cls, host: str) -> str:
         if not _HOST.fullmatch(host):
-            raise ValueError(f"a host name or an IPv4 address without port; got {host!r}")
+            raise ValueError(f"must be a host name or an IPv4 address without port; got {host!r}")
         return host
 
     @model_validator(mode="after")
     def _fits(self) -> Deployment:
         names = [node.name for node in self.nodes]
         if len(set(names)) != len(names):
-            raise ValueError(f"nodes: every name once, got {', '.join(names)}")
+            raise ValueError(f"nodes: every name must be used once, got {', '.join(names)}")
         if self.port == self.superlink_port:
-            raise ValueError(f"superlink_port: {self.port} is the proxy's; give another")
+            raise ValueError(f"superlink_port: {self.port} is the port of the proxy; choose another")
         return self
 
     @property
     def nodes_override(self) -> str:
-        """What makes an experiment one about these nodes: for ``--set``."""
+        """The override (as for ``--set``) that gives an experiment these nodes."""
         counts: dict[str, int] = {}
         for node in self.nodes:
             counts[node.modality] = counts.get(node.modality, 0) + 1
@@ -92,17 +92,17 @@ class Deployment(Section):
 
 
 class ServerSettings(Section):
-    """Of the server's machine.
+    """The settings of the server's machine.
 
     Attributes:
-        host: under which nodes reach it; its certificate names it.
-        port: on which the proxy listens.
-        bind: address on which the proxy listens; ``0.0.0.0`` for all.
-        superlink_port: on loopback.
-        data: folder of ``server/``, ``public/`` and ``test/`` recordings.
-        metrics_port: on loopback, where Prometheus metrics are served during a run; None serves none.
-        source: digest of the source that made these settings.
-        flower: version of Flower that made these settings.
+        host: the name or address at which nodes reach the server; its certificate names it.
+        port: the port at which the proxy listens.
+        bind: the address at which the proxy listens; ``0.0.0.0`` for all.
+        superlink_port: the port of the SuperLink on loopback.
+        data: the folder of the recordings ``server/``, ``public/`` and ``test/``.
+        metrics_port: the port on loopback that serves Prometheus metrics during a run; None serves none.
+        source: the digest of the Softbeam source that made these settings.
+        flower: the version of Flower with which these settings were made.
     """
 
     host: str
@@ -116,20 +116,20 @@ class ServerSettings(Section):
 
 
 class NodeSettings(Section):
-    """Of a node's machine.
+    """The settings of a node's machine.
 
     Attributes:
-        name: of the machine.
-        modality: what it senses.
-        client: its id in the federation.
-        host: of the server.
-        port: of the server's proxy.
-        runtime_port: on the node's loopback; distinct for each node where several share a machine.
-        recording: folder of its own recording; left out on a node that has no labels.
-        public: folder of the public set.
-        test: folder of the common test set; left out where there is none.
-        source: digest of the source that made these settings.
-        flower: version of Flower that made these settings.
+        name: the name of the machine.
+        modality: the modality of its sensor.
+        client: the id of its client in the federation.
+        host: the name or address of the server.
+        port: the port of the server's proxy.
+        runtime_port: a port on the node's loopback; nodes that share a machine need different ports.
+        recording: the folder of its own recording; left out on a node that has no labels.
+        public: the folder of the public set.
+        test: the folder of the common test set; left out if there is none.
+        source: the digest of the Softbeam source that made these settings.
+        flower: the version of Flower with which these settings were made.
     """
 
     name: str
@@ -146,10 +146,10 @@ class NodeSettings(Section):
 
 
 def parse_nodes(texts: list[str]) -> tuple[Node, ...]:
-    """Nodes from ``modality:name`` texts, grouped by modality in order of first appearance, and numbered.
+    """Read nodes from ``modality:name`` texts; group them by modality in order of first appearance, and number them.
 
     Raises:
-        ValueError: one of them has another form.
+        ValueError: a text has another form; the message names it.
     """
     pairs = [text.partition(":") for text in texts]
     for text, (modality, colon, name) in zip(texts, pairs, strict=True):
@@ -165,10 +165,10 @@ def parse_nodes(texts: list[str]) -> tuple[Node, ...]:
 
 
 def build_deployment(**values: object) -> Deployment:
-    """A deployment from plain values.
+    """Build a deployment from plain values.
 
     Raises:
-        ValueError: one line per mistake, with its key.
+        ValueError: a value is wrong; the message gives every mistake with its key.
     """
     return _build(Deployment, values, origin="deploy init")
 
@@ -194,24 +194,24 @@ def save_settings(settings: Section, path: Path) -> None:
 
 
 def server_folder(folder: Path) -> Path:
-    """The server's folder: of a deployment, or given itself."""
+    """The folder of the server, if ``folder`` is that of a deployment or that of the server itself."""
     return folder if (folder / SERVER_FILE).is_file() else folder / SERVER_FOLDER
 
 
 def node_folder(folder: Path, name: str | None) -> Path:
-    """A node's folder: of a deployment by name, or given itself.
+    """The folder of a node, if ``folder`` is that of a deployment with a node ``name`` or that of the node itself.
 
     Raises:
-        ValueError: there is no such node, or it has to be named.
+        ValueError: there is no such node, or ``name`` is needed.
     """
     if name is None:
         if (folder / NODE_FILE).is_file():
             return folder
-        raise ValueError(f"{folder}: not the folder of a node; give its name, or the folder with its {NODE_FILE}")
+        raise ValueError(f"{folder}: not the folder of a node; name the node, or give the folder with its {NODE_FILE}")
     found = folder / NODES_FOLDER / name
     if not (found / NODE_FILE).is_file():
         known = sorted(path.parent.name for path in folder.glob(f"{NODES_FOLDER}/*/{NODE_FILE}"))
-        raise ValueError(f"{folder}: no node {name}; known are {', '.join(known) or 'none'}")
+        raise ValueError(f"{folder}: there is no node {name}; known are {', '.join(known) or 'none'}")
     return found
 
 
@@ -219,15 +219,15 @@ def _load(kind: type[Settings], path: Path) -> Settings:
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{path}: not there; `softbeam deploy init` makes it") from None
+        raise ValueError(f"{path}: does not exist; `softbeam deploy init` makes it") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: not readable ({' '.join(str(error).split())}); copy the folder again") from None
     return _build(kind, values, origin=str(path))
 
 
 def _build(kind: type[Settings], values: object, *, origin: str) -> Settings:
     try:
-        # Not strict: YAML knows lists where a setting is a tuple.
+        # Validation is not strict, since YAML has lists where a setting is a tuple.
         return kind.model_validate(values, strict=False)
     except ValidationError as error:
         lines = []

@@ -1,11 +1,11 @@
-"""The ``flwr-clientapp`` that the SuperExec of a warm node finds first on PATH: the app forked, or else the stock one.
+"""The ``flwr-clientapp`` that the SuperExec of a warm node finds first on PATH; it has the app forked if it can.
 
-A copy of this file lies beside the socket of `sim.deploy.fork_loop` and runs once a message, so it imports next to
-nothing. It stays until the app ends and stands in for it, as whatever started it may expect: signals are passed on,
-the exit code is the app's, and killing it kills the app. Up to the moment where the request is complete, whatever goes
-wrong leads to the stock program, the next of that name on PATH; after it the app may be running, and never runs twice.
+A copy of this file is beside the socket of `sim.deploy.fork_loop` and runs once per message, so it imports very
+little. It runs until the app ends and behaves like the app towards its parent: it passes signals on, its exit code is
+that of the app, and killing it kills the app. If anything goes wrong before the request is complete, it becomes the
+stock program, the next of that name on PATH. After that the app may be running already, and it must never run twice.
 
-The copy's first lines are two of sh's, so no import from the future may stand here.
+The copy begins with two lines of sh, so no import from ``__future__`` may be here.
 """
 
 import os
@@ -14,20 +14,20 @@ import socket
 import sys
 
 SOCKET_NAME = "forkserver.sock"
-# The server's first word, sent as soon as somebody connects; anything else is the reason why it will not serve.
+# The server's first answer, as soon as somebody connects; any other answer is the reason why it will not serve.
 READY = b"ready"
-# An exit code follows; anything else is the reason why the app was not started.
+# An exit code follows this; any other answer is the reason why the app was not started.
 EXITED = b"exited "
-# How long a server may take for its first word. One that is alive needs milliseconds, on a crowded machine more.
+# How long a server may take for its first answer. A server that works needs milliseconds, more on a busy machine.
 PATIENCE_S = 2.0
 STREAMS = (0, 1, 2)
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 def run_forked(folder: str) -> int | str:
-    """Exit code of the app that the fork server ran; or the reason why it did not."""
+    """The exit code of the app that the fork server ran, or the reason why it did not run it."""
     try:
-        # Where one is closed, the socket would get its number.
+        # If a stream were closed, the socket would get its number.
         for stream in STREAMS:
             os.fstat(stream)
     except OSError as error:
@@ -60,17 +60,17 @@ def run_forked(folder: str) -> int | str:
 
 
 def encode_request() -> bytes:
-    """Folder, number of arguments, arguments and environment, with a NUL between them: none can contain one."""
+    """Folder, number of arguments, arguments and environment, with NUL bytes between them: none can contain NUL."""
     arguments = [os.fsencode(argument) for argument in sys.argv]
     environment = [name + b"=" + value for name, value in os.environb.items()]
     return b"\0".join([os.getcwdb(), b"%d" % len(arguments), *arguments, *environment])
 
 
 def run_stock(folder: str, program: str) -> str:
-    """Become the next program of this name on PATH; returns only if there is none, and says so."""
+    """Become the next program of this name on PATH; if there is none, return a message that says so."""
     places = os.environ.get("PATH", os.defpath).split(os.pathsep)
     own = [index for index, place in enumerate(places) if os.path.realpath(place) == os.path.realpath(folder)]
-    # Only what comes later: two shims on one PATH would otherwise call one another for ever.
+    # Only later places count: two shims on one PATH would otherwise call each other for ever.
     for place in places[own[-1] + 1 if own else 0 :]:
         path = os.path.join(place, program)
         if os.access(path, os.X_OK):
@@ -79,7 +79,7 @@ def run_stock(folder: str, program: str) -> str:
 
 
 def main() -> None:
-    """Run the app in one of the two ways."""
+    """Run the app by the fork server, or else as the stock program."""
     folder, program = os.path.split(os.path.abspath(__file__))
     outcome = run_forked(folder)
     if isinstance(outcome, str):

@@ -1,4 +1,4 @@
-"""``softbeam deploy status``: what the server knows of its nodes and runs, and how the programs on this machine are."""
+"""The status that ``softbeam deploy status`` shows: nodes and runs as the server knows them, and local programs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sim.deploy.supervisor import HEALTH_FILE, running_pid
 
 
 def deployment_status(folder: Path) -> dict[str, Any]:
-    """What is known of a deployment on this machine.
+    """The status of a deployment, as far as this machine knows it.
 
     Args:
-        folder: of a deployment, of its server or of a node.
+        folder: the folder of a deployment, of its server or of a node.
 
     Returns:
-        ``nodes`` and the ids of the ``runs`` under way as the server has them, None where it does not run here; and
-        ``machines``: name -> health, of those in the folder.
+        ``nodes`` and the ids of the unfinished ``runs``, as the server has them, both None if it does not run here;
+        and ``machines``: name -> health, for the machines in the folder.
     """
     if (folder / DEPLOYMENT_FILE).is_file():
         machines = {"server": folder / SERVER_FOLDER}
@@ -48,7 +48,7 @@ def deployment_status(folder: Path) -> dict[str, Any]:
 
 
 def machine_health(machine: Path) -> dict[str, Any]:
-    """The health file of a machine; ``running`` says whether anyone still writes it."""
+    """The health file of a machine; ``running`` says whether a supervisor still writes it."""
     state = machine / STATE_FOLDER
     try:
         health: dict[str, Any] = json.loads((state / HEALTH_FILE).read_text())

@@ -1,8 +1,8 @@
-"""Keeps the programs of one machine running, and says how they are.
+"""Keeps the programs of one machine running, and reports their state.
 
-On a machine with systemd the unit starts ``softbeam deploy server`` or ``node``, and systemd looks after that; this
-looks after what it starts. Not chosen: one unit for each program, which would have made starting by hand, in
-containers and in tests three other things.
+On a machine with systemd the unit starts ``softbeam deploy server`` or ``node`` and keeps that command running; the
+supervisor keeps the programs of the command running. Not chosen: one unit for each program, which would need three
+other ways to start them by hand, in containers and in tests.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from sim.deploy.programs import Echo, GivenUpError, KeptProgram, Program
 
 LOOK_S, HEALTH_S = 0.1, 2.0
 READY_S = 120.0
-"""How long a program may take until it is ready: a small machine needs half a minute to import what it runs."""
+"""How long a program may take until it is ready; a small machine needs half a minute for its imports."""
 HEALTH_FILE, PID_FILE, LOG_FOLDER = "health.json", "supervisor.pid", "log"
 
 
 class Supervisor:
-    """Runs programs until it is told to stop. A full disk costs it health and logs, never the programs.
+    """Runs programs until it is told to stop. On a full disk it loses health and logs, but the programs go on.
 
     Args:
-        folder: for logs, health and process id; made if absent.
-        programs: started in this order, stopped in the other.
-        details: further entries of the health file.
-        echo: called with the program's name and each line that it prints.
+        folder: the folder of logs, health and process id; it is made if absent.
+        programs: the programs to run; they are started in this order and stopped in the reverse order.
+        details: gives further entries of the health file.
+        echo: is called with the name of the program and each line that it prints.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Supervisor:
         """Start everything and return when told to stop by SIGTERM, SIGINT or :meth:`stop`.
 
         Args:
-            started: called once, when all programs are ready.
+            started: is called once, when all programs are ready.
 
         Raises:
             ValueError: another supervisor works in the folder.
-            GivenUpError: a program cannot go on, or was not ready in time, and why.
+            GivenUpError: a program cannot go on, or was not ready in time; the message says why.
         """
         with claimed(self.folder):
             self._run(started)
@@ -129,7 +129,7 @@ class Supervisor:
         try:
             swap_in(self.folder / HEALTH_FILE, json.dumps(health, indent=1) + "\n")
         except OSError as error:
-            # Once, not every two seconds.
+            # This is said once, not every two seconds.
             if not self._is_unwell:
                 self._echo("health", f"{'WARNING':8}not written ({error}); the programs go on")
             self._is_unwell = True
@@ -138,16 +138,16 @@ class Supervisor:
 
 
 def keep_private() -> None:
-    """Let what this process and its programs write be their user's alone.
+    """Let only the user of this process read what it and its programs write.
 
     Their state holds what a site sensed, who takes part and what was learned; other users of the machine, and the
-    programs of other services, have no business with it.
+    programs of other services, must not see it.
     """
     os.umask(0o077)
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that is its owner's alone, and those above it likewise; what is there is left as it is."""
+    """Make a folder, and those above it, for its owner alone; folders that exist already are not changed."""
     if not folder.is_dir():
         make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -155,7 +155,7 @@ def make_private(folder: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process: a lock that the kernel lets go of, however the process ends.
+    """Lock a folder for this process; the kernel releases the lock when the process ends in any way.
 
     Raises:
         ValueError: another process holds it.
@@ -172,7 +172,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def running_pid(folder: Path) -> int | None:
-    """The process that holds a folder; None if there is none (any more)."""
+    """The id of the process that has locked a folder; None if no process has."""
     try:
         with (folder / PID_FILE).open() as file:
             try:
@@ -185,7 +185,7 @@ def running_pid(folder: Path) -> int | None:
 
 
 def _patient(echo: Echo) -> Echo:
-    """The same, but what cannot be said is left out: our own output may lie on the disk that is full."""
+    """The same function, but without errors: our own output may be on the full disk, and is then left out."""
 
     def say(name: str, line: str) -> None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The texts that `sim.deploy.provision` writes: proxy, systemd units, containers."""
+"""The texts for a deployment's folders: the configuration of the proxy, systemd units and containers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Role = Literal["server", "node"]
 
 
 def proxy(settings: ServerSettings) -> str:
-    """nginx: TLS towards the nodes, only their routes, never the SuperLink's control routes.
+    """The configuration of nginx: it serves the routes of the nodes over TLS, and never the SuperLink's control routes.
 
-    It lies in the server's state. Paths are relative, so that the folder can be moved: nginx looks for certificates
-    from the configuration's own folder, for all else from the server's. Nothing is buffered in files: the workers need
-    no folder.
+    The file is in the state of the server. Paths are relative, so that the folder can be moved: nginx looks for
+    certificates from the folder of the configuration, for all else from that of the server. Nothing is buffered in
+    files: the workers need no folder.
     """
     return f"""\
-# The one door of the server: the nodes' routes, over TLS. Made of server.yaml at every start.
+# The only way to the server: the routes of the nodes, over TLS. This file is made from server.yaml at every start.
 daemon off;
 worker_processes 1;
 pid state/nginx.pid;
@@ -50,7 +50,7 @@ http {{
         ssl_protocols TLSv1.2 TLSv1.3;
 
         location /v1/fleet/ {{
-            # With its path: what is passed on is then what was matched, `..` and escapes resolved.
+            # The address has a path: so nginx passes on the path that it matched, with `..` and escapes resolved.
             proxy_pass https://superlink/v1/fleet/;
             proxy_ssl_trusted_certificate ../{CA_CERTIFICATE};
             proxy_ssl_verify on;
@@ -71,7 +71,7 @@ http {{
 
 
 def unit(role: Role) -> str:
-    """A systemd unit; the folder is expected at /etc/softbeam/ROLE and the checkout at /opt/softbeam."""
+    """A systemd unit; it expects the folder at /etc/softbeam/ROLE and the checkout at /opt/softbeam."""
     return f"""\
 # Clone the checkout to /opt/softbeam and run `make .venv/installed` there: a .venv works only where it was made.
 # cp this file to /etc/systemd/system/, this folder to /etc/softbeam/{role}; then:
@@ -126,18 +126,18 @@ CMD ["softbeam", "deploy", "{role}", "/machine"]
 
 
 def can_compose(deployment: Deployment) -> bool:
-    """Whether containers find the server under its host: a name, which Docker can give it, and not the loopback's.
+    """Whether containers can find the server by its host: that is a name, and not one of the loopback.
 
-    Docker gives no address as a name, and ``localhost`` is to every container the container itself.
+    Docker cannot give an address as a name, and ``localhost`` means the container itself in every container.
     """
     host = deployment.host.lower()
     return not (re.fullmatch(r"[\d.]+", host) or host == "localhost" or host.endswith(".localhost"))
 
 
 def compose(deployment: Deployment) -> str:
-    """All machines of a deployment for which :func:`can_compose`, as containers on one.
+    """A file for Docker Compose: all machines of a deployment as containers on one machine, if :func:`can_compose`.
 
-    The server's name there is that of its certificate.
+    There the name of the server is the name in its certificate.
     """
     services = [_service("server", "server", f'    ports: ["{deployment.port}:{deployment.port}"]\n', deployment)]
     services += [
@@ -145,8 +145,8 @@ def compose(deployment: Deployment) -> str:
         for node in deployment.nodes
     ]
     return (
-        "# Build the two images first, as their Containerfiles say; the proxy has to listen on every address of its\n"
-        "# container: bind: 0.0.0.0 in server/server.yaml. Then: docker compose up --detach\n"
+        "# Build the two images first, as their Containerfiles say; the proxy has to listen at every address of its\n"
+        "# container: set bind: 0.0.0.0 in server/server.yaml. Then: docker compose up --detach\n"
         "# A run: docker compose exec server softbeam run CONFIG --on /machine --out /machine/state/runs\n"
         "services:\n" + "".join(services) + f"networks:\n  default: {{name: softbeam-{deployment.nodes[0].name}}}\n"
     )

@@ -1,4 +1,4 @@
-"""A whole deployment on one machine, in the background: for a trial, a demonstration, a test."""
+"""Runs a whole deployment on one machine, in the background: for a trial, a demonstration or a test."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sim.deploy.settings import NODES_FOLDER, SERVER_FOLDER, load_deployment, lo
 from sim.deploy.supervisor import HEALTH_FILE, make_private, running_pid
 
 LOOK_S, ASK_S = 0.3, 2.0
-# A machine gives each of its programs ten seconds, one after the other.
+# A machine gives each of its programs ten seconds to stop, one after the other.
 STOP_S = 45.0
 
 
 def machine_folders(folder: Path) -> list[Path]:
-    """The folders of a deployment's machines, the server's first."""
+    """The folders of a deployment's machines; that of the server comes first."""
     deployment = load_deployment(folder)
     return [folder / SERVER_FOLDER, *(folder / NODES_FOLDER / node.name for node in deployment.nodes)]
 
@@ -32,7 +32,7 @@ def bring_up(folder: Path, *, timeout_s: float, progress: Callable[[str, int, in
     """Start the server and every node, and wait until all nodes are online.
 
     Raises:
-        RuntimeError: a machine ended, or not all were online in time; whatever was started goes on.
+        RuntimeError: a machine ended, or not all were online in time; the machines that were started go on.
     """
     folders = machine_folders(folder)
     end = time.monotonic() + timeout_s
@@ -56,10 +56,10 @@ def bring_up(folder: Path, *, timeout_s: float, progress: Callable[[str, int, in
 
 
 def take_down(folder: Path) -> int:
-    """Stop every machine of a deployment that runs here; how many did.
+    """Stop every machine of a deployment that runs here, and return their number.
 
     Raises:
-        RuntimeError: some still run; they are not killed, since they may be writing what they have learned.
+        RuntimeError: a machine still runs; it is not killed, since it may be writing what it has learned.
     """
     states = [machine / STATE_FOLDER for machine in machine_folders(folder)]
     running = {state: pid for state in states if (pid := running_pid(state)) is not None}
@@ -72,13 +72,13 @@ def take_down(folder: Path) -> int:
     ]:
         if time.monotonic() > end:
             text = f"still running after {STOP_S:g} s, and not killed: {', '.join(left)}"
-            raise RuntimeError(f"{folder}: {text}; wait, or kill them yourself")
+            raise RuntimeError(f"{folder}: {text}; wait, or kill these processes")
         time.sleep(LOOK_S)
     return len(running)
 
 
 def start_machine(machine: Path, role: str) -> subprocess.Popen[bytes] | None:
-    """Start ``softbeam deploy ROLE`` in the background, unless it runs already; its output goes to the state folder."""
+    """Start ``softbeam deploy ROLE`` in the background unless it runs already; its output goes to the state folder."""
     state = machine / STATE_FOLDER
     if running_pid(state) is not None:
         return None
@@ -105,9 +105,9 @@ def _is_ready(machine: Path) -> bool:
 def _wait(started: Mapping[Path, subprocess.Popen[bytes] | None], is_there: Callable[[], bool], end: float) -> None:
     while not is_there():
         if time.monotonic() > end:
-            raise RuntimeError("not everything came up in time; softbeam deploy status says what is missing")
+            raise RuntimeError("not all machines started in time; softbeam deploy status says what is missing")
         for machine, process in started.items():
             if process is not None and process.poll() is not None:
                 text = (machine / STATE_FOLDER / "output.txt").read_text().strip().splitlines()
-                raise RuntimeError(f"{machine}: {text[-1] if text else 'ended without a word'}")
+                raise RuntimeError(f"{machine}: {text[-1] if text else 'it ended without a message'}")
         time.sleep(LOOK_S)

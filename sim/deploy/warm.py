@@ -1,4 +1,4 @@
-"""Warm clients for a node: from the fork server where it starts, else Flower's own way."""
+"""Warm clients for a node: the fork server starts them if it can, else Flower starts them as usual."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from sim.deploy.supervisor import claimed, make_private
 def warm_clients(
     folder: Path, environment: Mapping[str, str], *, stock: bool, echo: Callable[[str, str], None]
 ) -> Iterator[Mapping[str, str]]:
-    """The environment in which a SuperExec gets its clients, while the fork server runs.
+    """The environment in which a SuperExec starts its clients, while the fork server runs.
 
     Args:
-        folder: of the fork server.
-        environment: of the node's programs, added to this process's own.
-        stock: whether to do without.
-        echo: called with what there is to say.
+        folder: the folder of the fork server.
+        environment: the variables of the node's programs, which are added to the environment of this process.
+        stock: whether to work without a fork server.
+        echo: is called with a name and a message.
 
     Raises:
-        ValueError: another process has a fork server there.
+        ValueError: another process has a fork server in that folder.
     """
     if stock:
         yield environment
         return
     make_private(folder)
-    # Before anything is started: a second fork server would take the socket away from the first.
+    # The folder is locked before anything starts: a second fork server would take the socket away from the first.
     with claimed(folder):
         try:
             process = start_forkserver(folder, environment={**os.environ, **environment})
         except RuntimeError as error:
-            echo("warm", f"WARNING no fork server ({error}); every client starts anew, Flower's own way")
+            echo("warm", f"WARNING no fork server ({error}); Flower starts a new process for every message")
             yield environment
             return
         try:

@@ -124,20 +124,20 @@ def _no_such_host(lab: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "problem"),
     [
-        (_readable_key, "node.key: mode 0644 lets others read it; chmod 600"),
-        (_missing_key, "superexec.secret: not there; copy the machine's folder again"),
+        (_readable_key, "node.key: mode 0644 lets others read it; run chmod 600 on it"),
+        (_missing_key, "superexec.secret: does not exist; copy the machine's folder again"),
         (_another_node_key, "van-4.pub: is another key than"),
         (_swapped_server_key, "server.key: does not fit server.crt"),
-        (_other_host, "server.crt: does not name elsewhere.example.org, has 127.0.0.1, localhost"),
+        (_other_host, "server.crt: does not name elsewhere.example.org, only 127.0.0.1, localhost"),
         (_other_authority, "server.crt: not signed by ca.crt"),
         (_other_source, "where it was made; install the same on every machine"),
         (_other_flower, "Flower is"),
         (_lost_public, "public/recording.json: not found"),
-        (_wrong_modality, "no gps in it, only lidar"),
-        (_other_public, "an id means another sample; copy them again"),
+        (_wrong_modality, "it has no gps, only lidar"),
+        (_other_public, "copy the public set again"),
         (_no_nodes, "names no node"),
         (_broken_nodes, "not a readable list of nodes"),
-        (_nameless_node, "not a readable list of nodes (KeyError('name'))"),
+        (_nameless_node, "not a readable list of nodes (KeyError('name')); copy the folder again"),
         (_empty_pass_ids, "deployment.yaml: EOFError("),
         (_locked_server_key, "server: TypeError("),
         (_no_such_host, "no-such-host.invalid:"),
@@ -205,7 +205,7 @@ def test_a_port_that_someone_else_has_is_an_error(lab: Path) -> None:
 def test_nodes_with_one_loopback_port_are_warned_that_they_cannot_share_a_machine(lab: Path) -> None:
     for node in load_deployment(lab).nodes:
         change(lab / "nodes" / node.name / "node.yaml", runtime_port=46100)
-    assert any("port 46100: is that of several nodes" in text for text in problems(check_folder(lab), "warning"))
+    assert any("port 46100: several nodes use it" in text for text in problems(check_folder(lab), "warning"))
 
 
 @pytest.mark.parametrize(

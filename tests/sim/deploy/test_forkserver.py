@@ -300,7 +300,7 @@ def test_when_another_version_has_been_installed_the_stock_program_runs(
         (place.site / "beam_app-1.dist-info").rename(place.site / "gone")
     else:
         place.set_version(version)
-    assert_cold(place.run("tell", "x", "y"), f"the fork server has beam-app 1, installed is {version or 'none'}")
+    assert_cold(place.run("tell", "x", "y"), f"the fork server has beam-app 1, but {version or 'none'} is installed")
     assert server.poll() is None
 
 
@@ -369,7 +369,7 @@ def test_another_user_is_refused_even_when_the_folder_is_open(place: Place, serv
             path.chmod(path.stat().st_mode | 0o055)
     (place.folder / shim.SOCKET_NAME).chmod(0o666)
     result = subprocess.run(command, user=65534, cwd="/", capture_output=True, text=True, timeout=30)
-    assert "user 65534 is not the fork server's" in result.stdout, result.stderr
+    assert "user 65534 is not the user of the fork server" in result.stdout, result.stderr
     assert place.run("return", "3").returncode == 3
 
 
@@ -412,7 +412,7 @@ def test_a_server_ends_when_the_process_that_started_it_is_killed(place: Place) 
     ("options", "reason"),
     [
         ({"program": "no-such-app"}, "no installed distribution has a program no-such-app"),
-        ({"preloaded": ["threaded"]}, "runs 2 threads"),
+        ({"preloaded": ["threaded"]}, "run 2 threads"),
         ({"preloaded": ["broken"]}, "OSError: no such device"),
         ({"preloaded": ["dying"]}, "ended with code 9"),
     ],

@@ -188,7 +188,7 @@ def test_data_of_other_clients_is_not_handed_out(tmp_path: Path) -> None:
     federation = tmp_path / "lab/server/data"
     shutil.copytree(tmp_path / "lab/nodes/a/data/recording", federation / "clients/000-gps")
     shutil.copytree(tmp_path / "lab/nodes/b/data/recording", federation / "clients/001-gps")
-    with pytest.raises(ValueError, match="has clients 000-gps, 001-gps, needed are 000-gps"):
+    with pytest.raises(ValueError, match="it has clients 000-gps, 001-gps, but needs 000-gps"):
         hand_out(federation, tmp_path / "other", other)
 
 

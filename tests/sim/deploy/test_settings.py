@@ -41,11 +41,11 @@ def test_a_wrong_node_is_refused_with_its_text(texts: list[str], problem: str) -
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"host": "bad host"}, "host: a host name or an IPv4 address"),
-        ({"host": "x:8443"}, "host: a host name or an IPv4 address"),
+        ({"host": "bad host"}, "host: must be a host name or an IPv4 address"),
+        ({"host": "x:8443"}, "host: must be a host name or an IPv4 address"),
         ({"port": 0}, "port: must be greater than or equal to 1"),
-        ({"port": 46000}, "superlink_port: 46000 is the proxy's"),
-        ({"names": ["a", "a"]}, "nodes: every name once, got a, a"),
+        ({"port": 46000}, "superlink_port: 46000 is the port of the proxy"),
+        ({"names": ["a", "a"]}, "nodes: every name must be used once, got a, a"),
     ],
 )
 def test_a_wrong_deployment_is_refused_with_its_key(values: dict[str, object], problem: str) -> None:
@@ -59,7 +59,7 @@ def test_a_wrong_deployment_is_refused_with_its_key(values: dict[str, object], p
 def test_a_node_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     (tmp_path / "nodes" / "roof-1").mkdir(parents=True)
     (tmp_path / "nodes" / "roof-1" / "node.yaml").write_text("")
-    with pytest.raises(ValueError, match="no node roof-2; known are roof-1"):
+    with pytest.raises(ValueError, match="there is no node roof-2; known are roof-1"):
         node_folder(tmp_path, "roof-2")
     assert node_folder(tmp_path, "roof-1") == tmp_path / "nodes" / "roof-1"
     assert node_folder(tmp_path / "nodes" / "roof-1", None) == tmp_path / "nodes" / "roof-1"
@@ -76,7 +76,7 @@ def test_a_node_without_labels_leaves_the_key_of_its_recording_out(tmp_path: Pat
 
 def test_settings_that_are_broken_say_which_file_and_which_key(tmp_path: Path) -> None:
     path = tmp_path / "node.yaml"
-    with pytest.raises(ValueError, match=r"node\.yaml: not there; `softbeam deploy init` makes it"):
+    with pytest.raises(ValueError, match=r"node\.yaml: does not exist; `softbeam deploy init` makes it"):
         load_node(tmp_path)
     path.write_text("name: [")
     with pytest.raises(ValueError, match=r"node\.yaml: not readable"):
