@@ -1,1 +1,1 @@
-"""Federations on disk: planned, generated, converted, cut, exported and inspected."""
+"""Federations on disk: plan, generate, convert, cut, export and inspect them. How a client reads them is not here."""

@@ -1,9 +1,9 @@
 """Converts a DeepSense 6G release into one recording, pass by pass, once.
 
-Images, radar cubes and LiDAR scans are tens of gigabytes in tens of thousands of files; what a learner sees of them is
-some tens of kilobytes a frame. Passes that are done stay in a draft beside the result, so that a conversion that was
-stopped goes on where it was; the draft knows by a digest what it was made from. The result appears whole or not at all:
-a recording (`clients.data.recording`) with ``conversion.json``, which says where it came from. F frames.
+Images, radar cubes and LiDAR scans are tens of gigabytes in tens of thousands of files; a learner sees only some tens
+of kilobytes of each frame. Passes that are done stay in a draft beside the result, so that a stopped conversion can be
+continued; a digest in the draft says from which files it is made. The result appears whole or not at all: it is a
+recording (`clients.data.recording`) with ``conversion.json``, which says where it came from. F frames.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from configs.files import LOCK, ROOM, fresh_folder, reserve, waited_for
 from configs.placement import softbeam_home
 from configs.progress import Progress
 
-# Of the conversion; counts up when the same files would give other frames.
+# The version of the conversion; it is raised when the same files would give other frames.
 FORMAT = 1
-# Of DeepSense 6G, and so of what is made from it.
+# The licence of DeepSense 6G, and so of all data that is made from it.
 LICENCE = "CC BY-NC-SA 4.0"
 PROVENANCE = "conversion.json"
 _DONE = "done.jsonl"
 
 
 def load_scenario(folder: Path, modalities: Sequence[str], *, progress: Progress | None = None) -> Scenario:
-    """A scenario with everything that ``modalities`` needs in its ``sensors``.
+    """Load a scenario whose ``sensors`` hold everything that ``modalities`` needs.
 
-    A conversion is opened. A release is read; if it has more files to it than positions and power, it is converted
-    first, into ``converted/`` of :func:`configs.placement.softbeam_home`, unless that was done before.
+    A conversion is opened. A release is read; if a modality needs files other than positions and power, it is
+    converted first, into ``converted/`` of :func:`configs.placement.softbeam_home`, unless that was done before.
 
     Args:
-        folder: of a conversion or of a release.
-        modalities: what is needed; what the release lacks stays absent.
-        progress: called with passes converted and passes in all.
+        folder: the folder of a conversion or of a release.
+        modalities: the modalities that are needed; those that the release lacks stay absent.
+        progress: is called with the number of converted passes and of all passes.
 
     Raises:
-        ValueError: it can be neither opened nor read.
+        ValueError: the folder can be neither opened nor read.
     """
     if (folder / MANIFEST).exists():
         return open_conversion(folder)
@@ -63,7 +63,7 @@ def open_conversion(folder: Path) -> Scenario:
     """Map a conversion into memory.
 
     Raises:
-        ValueError: it is none, or broken.
+        ValueError: the folder is not a conversion, or is broken.
     """
     recording = open_recording(folder)
     try:
@@ -77,7 +77,7 @@ def open_conversion(folder: Path) -> Scenario:
             has_passes=provenance["has_passes"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / PROVENANCE}: no record of a conversion ({error}); convert it again") from None
+        raise ValueError(f"{folder / PROVENANCE}: not the record of a conversion ({error}); convert it again") from None
 
 
 def convert_scenario(
@@ -88,14 +88,14 @@ def convert_scenario(
     scenario: Scenario | None = None,
     extras: Sequence[str] = (),
 ) -> Path:
-    """Convert a release; a conversion that was stopped goes on, one that is there is kept.
+    """Convert a release; continue a stopped conversion, and keep one that exists.
 
     Args:
-        folder: of the release.
-        out: folder of the recording; None takes one in ``converted/`` that is named by scenario and digest.
-        progress: called with passes done and passes in all.
-        scenario: what :func:`read_scenario` says of ``folder``, if that is known already.
-        extras: modalities of `EXTRA_KINDS` that are wanted beside the usual ones.
+        folder: the folder of the release.
+        out: the folder of the recording; None means one in ``converted/`` that is named by scenario and digest.
+        progress: is called with the number of converted passes and of all passes.
+        scenario: the result of :func:`read_scenario` for ``folder``, if it is known already.
+        extras: the modalities of `EXTRA_KINDS` that are wanted besides the usual ones.
 
     Returns:
         The folder of the recording.
@@ -131,7 +131,7 @@ def convert_scenario(
 
 
 def scenario_digest(scenario: Scenario, folder: Path, extras: Sequence[str] = ()) -> str:
-    """SHA-256 of what was read, and of the names and sizes of the files that are yet to be."""
+    """SHA-256 of the data that was read, and of the names and sizes of the files that will be read."""
     wanted = "".join(f" {name}" for name in sorted(extras))
     digest = hashlib.sha256(f"{FORMAT} {scenario.name} {scenario.has_passes} {scenario.problems}{wanted}".encode())
     arrays: dict[str, NDArray[np.generic]] = {"pass_ids": scenario.pass_ids, **scenario.sensors}
@@ -149,7 +149,7 @@ def _check_same(out: Path, digest: str) -> None:
     try:
         found = json.loads((out / PROVENANCE).read_text())["digest"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{out}: exists and is no conversion; remove it or name another folder") from None
+        raise ValueError(f"{out}: exists and is not a conversion; remove it or name another folder") from None
     if found != digest:
         raise ValueError(f"{out}: was converted from other files; remove it or name another folder")
 
@@ -167,7 +167,7 @@ def _begin_draft(draft: Path, digest: str) -> None:
 def _convert_passes(
     scenario: Scenario, draft: Path, extras: Sequence[str], progress: Progress | None
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
-    """Every frame that lies in a file, mapped from the draft, and what was broken."""
+    """Convert every frame that is in a file; return the frames, mapped from the draft, and the problems."""
     done: dict[int, list[str]] = {}
     if (draft / _DONE).exists():
         # The last line of a process that was killed may be cut off; its pass is done again.

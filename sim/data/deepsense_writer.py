@@ -1,7 +1,7 @@
 """Writes passes of the synthetic street as a DeepSense 6G release: the official layout of scenario 9.
 
-What reads a download reads this, ours and other people's. It is called scenario 0, so that nobody takes it for one that
-was measured, and ``synthetic.json`` beside the CSV says how to make it again. F frames.
+Every program that reads a download can read this, ours and others. It is called scenario 0, so that nobody takes it
+for a measured one, and ``synthetic.json`` beside the CSV says how to make it again. F frames.
 
 Source: layout, header and file formats of the scenario 9 release, www.deepsense6g.net.
 """
@@ -39,12 +39,13 @@ HEADER = (
     *("unit2_loc", "unit2_loc_cal", "", "unit1_beam_index", "seq_index", "time_stamp[UTC]", "unit2_direction"),
     *("unit2_num_sat", "unit2_sat_used", "unit2_fix_type", "unit2_DGPS", "unit2_PDOP", "unit2_HDOP"),
 )
-# Of the receiver's reports, which the street does not simulate: direction, satellites, fix, dilutions of precision.
+# The reports of the GPS receiver, which the street does not simulate: direction, satellites, fix, dilutions of
+# precision.
 RECEIVER = ("0", "8", "G1 G2 G3 G4 G5 G6 G7 G8", "3D", "Yes", "1.5", "1.0")
 MODALITIES = ("camera", "radar", "lidar", "gps")
-# Name of the random streams; `sim.data.generate.simulate_pass` makes the same passes under it.
+# The name of the random streams; `sim.data.generate.simulate_pass` makes the same passes from it.
 STREAM = "export"
-# Made up: latitude and longitude of the base station.
+# The invented latitude and longitude of the base station.
 STATION_DEG = np.array([50.0, 10.0])
 STATION_CELL = "./unit1/GPS_data/gps_location.txt"
 # Error of the uncalibrated position, constant over a pass: s.d. along and across the street in metres.
@@ -57,14 +58,14 @@ _FULL_SCAN = SCAN_LENGTHS[1]
 
 @dataclass(frozen=True)
 class Export:
-    """What is exported.
+    """The settings of an export.
 
     Attributes:
         world: the street; its reference mast records.
-        num_passes: how many vehicles drive by.
-        seed: of everything drawn.
-        modalities: of `MODALITIES`; the cells of the others stay blank. Power is always there.
-        image_size: width and height in pixels.
+        num_passes: the number of vehicles that drive by.
+        seed: the seed that draws everything.
+        modalities: names from `MODALITIES`; the cells of the others stay blank. Power is always written.
+        image_size: the width and height of pictures in pixels.
     """
 
     world: World
@@ -76,7 +77,7 @@ class Export:
     def __post_init__(self) -> None:
         unknown = [name for name in self.modalities if name not in MODALITIES]
         if unknown:
-            raise ValueError(f"modalities: no {unknown[0]!r} can be exported; use {', '.join(MODALITIES)}")
+            raise ValueError(f"modalities: {unknown[0]!r} cannot be exported; use {', '.join(MODALITIES)}")
         if self.num_passes < 1:
             raise ValueError(f"passes: must be at least 1, got {self.num_passes}")
         if min(self.image_size) < 16 or max(self.image_size) > 4096:
@@ -84,12 +85,12 @@ class Export:
 
 
 def write_release(export: Export, folder: Path, *, progress: Progress | None = None) -> None:
-    """Write a release; whole or not at all. A frame with everything takes a little more than a megabyte.
+    """Write a release, whole or not at all. A frame with all modalities takes a little more than a megabyte.
 
     Args:
-        export: what to write.
-        folder: of the release; must not exist.
-        progress: called with passes done and passes in all.
+        export: the settings of the export.
+        folder: the folder of the release; it must not exist.
+        progress: is called with the number of written passes and of all passes.
 
     Raises:
         ValueError: the folder exists.
@@ -127,7 +128,7 @@ def write_release(export: Export, folder: Path, *, progress: Progress | None = N
 
 
 def _record_pass(export: Export, index: int) -> dict[str, NDArray[np.generic]]:
-    """Power and what is exported, as the sensors give it; every array has F rows."""
+    """Record the power and the exported modalities of one pass, as the sensors give them; every array has F rows."""
     world, seed = export.world, export.seed
     small = [name for name in ("lidar", "gps") if name in export.modalities]
     recorded: dict[str, NDArray[np.generic]] = dict(
@@ -148,7 +149,7 @@ def _record_pass(export: Export, index: int) -> dict[str, NDArray[np.generic]]:
 
 
 def _write_frame(folder: Path, row: int, clock: str, frame: Mapping[str, Any]) -> dict[str, str]:
-    """Write the files of one frame; its cells by column."""
+    """Write the files of one frame; return its cells by column."""
     time = clock.rpartition("-")[0].replace("-", "_")
     cells = {"unit1_pwr_60ghz": f"./unit1/mmWave_data/mmWave_power_{row}.txt", "unit1_loc": STATION_CELL}
     _write_numbers(folder / cells["unit1_pwr_60ghz"], frame["power"])
@@ -172,7 +173,7 @@ def _write_frame(folder: Path, row: int, clock: str, frame: Mapping[str, Any]) -
 
 
 def _scan(range_m: NDArray[np.float16], num_rays: int) -> NDArray[np.float64]:
-    """(num_rays, 2) range in decimetres and degrees to the left, from right to left, each the nearest of our rays."""
+    """(num_rays, 2) range in decimetres and degrees to the left, from right to left; each is our nearest ray."""
     rays = np.rint(np.linspace(NUM_RAYS - 1, 0, num_rays)).astype(np.int64)
     angle = np.linspace(-90.0, 90.0, num_rays)
     return np.stack([range_m[rays].astype(np.float64) * RANGE_UNITS_PER_M, angle], axis=1)
@@ -188,6 +189,6 @@ def _made(path: Path) -> Path:
 
 
 def _clock(seconds: float) -> str:
-    """Time of day as hh-mm-ss-ms."""
+    """The time of day as hh-mm-ss-ms."""
     whole, milli = divmod(round(seconds * 1000.0), 1000)
     return f"{whole // 3600 % 24:02d}-{whole // 60 % 60:02d}-{whole % 60:02d}-{milli:03d}"

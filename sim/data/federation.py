@@ -1,4 +1,4 @@
-"""Make the data of an experiment, once."""
+"""Makes the data of an experiment, once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from configs.schema import Experiment
 def ensure_federation(
     experiment: Experiment, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Path, float]:
-    """The folder of an experiment's federation, made if it is not there yet.
+    """The folder of an experiment's federation; it is made if it does not exist yet.
 
     Args:
-        experiment: its data section, seed and task name the folder.
-        workers: processes that make passes of the street.
-        progress: called with passes made or converted and passes in all.
+        experiment: the experiment; its data section, seed and task determine the folder.
+        workers: the number of processes that make passes of the street.
+        progress: is called with the number of made or converted passes and of all passes.
 
     Returns:
-        The folder, and the seconds that making it took.
+        The folder, and the seconds that it took to make.
 
     Raises:
         ValueError: the source of the data is missing or broken.
@@ -34,7 +34,7 @@ def ensure_federation(
 
 
 def _write(experiment: Experiment, folder: Path, workers: int, progress: Callable[[int, int], None] | None) -> None:
-    # Imported here: a street needs no reader of real data, and the other way round.
+    # These are imported here, since a street needs no reader of real data, and real data needs no street.
     if experiment.data.source == "street":
         from sim.data.generate import write_street
 

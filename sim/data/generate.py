@@ -1,7 +1,7 @@
 """Writes a federation recorded on the synthetic street.
 
-Every pass has its own random streams, named by whose it is, index and what they are for. So any pass can be made
-alone, in any order and by any process, and leaving a modality out changes nothing else.
+Every pass has its own random streams, named by its owner, its index and their purpose. So any pass can be made alone,
+in any order and by any process, and leaving a modality out changes nothing else.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ Frames = dict[str, NDArray[np.generic]]
 def simulate_pass(
     world: World, *, seed: int, stream: str, index: int, modalities: Sequence[str], site: int = 0
 ) -> Frames:
-    """One pass: ``"power"`` (F, 64) and each modality (F, *frame_shape).
+    """Simulate one pass: ``"power"`` (F, 64) and each modality (F, *frame_shape).
 
     Args:
-        world: knobs of the street.
-        seed: the federation's seed.
-        stream: name of the random streams, e.g. ``"public"``.
-        index: which of the stream's passes.
-        modalities: what was recorded.
-        site: which mast of the world recorded it.
+        world: the settings of the street.
+        seed: the seed of the federation.
+        stream: the name of the random streams, e.g. ``"public"``.
+        index: the number of the pass in its stream.
+        modalities: the modalities to record.
+        site: the number of the mast that records it.
 
     Raises:
         ValueError: the street has no such sensor or no such site.
@@ -62,7 +62,7 @@ def simulate_pass(
 def _power(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
     if world.channel == "embedded":
         return beam_power(world, scene, rng)
-    # Imported here: the ray tracer is an extra.
+    # It is imported here, since the ray tracer is an optional extra.
     from sim.world.sionna_channel import sionna_beam_power
 
     power: NDArray[np.float32] = sionna_beam_power(world, scene, rng)
@@ -80,11 +80,11 @@ def write_street(
     """Write server, public, test and client recordings; the result does not depend on ``workers``.
 
     Args:
-        data: what to make.
-        folder: of the federation; must not exist.
-        seed: of everything drawn.
-        workers: processes; 1 stays in this one.
-        progress: called with passes done and passes in all.
+        data: the street and the parts of the federation.
+        folder: the folder of the federation; it must not exist.
+        seed: the seed that draws everything.
+        workers: the number of processes; 1 works in this process.
+        progress: is called with the number of made passes and of all passes.
 
     Raises:
         ValueError: the folder exists.
@@ -105,7 +105,7 @@ def write_street(
             "seed": seed,
             "clients": [_client_entry(part) for part in parts if part.folder.startswith("clients/")],
             "world": data.world.model_dump(),
-            # Of all power, labelled or not: the same in whatever order and by however many workers it was made.
+            # The hash of all power, labelled or not; it does not depend on the order of work or on the workers.
             "power_sha256": hashes,
         }
         (draft / "federation.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -115,11 +115,11 @@ def write_passes(part: PlannedPart, folder: Path, *, seed: int, workers: int, pr
     """Write one recording alone; the result does not depend on ``workers``.
 
     Args:
-        part: what is recorded; its own folder is not looked at.
-        folder: of the recording; must not exist.
-        seed: of everything drawn.
-        workers: processes; 1 stays in this one.
-        progress: called with passes done and passes in all.
+        part: the recording to make; its own folder is ignored.
+        folder: the folder of the recording; it must not exist.
+        seed: the seed that draws everything.
+        workers: the number of processes; 1 works in this process.
+        progress: is called with the number of made passes and of all passes.
 
     Raises:
         ValueError: the folder exists.
@@ -180,7 +180,7 @@ def _counted(results: Iterable[Frames], total: int, progress: Progress | None) -
 
 
 def _write_part(part: PlannedPart, folder: Path, made: Sequence[Frames]) -> NDArray[np.float32]:
-    """Write a part's recording; returns its power, labelled or not."""
+    """Write the recording of a part, and return its power, labelled or not."""
     lengths = [len(frames["power"]) for frames in made]
     power = np.concatenate([frames["power"] for frames in made]).astype(np.float32)
     write_recording(

@@ -1,4 +1,4 @@
-"""What is in a folder of data, and whether a scenario is what it seems."""
+"""Inspects a folder of data, and checks by a baseline that a scenario was read correctly."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class RecordingPart:
     """One recording of a folder.
 
     Attributes:
-        name: its path below the folder, or the scenario's name.
-        recording: what was recorded.
-        problems: what could not be read, a line each.
+        name: the path of the recording below the folder, or the name of the scenario.
+        recording: the recording itself.
+        problems: the files that could not be read, one line each.
     """
 
     name: str
@@ -35,15 +35,15 @@ class RecordingPart:
 
 
 def open_parts(folder: Path) -> list[RecordingPart]:
-    """The recordings of a federation, a recording or a DeepSense 6G scenario, by name.
+    """Open the recordings of a federation, a single recording or a DeepSense 6G scenario, with their names.
 
-    A conversion knows the problems of the release that it was made from.
+    A conversion holds the problems of the release from which it was made.
 
     Raises:
-        ValueError: it is none of the three, or broken.
+        ValueError: the folder is none of the three, or is broken.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
+        raise ValueError(f"{folder}: no such folder; name the folder of a federation, a recording or a scenario")
     recordings = [path.parent for path in sorted(folder.glob("**/recording.json"))]
     if recordings:
         return [
@@ -70,23 +70,23 @@ def left_out_of(federation: Path) -> list[str]:
 
 
 def inspect_folder(folder: Path) -> list[dict[str, Any]]:
-    """One row per recording of a federation, or one for a recording or a DeepSense 6G scenario.
+    """Make one row per recording of a federation, or one row for a single recording or a DeepSense 6G scenario.
 
     Args:
-        folder: of any of the three.
+        folder: the folder of any of the three.
 
     Returns:
         Rows with ``part``, ``modalities``, ``passes``, ``frames``, ``windows``, ``labelled``,
         ``best_to_second_db`` (median gap of the two strongest beams; None without labels), ``problems``, and
 
-        - ``statistics``: name -> value, None where undefined; the whole is None without labels.
-        - ``scenario_9``: name -> what was measured there; None likewise.
-        - ``skew_bits``: of a client of a federation, the Jensen-Shannon divergence between its histogram of best beams
-          and that of all clients together, in [0, 1]; None elsewhere.
+        - ``statistics``: name -> value, None if it is undefined; without labels, None instead of the whole.
+        - ``scenario_9``: name -> the value measured in scenario 9; None in the same cases.
+        - ``skew_bits``: for a client of a federation, the Jensen-Shannon divergence between its histogram of best beams
+          and that of all clients together, in [0, 1]; None for other recordings.
         - ``sha256``: first 16 hex digits over power and pass ids; ``folder_sha256``: over those of all rows.
 
     Raises:
-        ValueError: it is none of the three, or broken.
+        ValueError: the folder is none of the three, or is broken.
     """
     parts = open_parts(folder)
     hashes = [_digest(part.recording) for part in parts]
@@ -99,12 +99,12 @@ def inspect_folder(folder: Path) -> list[dict[str, Any]]:
 
 
 def inspect_passes(recording: Recording) -> list[dict[str, Any]]:
-    """One row per pass of a recording, in its order.
+    """Make one row per pass of a recording, in its order.
 
     Returns:
         Rows with ``pass``, ``frames``, ``first_beam`` and ``last_beam`` (from 0; None without labels), ``split`` (None
-        where it is in none) and ``missing``: modality -> share of its frames that are absent, in [0, 1]. An absent
-        frame is NaN in GPS and box, all zero elsewhere.
+        if the pass is in no split) and ``missing``: modality -> share of its frames that are absent, in [0, 1]. An
+        absent frame is NaN in GPS and box, and all zero in other modalities.
     """
     split_of = {number: name for name, numbers in recording.splits.items() for number in numbers}
     best = None if recording.power is None else np.argmax(recording.power, axis=1)
@@ -137,9 +137,9 @@ def check_scenario(folder: Path, *, split: str, num_seeds: int) -> dict[str, Any
     """Run the position baseline over some seeds.
 
     Args:
-        folder: of a DeepSense 6G scenario.
+        folder: the folder of a DeepSense 6G scenario.
         split: ``random`` or ``pass``.
-        num_seeds: seeds 0 to ``num_seeds`` - 1.
+        num_seeds: the number of seeds; they are 0 to ``num_seeds`` - 1.
 
     Returns:
         ``scenario``, ``split``, ``seeds`` and ``metrics``: name -> ``mean`` and ``sd`` over the seeds.
@@ -154,7 +154,7 @@ def check_scenario(folder: Path, *, split: str, num_seeds: int) -> dict[str, Any
         raise ValueError(f"--split {split}: expected random or pass")
     scenario = read_scenario(folder)
     seeds = range(num_seeds)
-    # By pass there is less to learn from its neighbours, and the networks overfit sooner.
+    # In a split by pass, no neighbouring frames are learned, and the networks overfit sooner.
     if split == "random":
         scores = position_baseline(scenario, split="random", seeds=seeds, epochs=60)
     else:
@@ -200,7 +200,7 @@ def _statistics(recording: Recording) -> dict[str, float | None] | None:
 
 
 def _skews(parts: Sequence[RecordingPart]) -> dict[str, float]:
-    """Name of each labelled client -> how far its beams are from those of all clients."""
+    """Name of each labelled client -> divergence of its beams from those of all clients, in bits."""
     counts = {
         part.name: np.bincount(np.argmax(part.recording.power, axis=1), minlength=part.recording.power.shape[1])
         for part in parts
@@ -220,7 +220,7 @@ def _digest(recording: Recording) -> str:
 
 
 def _is_absent(modality: str, frames: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """(F,) which frames hold nothing."""
+    """(F,) whether each frame is absent."""
     flat: NDArray[np.float64] = np.asarray(frames, np.float64).reshape(len(frames), -1)
     is_empty: NDArray[np.bool_] = (
         np.isnan(flat.sum(axis=1)) if modality in ("gps", "box") else np.all(flat == 0, axis=1)

@@ -1,6 +1,6 @@
 """Cuts one DeepSense 6G scenario into a federation of recordings, by whole passes.
 
-A random split by frame leaks: neighbouring frames of one pass would fall on both sides.
+A random split by frame would leak: neighbouring frames of one pass would be on both sides.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class ClientPasses:
     """The passes of one client; no pass is in two splits.
 
     Attributes:
-        id: ``NNN-modality``, counted over all clients in the order of the YAML.
-        modality: what it senses.
+        id: ``NNN-modality``, where NNN counts all clients in the order of the YAML.
+        modality: the modality of its sensor.
         splits: split name -> pass ids.
     """
 
@@ -41,7 +41,7 @@ class ClientPasses:
 
 @dataclass(frozen=True)
 class Partition:
-    """Who holds which passes of a scenario; no pass is in two of server, public, test and clients."""
+    """The passes of each part of a federation; no pass is in two of server, public, test and clients."""
 
     server: Mapping[str, Sequence[int]]
     public: Sequence[int]
@@ -54,12 +54,12 @@ def carve_validation(pass_ids: Sequence[int], share: float, rng: np.random.Gener
 
     Args:
         pass_ids: the labelled passes of one client or of the server.
-        share: wanted share of validation passes, in [0, 1). At zero, or with a single pass, none is set aside;
-            otherwise at least one is, and at least one is left to train on.
-        rng: draws which.
+        share: the wanted share of validation passes, in [0, 1). At zero, or with a single pass, none is set aside;
+            otherwise at least one is, and at least one is left for training.
+        rng: draws the passes that are set aside.
 
     Returns:
-        Training passes and validation passes, each ascending.
+        Training passes and validation passes, both ascending.
     """
     drawn = [int(i) for i in rng.permutation(np.asarray(pass_ids, dtype=np.int64))]
     num_validation = 0
@@ -69,12 +69,13 @@ def carve_validation(pass_ids: Sequence[int], share: float, rng: np.random.Gener
 
 
 def sectors_of(azimuths_deg: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
-    """(N,) the beam sector, 0 left to 3 right, in which each pass stays longest.
+    """(N,) the beam sector, from 0 (left) to 3 (right), in which each pass stays longest.
 
-    Vehicles that drive steadily stay longest at the edges, where the bearing changes slowly; ones that stop stay there.
+    A vehicle that drives steadily stays longest at the edges, where the bearing changes slowly; a vehicle that stops
+    stays longest where it stops.
 
     Args:
-        azimuths_deg: bearing in each frame of each of N passes, degrees from the boresight, positive to the right.
+        azimuths_deg: the bearings in the frames of each of N passes, degrees from the boresight, positive to the right.
     """
     bounds = np.linspace(-SECTOR_FIELD_DEG / 2, SECTOR_FIELD_DEG / 2, NUM_SECTORS + 1)[1:-1]
     counts = [np.bincount(np.digitize(azimuth, bounds), minlength=NUM_SECTORS) for azimuth in azimuths_deg]
@@ -86,15 +87,15 @@ def deal_by_sector(
 ) -> list[list[int]]:
     """Deal passes to clients so that each has its own mix of beam sectors; every pass goes to one client.
 
-    Each client draws its mix from a Dirichlet distribution round the pool's and then, in turn, passes of a sector of
-    its mix while there are any, else of what is left.
+    Each client draws its mix from a Dirichlet distribution around the mix of the pool. Then the clients take turns:
+    each takes a pass from a sector drawn from its mix while there are any, and otherwise from the passes left.
 
     Source: T. Hsu, H. Qi and M. Brown, arXiv:1909.06335 (Dirichlet label skew), with passes in place of examples.
 
     Args:
-        sectors: (N,) sector of each pass; N is the sum of ``amounts``.
-        amounts: passes that each client gets.
-        concentration: of the Dirichlet draw; small is very skewed.
+        sectors: (N,) the sector of each pass; N is the sum of ``amounts``.
+        amounts: the number of passes that each client gets.
+        concentration: the concentration of the Dirichlet distribution; a small value gives very different mixes.
         rng: the only source of randomness.
     """
     decks = [list(rng.permutation(np.flatnonzero(sectors == sector))) for sector in range(NUM_SECTORS)]
@@ -105,7 +106,7 @@ def deal_by_sector(
     for client in turns:
         left = np.array([len(deck) > 0 for deck in decks])
         wanted = np.where(left, mixes[client], 0.0)
-        # A client whose sectors are dealt out takes whatever is left.
+        # A client whose sectors have no pass left takes any other pass.
         weights = wanted if wanted.sum() > 1e-9 else left.astype(np.float64)
         sector = int(rng.choice(NUM_SECTORS, p=weights / weights.sum()))
         hands[client].append(int(decks[sector].pop()))
@@ -118,9 +119,9 @@ def partition_passes(data: DeepSenseData, sectors: Mapping[int, int], *, seed: i
     Server, public set and test set draw first, so that they stay the same whatever the clients are.
 
     Args:
-        data: how many passes each part holds.
-        sectors: id of each pass that there is -> its beam sector, which matters with ``data.sector_skew`` alone.
-        seed: of the experiment.
+        data: the section that says how many passes each part holds.
+        sectors: id of each pass -> its beam sector; it is used only with ``data.sector_skew``.
+        seed: the seed of the experiment.
 
     Raises:
         ValueError: there are too few passes; the message starts with the dotted path.
@@ -167,7 +168,8 @@ def partition_passes(data: DeepSenseData, sectors: Mapping[int, int], *, seed: i
             )
         own, own_tests = shared or draw_for_clients(nodes.count)
         for number, hand in enumerate(hands_of(own, nodes.count)):
-            # One hand in two modalities is carved alike, so that nobody trains on a twin's validation passes.
+            # The same passes in two modalities are split alike, so that no client trains on validation passes that
+            # another client has of the same vehicles.
             owner = ("client", number) if data.share_passes else (nodes.modality, number)
             splits = {**labelled(hand, *owner), "test": own_tests[number]}
             clients.append(ClientPasses(f"{len(clients):03d}-{nodes.modality}", nodes.modality, splits))
@@ -177,15 +179,15 @@ def partition_passes(data: DeepSenseData, sectors: Mapping[int, int], *, seed: i
 def write_deepsense(
     data: DeepSenseData, folder: Path, *, seed: int, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write a federation cut from the scenario in ``data.folder``; whole or not at all.
+    """Write a federation that is cut from the scenario in ``data.folder``, whole or not at all.
 
-    A frame without a camera box stays in, as NaN. A scenario with images, radar or LiDAR is converted on first use.
+    A frame without a camera box is kept, as NaN. A scenario with images, radar or LiDAR is converted on first use.
 
     Args:
-        data: the scenario (a release, or a conversion of one) and how many passes each part holds.
-        folder: of the federation; it must not exist.
-        seed: of the experiment.
-        progress: called with passes converted and passes in all, where there is something to convert.
+        data: the scenario (a release, or a conversion of one) and the number of passes of each part.
+        folder: the folder of the federation; it must not exist.
+        seed: the seed of the experiment.
+        progress: is called with the number of converted passes and of all passes, if a conversion is needed.
 
     Raises:
         ValueError: the scenario cannot be read, lacks a sensor, labels or passes, or ``folder`` exists.
@@ -193,7 +195,7 @@ def write_deepsense(
     source = resolved_folder(data.folder)
     if not source.is_dir():
         raise ValueError(
-            f"data.folder: no folder {source}; get the scenario from www.deepsense6g.net and name its folder"
+            f"data.folder: there is no folder {source}; get the scenario from www.deepsense6g.net and name its folder"
         )
     everything = tuple(nodes.modality for nodes in data.nodes)
     scenario = load_scenario(source, everything, progress=progress)
@@ -235,7 +237,7 @@ def write_deepsense(
 
 
 def _pass_sectors(scenario: Scenario) -> dict[int, int]:
-    """Beam sector of every pass: the beams in the order of the codebook, taken as evenly spread over the field."""
+    """The beam sector of every pass, if the beams are spread evenly over the field in the order of the codebook."""
     num_beams = scenario.labelled_power.shape[1]
     azimuths = SECTOR_FIELD_DEG * ((scenario.beams + 0.5) / num_beams - 0.5)
     ids = [int(i) for i in np.unique(scenario.pass_ids)]

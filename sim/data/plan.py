@@ -1,4 +1,4 @@
-"""Who records which passes of a street: the partition, before anything is simulated."""
+"""The plan of a federation on a street: which part records which passes, before anything is simulated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sim.world.faults import faulty_world
 from sim.world.scene import draw_scene
 from sim.world.site import make_site
 
-# In blocks by time of day clients record, in turn: by day, by night, in rain, in the rush hour.
+# With ``by_time_of_day``, clients record in turn: by day, by night, in rain, in the rush hour.
 BLOCKS: dict[str, dict[str, float]] = {
     "day": {},
     "night": {"night_probability": 1.0},
@@ -33,16 +33,16 @@ class PlannedPart:
     """One recording of the federation, before it is made.
 
     Attributes:
-        folder: below the federation's folder.
-        modalities: what it records.
+        folder: its folder below the folder of the federation.
+        modalities: the modalities that it records.
         splits: split name -> pass ids; together they are 0 .. len(passes) - 1.
-        passes: index of each pass in its random stream.
-        world: traffic and weather of its passes.
-        stream: name of its random streams.
-        site: which mast records it.
-        faults: of its sensors.
+        passes: the index of each pass in its random stream.
+        world: the traffic and weather of its passes.
+        stream: the name of its random streams.
+        site: the number of the mast that records it.
+        faults: the faults of its sensors.
         is_labelled: whether the power is written.
-        notes: what sets it apart, for the manifest.
+        notes: entries of the manifest that distinguish it from other clients.
     """
 
     folder: str
@@ -58,7 +58,7 @@ class PlannedPart:
 
 
 def plan_federation(data: StreetData, *, seed: int) -> list[PlannedPart]:
-    """Who records how many passes of which traffic, where and when, in the order of writing."""
+    """Plan the parts of a federation, in the order of writing: their passes, traffic, place and time."""
     passes = data.passes
     everything = tuple(nodes.modality for nodes in data.nodes)
     train, validation = carve_validation(
@@ -136,7 +136,7 @@ def _client_part(
 
 def _client_world(data: StreetData, nodes: Nodes, number: int, rng: np.random.Generator) -> World:
     update: dict[str, float] = {}
-    # Passes of a common pool have the traffic of the pool.
+    # Passes from a common pool keep the traffic of the pool.
     if data.sector_skew is None:
         update["near_lane_share"] = _mix(data.world.near_lane_share, data.traffic_skew, rng)
     if data.by_time_of_day:
@@ -145,7 +145,7 @@ def _client_world(data: StreetData, nodes: Nodes, number: int, rng: np.random.Ge
 
 
 def _mix(nominal: float, skew: float, rng: np.random.Generator) -> float:
-    """A client's near-lane share ~ Beta(skew p, skew (1 - p)), whose mean is p."""
+    """The near-lane share of a client ~ Beta(skew p, skew (1 - p)), whose mean is p."""
     if nominal in (0.0, 1.0):
         return nominal
     return float(rng.beta(skew * nominal, skew * (1.0 - nominal)))
@@ -157,7 +157,7 @@ def _amount(data: StreetData, rng: np.random.Generator) -> int:
 
 
 def _pool_sectors(data: StreetData, seed: int, count: int) -> NDArray[np.int64]:
-    """(count,) beam sector of every pass of the pool, from its kinematics alone."""
+    """(count,) the beam sector of every pass of the pool, from the motion of its vehicle alone."""
     site = make_site(data.world, 0)
     scenes = (draw_scene(data.world, rng_for(seed, "clients", index, "scene"), site=site) for index in range(count))
     return sectors_of([np.rad2deg(np.arctan2(scene.antenna[:, 0], scene.antenna[:, 1])) for scene in scenes])

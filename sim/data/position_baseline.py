@@ -1,11 +1,11 @@
-"""The published position baseline: where the vehicle is now -> the best beam now.
+"""The published position baseline, which predicts the best beam now from the position of the vehicle now.
 
-It checks that a scenario was read as its makers meant it: the uncalibrated position column alone costs 23 points of
-Top-1 in scenario 9. A mirrored beam order does not show here; the reader refuses it by its labels. N rows, B beams.
+It checks that a scenario was read as its makers meant it: reading the uncalibrated position column costs 23 points of
+Top-1 in scenario 9. It cannot find a mirrored beam order; the reader refuses that by its labels. N rows, B beams.
 
 Source: J. Morais et al., "Position aided beam prediction in the real world", arXiv:2205.09054, and the leaderboard of
-www.deepsense6g.net (scenario 9, random split: Top-1/2/3 38.8/54.2/64.8 %). Theirs is a random split by row, which
-leaks between neighbouring frames of a pass; ``split="pass"`` holds out whole passes instead.
+www.deepsense6g.net (scenario 9, random split: Top-1/2/3 38.8/54.2/64.8 %). They split at random by row, which leaks
+between neighbouring frames of a pass; ``split="pass"`` holds out whole passes instead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clients.learning.learner import take_steps
 from clients.learning.metrics import dba_score, power_loss_db, rank_beams, top_k
 from configs.seeding import rng_for, seed_for
 
-# The network of arXiv:2205.09054: five layers of 256; the rest is tuned to reach its numbers fast on one core.
+# The network of arXiv:2205.09054 has five layers of 256; the rest is tuned to reach its numbers fast on one core.
 NUM_LAYERS = 5
 WIDTH = 256
 BATCH_SIZE = 256
@@ -37,13 +37,13 @@ LEARNING_RATE = 3e-3
 
 @dataclass(frozen=True)
 class BaselineScore:
-    """How well one seed did on its held-out rows.
+    """The scores of one seed on its held-out rows.
 
     Attributes:
-        seed: of the split, the network and the batches.
-        top1: share of rows in [0, 1]; ``top2`` and ``top3`` alike.
+        seed: the seed of the split, the network and the batches.
+        top1: the share of rows whose best beam is the first guess, in [0, 1]; ``top2`` and ``top3`` in the same way.
         dba: the official distance-based accuracy, in [0, 1].
-        power_loss_db: mean loss against the best beam, >= 0.
+        power_loss_db: the mean loss against the best beam in dB, >= 0.
     """
 
     seed: int
@@ -57,23 +57,23 @@ class BaselineScore:
 def position_baseline(
     scenario: Scenario, *, split: Literal["random", "pass"], seeds: Sequence[int], epochs: int = 60
 ) -> tuple[BaselineScore, ...]:
-    """Train on 60 %, choose the epoch on 20 %, score on 20 %; once for every seed.
+    """Train on 60 % of the data, choose the epoch on 20 % and score on 20 %, once for every seed.
 
-    Torch runs on one thread from here on: the networks are too small for more.
+    Torch runs on one thread after this call: the networks are too small for more.
 
     Args:
-        scenario: with a ``gps`` sensor.
-        split: by ``random`` row (the leaderboard's protocol, leaks) or by whole ``pass`` (honest).
-        seeds: one run each.
-        epochs: over the training rows.
+        scenario: a scenario with a ``gps`` sensor.
+        split: ``random`` splits by row (as the leaderboard does; it leaks), ``pass`` by whole pass (without a leak).
+        seeds: the seeds; each makes one run.
+        epochs: the number of epochs over the training rows.
 
     Raises:
         ValueError: there are too few rows or passes to hold some out, or no positions, labels or passes at all.
     """
     if split == "pass" and not scenario.has_passes:
-        raise ValueError(f"{scenario.name}: no seq_index, so its rows cannot be split by pass; use the random split")
+        raise ValueError(f"{scenario.name}: it has no seq_index, so rows cannot be split by pass; use the random split")
     if "gps" not in scenario.sensors:
-        raise ValueError(f"{scenario.name}: no positions of the vehicle; use a release that has them")
+        raise ValueError(f"{scenario.name}: it has no positions of the vehicle; use a release that has them")
     torch.set_num_threads(1)
     power = scenario.labelled_power
     groups = scenario.pass_ids if split == "pass" else np.arange(len(power))
@@ -89,7 +89,7 @@ def position_baseline(
 
 
 def _split_rows(name: str, groups: NDArray[np.integer], rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Row numbers of three parts; rows of one group stay together."""
+    """The row numbers of the three parts; rows of one group stay together."""
     drawn = rng.permutation(np.unique(groups))
     cuts = np.split(drawn, [round(0.6 * len(drawn)), round(0.8 * len(drawn))])
     if any(len(cut) == 0 for cut in cuts):
@@ -109,7 +109,7 @@ def _train_and_rank(
     """(N, 5) ranked beams of the test rows, at the epoch with the smallest validation loss."""
     position_m = scenario.sensors["gps"].astype(np.float64)
     low, high = position_m[train].min(axis=0), position_m[train].max(axis=0)
-    # To [-1, 1]: against [0, 1] this gains 2.6 points of Top-1 in scenario 1, where there are few steps.
+    # Positions are scaled to [-1, 1]; against [0, 1] this gains 2.6 points of Top-1 in scenario 1, with few steps.
     positions = torch.tensor(2.0 * (position_m - low) / np.maximum(high - low, 1e-9) - 1.0, dtype=torch.float32)
     beams = torch.tensor(scenario.beams)
     num_beams = scenario.labelled_power.shape[1]
@@ -137,7 +137,7 @@ def _train_and_rank(
 
 def _network(num_beams: int, seed: int) -> nn.Module:
     widths = [2, *[WIDTH] * (NUM_LAYERS - 1), num_beams]
-    # Torch draws initial weights from its global stream: borrow it, and give it back as it was.
+    # Torch draws initial weights from its global stream, so its state is restored afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "position baseline", "weights"))
         layers = [nn.Linear(size_in, size_out) for size_in, size_out in pairwise(widths)]

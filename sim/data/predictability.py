@@ -1,4 +1,4 @@
-"""How far the beam's own past foretells it: what any tracker must beat.
+"""Scores of predictors that use only the past of the beam; every tracker must be better than these.
 
 F frames of a recording in time order, P passes, B beams.
 """
@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from sim.data.scenario9 import HORIZONS
 
 HISTORY = 8
-"""Frames that lie before the current one, at least, where persistence and the line are scored: what a tracker sees."""
+"""Number of frames before the current one that persistence and the line need to be scored: those of a tracker."""
 SLOPE_FRAMES = 5
-"""Newest frames, the current one included, that give the extrapolated line its slope."""
+"""Number of newest frames, the current one included, that give the extrapolated line its slope."""
 TRAINING_SHARE = 0.7
-"""First passes that fill the Markov table, as a share; the others test it. Source: split of arXiv:2603.16116."""
+"""Share of the passes, from the first, that fill the Markov table; the others test it. Source: arXiv:2603.16116."""
 
 
 class PassLayout:
-    """Where passes begin and how long they are.
+    """The places and lengths of the passes of a recording.
 
     Attributes:
-        lengths: (P,) frames.
-        number: (F,) 0-based number of a frame's pass.
-        position: (F,) frames of its pass before it.
-        left: (F,) frames of its pass after it.
+        lengths: (P,) the number of frames of each pass.
+        number: (F,) the number of the pass of each frame, from 0.
+        position: (F,) the number of frames of the same pass before each frame.
+        left: (F,) the number of frames of the same pass after each frame.
     """
 
     def __init__(self, pass_ids: NDArray[np.integer]) -> None:
@@ -37,25 +37,25 @@ class PassLayout:
 
 
 def share_of(hits: NDArray[np.bool_]) -> float:
-    """Share of hits; NaN of nothing."""
+    """The share of hits; NaN if there is nothing to count."""
     return float(hits.mean()) if hits.size else float("nan")
 
 
 def predictor_floors(best: NDArray[np.int64], passes: PassLayout, *, num_beams: int) -> dict[str, float]:
-    """Scores in [0, 1] of holding the beam, going on in a line, and a Markov table that knows the true beam now.
+    """Scores in [0, 1] of three predictors: the same beam, a line, and a Markov table that knows the true beam now.
 
-    A score that too little data leaves undefined is NaN.
+    A score is NaN if there is too little data for it.
 
     Args:
-        best: (F,) best beam of each frame.
-        passes: which frames belong together.
-        num_beams: B, of the codebook.
+        best: (F,) the best beam of each frame.
+        passes: the passes of the frames.
+        num_beams: B, the number of beams of the codebook.
     """
     return _held_and_extrapolated(best, passes, num_beams=num_beams) | _markov(best, passes, num_beams=num_beams)
 
 
 def _held_and_extrapolated(best: NDArray[np.int64], passes: PassLayout, *, num_beams: int) -> dict[str, float]:
-    """Hold the beam, or go on from it with the least-squares slope of the last `SLOPE_FRAMES`, inside the codebook."""
+    """Keep the beam, or extrapolate it with the least-squares slope of the last `SLOPE_FRAMES`, inside the codebook."""
     now = np.flatnonzero((passes.position >= HISTORY) & (passes.left >= max(HORIZONS)))
     ages = np.arange(1 - SLOPE_FRAMES, 1)
     centred = ages - ages.mean()
@@ -70,7 +70,7 @@ def _held_and_extrapolated(best: NDArray[np.int64], passes: PassLayout, *, num_b
 
 
 def _markov(best: NDArray[np.int64], passes: PassLayout, *, num_beams: int) -> dict[str, float]:
-    """Equal counts, and beams never seen, are ranked by their distance from the current beam."""
+    """Score the Markov table; it ranks equal counts, and beams never seen, by their distance from the current beam."""
     is_training = passes.number < int(TRAINING_SHARE * len(passes.lengths))
     beams = np.arange(num_beams)
     nearness = -np.abs(beams[:, None] - beams) / (2.0 * num_beams)

@@ -1,6 +1,6 @@
-"""The figures of DeepSense 6G scenario 9, by name: what each means and what was measured.
+"""The figures of DeepSense 6G scenario 9, by name, with their meanings and measured values.
 
-Plain text and numbers, so that a command's help can list them without loading anything.
+This file has text and numbers only, so that the help of a command can list them without other imports.
 
 Source: `sim.data.statistics` on the power of DeepSense 6G scenario 9 (Alkhateeb et al., IEEE Communications Magazine
 2023, www.deepsense6g.net), 5,964 frames of 136 passes. Aggregates only; the data itself is CC BY-NC-SA 4.0.
@@ -11,9 +11,9 @@ from __future__ import annotations
 import textwrap
 
 HORIZONS = (1, 2, 3)
-"""Slots ahead at which trivial predictors are scored."""
+"""Numbers of slots ahead at which trivial predictors are scored."""
 PROFILE_OFFSETS = (1, 2, 3, 4, 5, 6, 8)
-"""Distances from the best beam, in beams, at which its neighbours' power is averaged."""
+"""Distances from the best beam, in beams, at which the power of its neighbours is averaged."""
 
 _PER_HORIZON = {
     "persistence_{h}": "share of frames whose beam is still the best {h} slots later",
@@ -111,7 +111,7 @@ SCENARIO_9: dict[str, float] = {
     "mask_density": 0.0215,
 }
 """The measured values. The mask density is the middle of the 2.1-2.2 % that the batch norms of published students
-(arXiv:2603.16116) have stored; the pictures themselves were not at hand."""
+(arXiv:2603.16116) have stored; the pictures themselves were not available."""
 
 
 def describe_statistics(width: int = 80) -> str:

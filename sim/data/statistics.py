@@ -1,7 +1,7 @@
-"""The figures that say how beams and pictures behave, by which a made-up street is compared with a measured one.
+"""The figures that describe beams and pictures, by which a synthetic street is compared with a measured one.
 
-Every figure is one number under a flat name; `sim.data.scenario9` says what each name means and what was measured.
-Beams count from 0, from left to right as the mast sees the road.
+Every figure is one number with a name; `sim.data.scenario9` gives the meaning of each name and the measured value.
+Beams are counted from 0, from left to right as the mast sees the road.
 
 F frames of a recording in time order, B beams, P passes.
 
@@ -22,27 +22,27 @@ from sim.data.scenario9 import PROFILE_OFFSETS, SCENARIO_9, STATISTICS
 __all__ = ["SCENARIO_9", "STATISTICS", "beam_statistics", "jensen_shannon_bits", "known_or_none", "mask_density"]
 
 DEAD_SHARE = 0.003
-"""A beam that is the best in a smaller share of all frames is dead; 1/64 would be its fair share."""
+"""A beam that is the best in a smaller share of all frames is called dead; an equal share would be 1/64."""
 EDGE_BEAMS = 3
-"""Beams at either end of the codebook that count as its edge."""
+"""Number of beams at either end of the codebook that count as its edge."""
 WEAKEST_POWER = 1e-12
-"""Power below it counts as this much, so that a dead reading has a level in dB."""
+"""Smaller powers are raised to this one, so that a reading of zero has a level in dB."""
 
 
 def beam_statistics(power: NDArray[np.floating], pass_ids: NDArray[np.integer]) -> dict[str, float]:
-    """Every figure of `STATISTICS` but the mask densities, in its order.
+    """Every figure of `STATISTICS` except the mask densities, in the same order.
 
-    Shares lie in [0, 1]. A figure that too little data leaves undefined (no step, no pass to test on) is NaN.
+    Shares are in [0, 1]. A figure is NaN if there is too little data for it (no step, no pass to test on).
 
-    The figures known of scenario 9 fix the definitions. They come out to the last digit but for the profile (within
-    0.1 dB), the line (1.2 points) and the Markov table (2 points), of which the exact protocol is not known.
+    The definitions follow the figures that are published of scenario 9. They agree to the last digit except the
+    profile (within 0.1 dB), the line (1.2 points) and the Markov table (2 points), whose exact protocol is not known.
 
     Args:
         power: (F, B) linear receive power, B > 5.
-        pass_ids: (F,) pass of each frame; frames of one pass are contiguous and in time order.
+        pass_ids: (F,) the pass of each frame; frames of one pass are contiguous and in time order.
 
     Raises:
-        ValueError: no frames, shapes that do not fit, or power that is negative or not finite.
+        ValueError: there are no frames, the shapes do not fit, or a power is negative or not finite.
     """
     if power.ndim != 2 or len(power) == 0 or pass_ids.shape != power.shape[:1] or power.shape[1] < 6:
         raise ValueError(
@@ -65,18 +65,18 @@ def beam_statistics(power: NDArray[np.floating], pass_ids: NDArray[np.integer]) 
 
 
 def known_or_none(found: Mapping[str, float]) -> dict[str, float | None]:
-    """All of `STATISTICS`, for JSON: None where a figure was not computed or is NaN."""
+    """All figures of `STATISTICS`, for JSON; a figure that was not computed or is NaN becomes None."""
     return {name: None if np.isnan(value := found.get(name, np.nan)) else value for name in STATISTICS}
 
 
 def jensen_shannon_bits(counts: NDArray[np.integer], others: NDArray[np.integer]) -> float:
-    """How far apart two histograms of beams are, in [0, 1] bit; 0 is equal shares, 1 no beam in common.
+    """The Jensen-Shannon divergence of two histograms of beams in bit: 0 for equal shares, 1 if they share no beam.
 
-    The mean relative entropy of both to their average. Source: Lin, IEEE Transactions on Information Theory, 1991.
+    It is the mean relative entropy of both to their average. Source: Lin, IEEE Trans. on Information Theory, 1991.
 
     Args:
-        counts: (B,) frames won by each beam, not all 0.
-        others: (B,) likewise.
+        counts: (B,) the number of frames in which each beam is the best, not all 0.
+        others: (B,) the other histogram, not all 0.
     """
     shares = np.stack([counts / counts.sum(), others / others.sum()])
     middle = np.broadcast_to(shares.mean(axis=0), shares.shape)
@@ -85,9 +85,9 @@ def jensen_shannon_bits(counts: NDArray[np.integer], others: NDArray[np.integer]
 
 
 def mask_density(images: NDArray[np.uint8]) -> float:
-    """Mean share of pixels on in the motion masks of one pass, in [0, 1].
+    """The mean share of pixels that are set in the motion masks of one pass, in [0, 1].
 
-    It depends on the resolution: the measured 2.1-2.2 % are at 224x224.
+    It depends on the resolution: the measured 2.1-2.2 % hold for 224x224.
 
     Source: arXiv:2603.16116, input processing; see `clients.data.motion`.
 
@@ -95,7 +95,7 @@ def mask_density(images: NDArray[np.uint8]) -> float:
         images: (F, rows, columns, 3) RGB frames of one pass, F >= 2.
 
     Raises:
-        ValueError: of another shape.
+        ValueError: the images have another shape.
     """
     return float(np.mean(motion_masks(images)))
 
@@ -150,7 +150,7 @@ def _histogram(best: NDArray[np.int64], num_beams: int) -> dict[str, float]:
 
 
 def _profile(level_db: NDArray[np.float64], best: NDArray[np.int64]) -> dict[str, float]:
-    """Power is averaged linearly, over the frames whose best beam has a neighbour that far."""
+    """The profile round the best beam; power is averaged linearly over the frames that have a beam at that distance."""
     found = {}
     for name, side in (("profile_db", -1), ("profile_above_db", 1)):
         for offset in PROFILE_OFFSETS:

@@ -335,7 +335,7 @@ def refused(*words: str | Path) -> str:
             lambda values: values["strategy"].update(aggregator={"name": "unclosed_rules:Mine"}),
             "unclosed_rules.py",
         ),
-        (deepsense("nowhere"), "data.folder: no folder "),
+        (deepsense("nowhere"), "data.folder: there is no folder "),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_yaml_is_refused_by_its_dotted_path(

@@ -120,7 +120,7 @@ def test_the_same_files_are_converted_once_and_others_never_take_their_place(rel
     assert convert_scenario(release) != out
     with pytest.raises(ValueError, match="was converted from other files; remove it or name another folder"):
         convert_scenario(release, tmp_path / "named")
-    with pytest.raises(ValueError, match="exists and is no conversion"):
+    with pytest.raises(ValueError, match="exists and is not a conversion"):
         convert_scenario(release, release)
 
 
@@ -204,7 +204,7 @@ def test_rows_without_passes_are_no_federation(tmp_path: Path) -> None:
 def test_a_recording_that_was_not_converted_is_one_clear_error(made: Path, tmp_path: Path) -> None:
     out = convert_scenario(made, tmp_path / "out")
     (out / "conversion.json").unlink()
-    with pytest.raises(ValueError, match=r"conversion\.json: no record of a conversion .* convert it again"):
+    with pytest.raises(ValueError, match=r"conversion\.json: not the record of a conversion .* convert it again"):
         open_conversion(out)
 
 
@@ -227,7 +227,7 @@ def test_the_commands_export_and_convert_print_their_folders(tmp_path: Path) -> 
     [
         (["--preset", "s8"], "--preset s8: no such street; use s9, street"),
         (["--image-size", "big"], "--image-size big: expected width x height"),
-        (["--modalities", "gps,sonar"], "no 'sonar' can be exported"),
+        (["--modalities", "gps,sonar"], "'sonar' cannot be exported"),
         (["--config", "deepsense-scenario9"], "data.source is deepsense; only a street can be exported"),
     ],
 )

@@ -149,7 +149,7 @@ def test_what_is_not_exported_stays_blank(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"modalities": ("sonar",)}, "no 'sonar' can be exported; use camera, radar, lidar, gps"),
+        ({"modalities": ("sonar",)}, "'sonar' cannot be exported; use camera, radar, lidar, gps"),
         ({"num_passes": 0}, "passes: must be at least 1, got 0"),
         ({"image_size": (960, 8)}, "image size: must be 16x16 to 4096x4096, got 960x8"),
     ],

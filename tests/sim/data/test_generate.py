@@ -122,7 +122,7 @@ def test_an_unknown_sensor_is_refused_by_name() -> None:
 
 
 def test_an_unknown_site_is_refused_with_the_dotted_path() -> None:
-    with pytest.raises(ValueError, match=r"data\.world\.sites: there are 1 sites, so no site 1"):
+    with pytest.raises(ValueError, match=r"data\.world\.sites: there are 1 sites, so site 1 does not exist"):
         make(0, ("gps",), site=1)
 
 
