@@ -1,1 +1,1 @@
-"""What the world costs, what can be learned in it, and how close it is to measurement and ray tracing."""
+"""Benchmarks: the cost of world, trackers, codecs and messages, what can be learned, and what attacks can do."""

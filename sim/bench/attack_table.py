@@ -1,8 +1,8 @@
-"""Every aggregation rule under every attack: how often the ensemble is right about the public set.
+"""Scores every aggregation rule under every attack: how often the ensemble is right about the public set.
 
-Many clients learn from their own labels alone; what they answer for the public set is kept, and so is its truth. An
-attack changes the answers of those with the most labelled windows; a rule makes an ensemble of all; the ensemble is
-scored against the measured power. So a cell of the table takes seconds instead of a federation.
+Many clients learn from their own labels alone; their answers for the public set are kept, and so is the truth. An
+attack changes the answers of the clients with the most labelled windows; a rule makes an ensemble of all answers; the
+ensemble is scored against the measured power. So a cell of the table takes seconds instead of a federation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from strategies.attacks import ATTACKS, AttackerKnowledge
 from strategies.labels import Contribution, SoftLabels
 from strategies.registry import AGGREGATORS, build_plugin, find_class
 
-# Rules of the table: name -> (short name of an aggregator, its options).
+# The rules of the table: name -> (short name of an aggregator, its options).
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "mean": ("mean", {}),
     "example_weighted": ("example_weighted", {}),
@@ -57,12 +57,12 @@ CLIENTS_PER_MODALITY = 5
 
 @dataclass(frozen=True)
 class Voters:
-    """What honest clients answer, and what is true. C clients, N public samples, H horizons, B beams.
+    """The answers of honest clients, and the truth. C clients, N public samples, H horizons, B beams.
 
     Attributes:
-        contributions: of every client.
-        first: (C, N, H, B) what they answered early on.
-        power: (N, H, B) linear power at the public samples.
+        contributions: the contribution of every client.
+        first: (C, N, H, B) the answers of the clients after a fifth of their steps.
+        power: (N, H, B) the linear power at the public samples.
     """
 
     contributions: tuple[Contribution, ...]
@@ -78,7 +78,7 @@ def voters_experiment(seed: int, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def make_voters(experiment: Experiment) -> Voters:
-    """Train every client on its own labels, a fifth of the steps first and then the rest; kept on disk.
+    """Train every client on its own labels, a fifth of the steps first and then the rest; keep the answers on disk.
 
     Raises:
         ValueError: the data cannot be made.
@@ -132,13 +132,13 @@ def _train(experiment: Experiment) -> dict[str, NDArray[Any]]:
 
 
 def attacked(voters: Voters, attack: str, num_attackers: int, *, seed: int) -> list[Contribution]:
-    """The contributions with those of the largest clients poisoned; one that is no distribution is left out.
+    """The contributions, after the largest clients have attacked; one that is not a distribution is left out.
 
     Args:
-        voters: of honest clients.
-        attack: a key of `ATTACKS`; empty for none.
-        num_attackers: how many, those with the most labelled windows.
-        seed: that the attackers share.
+        voters: the answers of honest clients.
+        attack: a key of `ATTACKS`; empty for no attack.
+        num_attackers: the number of attackers; they are the clients with the most labelled windows.
+        seed: the seed that the attackers share.
     """
     by_size = sorted(voters.contributions, key=lambda one: (-one.num_examples, one.client))
     hostile = {one.client for one in by_size[:num_attackers]} if attack else set()
@@ -162,12 +162,12 @@ class AttackCell:
 
     Attributes:
         rule: a key of `RULES`.
-        attack: a key of `ATTACKS`; empty for none.
-        num_attackers: those with the most labelled windows.
-        seed: of the voters and of the attackers.
-        top1: of the ensemble.
-        top3: of the ensemble.
-        top5: of the ensemble.
+        attack: a key of `ATTACKS`; empty for no attack.
+        num_attackers: the number of attackers; they are the clients with the most labelled windows.
+        seed: the seed of the voters and of the attackers.
+        top1: Top-1 of the ensemble.
+        top3: Top-3 of the ensemble.
+        top5: Top-5 of the ensemble.
     """
 
     rule: str
@@ -182,7 +182,7 @@ class AttackCell:
 def attack_cells(
     voters: Voters, *, seed: int, rules: Iterable[str], attacks: Iterable[str], counts: Iterable[int]
 ) -> Iterator[AttackCell]:
-    """The clean cell and the attacked cells of every rule.
+    """The cells of every rule, without an attack and under each attack.
 
     Raises:
         ValueError: a rule or an attack is unknown.
@@ -190,7 +190,7 @@ def attack_cells(
     counts, attacks = list(counts), list(attacks)
     for kind, wanted, table in (("rule", rules, RULES), ("attack", attacks, ATTACKS)):
         if unknown := [name for name in wanted if name not in table]:
-            raise ValueError(f"--{kind}: no {unknown[0]!r}; there are {', '.join(table)}")
+            raise ValueError(f"--{kind}: {unknown[0]!r} is unknown; use {', '.join(table)}")
     for name in rules:
         short, options = RULES[name]
         rule: Aggregator = build_plugin(find_class(short, AGGREGATORS, key="rule"), options, key="rule")

@@ -1,4 +1,4 @@
-"""What a codec costs and loses, measured on soft labels as trackers make them. N samples, H horizons, B beams."""
+"""Measures the cost and the loss of a codec on soft labels as trackers make them. N samples, H horizons, B beams."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from strategies.labels import PROBABILITY_FLOOR, normalise_rows
 Probs = NDArray[np.float32]
 
 NUM_HORIZONS, NUM_BEAMS, TEMPERATURE = 4, 64, 2.0
-# Logits of a tracker: a bell over the beams that drifts over the horizons, and noise that is its own; from one round
-# to the next a little of the noise changes.
+# The logits of a tracker are a bell over the beams, which drifts over the horizons, and noise; from one round to the
+# next a little of the noise changes.
 PEAK_LOGIT = 8.0
 BELL_BEAMS = (1.5, 6.0)
 DRIFT_BEAMS = 1.0
@@ -32,13 +32,14 @@ class CodecCost:
     """Cost and loss of a codec.
 
     Attributes:
-        codec: its name, without a suffix.
-        raw_bytes: of a sample, without its id.
-        zlib_bytes: with +zlib.
-        delta_bytes: with +delta, in a later round, when the receiver holds all samples of the round before.
-        worst_error: largest error of a probability.
-        mean_kl: mean KL(sent || received) of a row in nats, probabilities below 1e-12 counting as 1e-12.
-        top5: share of the five best beams that are among the five best on arrival, in [0, 1]; of equals the first.
+        codec: the name of the codec, without a suffix.
+        raw_bytes: the bytes of a sample, without its id.
+        zlib_bytes: the bytes of a sample with +zlib.
+        delta_bytes: the bytes with +delta, in a later round, when the receiver has all samples of the round before.
+        worst_error: the largest error of a probability.
+        mean_kl: the mean KL(sent || received) of a row in nats; probabilities below 1e-12 count as 1e-12.
+        top5: the share of the five best beams that are still among the five best on arrival, in [0, 1]; among equal
+            beams the first counts as better.
     """
 
     codec: str
@@ -51,18 +52,18 @@ class CodecCost:
 
 
 def codec_costs(codecs: Sequence[str], *, seeds: Sequence[int], num_samples: int) -> list[CodecCost]:
-    """Cost and loss of each codec, medians over the seeds.
+    """The cost and the loss of each codec, as medians over the seeds.
 
     Args:
-        codecs: names of row codecs.
-        seeds: of the rows.
-        num_samples: in a round.
+        codecs: the names of row codecs.
+        seeds: the seeds that draw the rows.
+        num_samples: the number of samples in a round.
 
     Raises:
         ValueError: a codec is unknown, or there is no sample or seed.
     """
     if num_samples < 1 or not seeds:
-        raise ValueError("at least one sample and one seed are needed")
+        raise ValueError("--samples and --seeds: at least one sample and one seed are needed")
     rounds = [two_rounds(seed, num_samples) for seed in seeds]
     return [_median([_cost(codec, before, after) for before, after in rounds]) for codec in codecs]
 

@@ -1,4 +1,4 @@
-"""What distillation has to give on a street: own labels alone against own labels and a teacher on the public set.
+"""Measures the gain of distillation on a street: own labels alone against own labels and a teacher on the public set.
 
 Both arms of a node take the same optimizer steps with the same schedule and the same rule for stopping. The teacher
 fuses all sensors and was trained on other passes; the public set has no labels.
@@ -30,14 +30,14 @@ class DistillationJob:
     """One seed of the benchmark.
 
     Attributes:
-        experiment: with one node per sensor.
+        experiment: an experiment with one node per sensor.
     """
 
     experiment: Experiment
 
     @property
     def key(self) -> str:
-        """Of its row in a sheet."""
+        """The key of its row in a sheet."""
         title = f"{world_name(self.experiment)} seed {self.experiment.seed}"
         return row_key(title, to_values(self.experiment), data_digest(self.experiment))
 
@@ -46,7 +46,8 @@ def distil_job(job: DistillationJob) -> SheetRow:
     """Train the teacher, then every node twice.
 
     Returns:
-        Metrics on the test passes: of the teacher, and of each sensor's node in the arms ``local`` and ``distilled``.
+        The metrics on the test passes: for the teacher, and for the node of each sensor in the arms ``local`` and
+        ``distilled``.
 
     Raises:
         ValueError: a recording is broken, or nothing can be learned from it.

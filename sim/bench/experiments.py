@@ -11,14 +11,14 @@ from configs.schema import Experiment
 from sim.data.plan import BLOCKS, CLEAR
 
 SENSORS = ("camera", "radar", "lidar", "gps")
-# Streets on which a tracker is tested that was trained on another one: what changes.
+# The changes to the street on which a tracker is tested after it was trained on the unchanged street.
 CONDITIONS: Mapping[str, Mapping[str, float]] = {name: {**CLEAR, **block} for name, block in BLOCKS.items()}
 
 PassCounts = Mapping[str, int | float]
 
 
 def street_data(preset: str, passes: PassCounts) -> dict[str, Any]:
-    """The section ``data`` of a preset with one node per sensor, alike in traffic and amount."""
+    """The section ``data`` of a preset with one node per sensor; all have the same traffic and number of passes."""
     return {
         "source": "street",
         "world": {"preset": preset},
@@ -30,7 +30,7 @@ def street_data(preset: str, passes: PassCounts) -> dict[str, Any]:
 
 
 def scenario_data(folder: Path, passes: PassCounts, sensors: Sequence[str]) -> dict[str, Any]:
-    """The section ``data`` of a measured scenario; a pass that others need is taken from the server's."""
+    """The section ``data`` of a measured scenario; the passes of public set and clients are taken from the server."""
     spare = int(passes["public"]) + int(passes["client"])
     return {
         "source": "deepsense",
@@ -46,14 +46,14 @@ def bench_experiment(
     """The experiment of a benchmark; students and teacher have the sizes of the quickstart.
 
     Args:
-        data: the section of that name.
-        seed: of data and networks.
-        steps: optimizer steps of every learner.
-        num_frames: of the longest window.
-        overrides: ``dotted.path=value`` entries that differ from all this.
+        data: the section ``data`` of the experiment.
+        seed: the seed of data and networks.
+        steps: the optimizer steps of every learner.
+        num_frames: the number of frames of the longest window.
+        overrides: entries ``dotted.path=value`` that override the settings above.
 
     Raises:
-        ValueError: an unknown preset or key, or a number out of range.
+        ValueError: a preset or key is unknown, or a number is out of range.
     """
     values: dict[str, Any] = {
         "name": "bench",
@@ -69,19 +69,19 @@ def bench_experiment(
 
 
 def world_name(experiment: Experiment) -> str:
-    """What a reader calls the world of a benchmark: its preset, or the folder of a measured scenario."""
+    """The name of the world of a benchmark: its preset, or the folder of a measured scenario."""
     data = experiment.data
     return data.world.preset if data.source == "street" else Path(data.folder).name
 
 
 def under(experiment: Experiment, condition: str) -> Experiment:
-    """The same experiment on a street in one condition throughout, for testing: it has no more to learn from.
+    """The same experiment on a street that is always in one condition; it is for tests and has nothing to learn from.
 
     Raises:
-        ValueError: there is no such condition, or the world was measured and stays as it was.
+        ValueError: there is no such condition, or the world was measured and cannot change.
     """
     if condition not in CONDITIONS:
-        raise ValueError(f"--conditions: no {condition!r}; there are {', '.join(CONDITIONS)}")
+        raise ValueError(f"--conditions: {condition!r} is unknown; use {', '.join(CONDITIONS)}")
     values = to_values(experiment)
     if experiment.data.source != "street":
         raise ValueError(f"--conditions: {world_name(experiment)} was measured; conditions need a street")

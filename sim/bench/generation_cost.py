@@ -1,4 +1,4 @@
-"""What a frame of the street costs: CPU time of the scene, the power and each sensor, on one thread."""
+"""Measures the cost of a frame of the street: the CPU time of the scene, the power and each sensor, on one thread."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Made = TypeVar("Made")
 
 
 def generation_cost(world: World, *, seed: int, num_passes: int, sensors: Sequence[str]) -> dict[str, float]:
-    """CPU milliseconds a frame, median over passes: ``scene``, ``power``, each sensor, and ``all`` together.
+    """CPU milliseconds per frame, median over passes: ``scene``, ``power``, each sensor, and ``all`` together.
 
-    A first pass, which also fills caches, is not counted. Torch runs on one thread from here on.
+    A first pass, which also fills caches, is not counted. Torch runs on one thread after this call.
 
     Args:
         world: the street.
-        seed: of the passes.
-        num_passes: >= 1.
-        sensors: which to time.
+        seed: the seed that draws the passes.
+        num_passes: the number of passes to time, >= 1.
+        sensors: the sensors to time.
 
     Raises:
         ValueError: the street has no such sensor, or there is no pass to time.
@@ -36,7 +36,7 @@ def generation_cost(world: World, *, seed: int, num_passes: int, sensors: Sequen
     if num_passes < 1:
         raise ValueError(f"--passes {num_passes}: at least one pass is needed")
     if unknown := [name for name in sensors if name not in SENSORS]:
-        raise ValueError(f"the street has no sensor {unknown[0]!r}; use {', '.join(SENSORS)}")
+        raise ValueError(f"sensors: the street has no sensor {unknown[0]!r}; use {', '.join(SENSORS)}")
     torch.set_num_threads(1)
     costs = [_cost_of_pass(world, seed, index, sensors) for index in range(num_passes + 1)][1:]
     return {part: statistics.median(cost[part] for cost in costs) for part in costs[0]}

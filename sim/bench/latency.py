@@ -1,4 +1,4 @@
-"""How long trackers take on a CPU: one thread, one window, trackers in turn. Medians of interleaved rounds."""
+"""Measures the time that trackers take on a CPU, for one window on one thread, as medians of interleaved rounds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ROUNDS = 15
 
 
 def median_ms(calls: Mapping[Hashable, Callable[[], object]], *, rounds: int = ROUNDS) -> dict[Hashable, float]:
-    """Median wall milliseconds of each call on one thread.
+    """The median wall time in milliseconds of each call on one thread.
 
-    All are called in turn in every round, so that whatever else the machine does falls on all of them alike.
+    All calls take turns in every round, so that other work on the machine slows all of them equally.
 
     Args:
-        calls: name -> what to time.
-        rounds: timed rounds; one more before them warms up.
+        calls: name -> the call to time.
+        rounds: the number of timed rounds; one more round before them warms up.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -42,7 +42,7 @@ def median_ms(calls: Mapping[Hashable, Callable[[], object]], *, rounds: int = R
 
 
 def window_call(tracker: StepTracker) -> Callable[[], object]:
-    """A tracker's whole answer for one window of random frames."""
+    """A call that computes the whole answer of a tracker for one window of random frames."""
     windows = random_windows(tracker, 1)
     tracker.eval()
 
@@ -54,7 +54,7 @@ def window_call(tracker: StepTracker) -> Callable[[], object]:
 
 
 def random_windows(tracker: StepTracker, count: int, *, seed: int = 0) -> Windows:
-    """Consecutive windows over frames of noise: 2 % of the pixels moved, radar at the level of scenario 9."""
+    """Consecutive windows over frames of noise, with 2 % of the pixels moving and radar at the level of scenario 9."""
     num_frames = tracker.task.num_frames + count - 1
     rng = rng_for(seed, "latency")
     frames = empty_frames(tracker, num_frames)
@@ -69,5 +69,5 @@ def random_windows(tracker: StepTracker, count: int, *, seed: int = 0) -> Window
 
 
 def latencies_ms(trackers: Mapping[Hashable, StepTracker], *, rounds: int = ROUNDS) -> dict[Hashable, float]:
-    """Median milliseconds of one window of each tracker."""
+    """The median milliseconds that each tracker takes for one window."""
     return median_ms({name: window_call(tracker) for name, tracker in trackers.items()}, rounds=rounds)

@@ -1,7 +1,7 @@
-"""How well a beam tracker can learn a street: one sensor or all, few frames or many, by day and by night.
+"""Measures how well a beam tracker can learn a street: one sensor or all, few frames or many, by day and by night.
 
-Everything is central: one owner trains on labelled passes of site 0 and is scored on passes that it never saw. What
-is kept is chosen on validation passes set aside from the training passes, never on the test passes.
+Everything is central: one owner trains on labelled passes of site 0 and is scored on passes that it never saw. The
+weights that are kept are chosen on validation passes from among the training passes, never on the test passes.
 
 L frames of a window, J slots ahead.
 """
@@ -31,7 +31,7 @@ from sim.worksheet import SheetRow, row_key
 from strategies.losses import response_kd, task_loss
 
 FUSED = "all"
-# Looks at the validation passes in the course of a training.
+# Number of times that a training is checked on the validation passes.
 CHECKS = 10
 
 
@@ -40,10 +40,10 @@ class LearningJob:
     """One tracker to train and to score.
 
     Attributes:
-        experiment: data, sizes and training; the ``server`` recording is learned from.
-        inputs: a sensor, or ``all`` for the fused tracker with hidden modalities in training.
+        experiment: the data, sizes and training; the tracker learns from the ``server`` recording.
+        inputs: a sensor, or ``all`` for the fused tracker, whose training hides modalities at random.
         num_frames: L, at most ``experiment.task.num_frames``.
-        conditions: names in `CONDITIONS` under which it is tested too.
+        conditions: names from `CONDITIONS` under which it is tested too.
     """
 
     experiment: Experiment
@@ -53,7 +53,7 @@ class LearningJob:
 
     @property
     def key(self) -> str:
-        """Of its row in a sheet."""
+        """The key of its row in a sheet."""
         experiment = self.experiment
         title = f"{world_name(experiment)} seed {experiment.seed} {self.inputs} L={self.num_frames}"
         values = to_values(experiment)
@@ -61,7 +61,7 @@ class LearningJob:
 
 
 def experiments_of(job: LearningJob) -> list[Experiment]:
-    """All whose data a job needs."""
+    """The experiments whose data a job needs."""
     return [job.experiment, *(under(job.experiment, condition) for condition in job.conditions)]
 
 
@@ -69,8 +69,8 @@ def learn_job(job: LearningJob) -> SheetRow:
     """Train and score one tracker.
 
     Returns:
-        What it was, its metrics on the ``test`` passes and under each condition, its parameters, the score on the
-        validation passes that chose it and at which check, and the CPU seconds of its training.
+        The description of the job, the metrics on the ``test`` passes and under each condition, the number of
+        parameters, the best score on the validation passes, the check that gave it, and the CPU seconds of training.
 
     Raises:
         ValueError: a recording is broken, or nothing can be learned from it.
@@ -105,16 +105,16 @@ def learn_job(job: LearningJob) -> SheetRow:
 
 
 def aligned_starts(recording: Recording, task: Task, *, longest: Task, split: str | None = None) -> NDArray[np.int64]:
-    """(N,) starts of windows of ``task.num_frames`` whose labels are those of windows of ``longest.num_frames``.
+    """(N,) starts of windows of ``task.num_frames`` that have the same labels as windows of ``longest.num_frames``.
 
-    A window starts later by the frames that it lacks, so trackers of all lengths answer for the same slots.
+    A shorter window starts later by the frames that it lacks, so trackers of all lengths answer for the same slots.
     """
     starts = recording.window_starts(longest.num_frames, longest.num_future, split)
     return starts + longest.num_frames - task.num_frames
 
 
 def train(learner: Learner, targets: Targets | None, *, num_steps: int) -> None:
-    """All optimizer steps of a learner, with `CHECKS` looks at its validation passes; it keeps its best state."""
+    """Take all optimizer steps of a learner, with `CHECKS` checks on its validation passes; it keeps its best state."""
     bounds = [num_steps * part // CHECKS for part in range(CHECKS + 1)]
     for first, last in pairwise(bounds):
         learner.learn(public_lesson(targets), num_steps=last - first, total_steps=num_steps)
@@ -125,7 +125,7 @@ def _learner(job: LearningJob, recording: Recording, *, task: Task, longest: Tas
     is_fused = job.inputs == FUSED
     modalities: Sequence[str] = experiment.modalities if is_fused else (job.inputs,)
     if unknown := set(modalities) - set(experiment.modalities):
-        raise ValueError(f"--inputs: no {unknown.pop()!r}; there are {', '.join(experiment.modalities)}, {FUSED}")
+        raise ValueError(f"--inputs: {unknown.pop()!r} is unknown; use {', '.join(experiment.modalities)}, {FUSED}")
     training = experiment.teaching if is_fused else experiment.training
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(experiment.seed, "learnability", job.inputs, job.num_frames))

@@ -1,6 +1,7 @@
-"""A real SuperLink and real SuperNodes on this machine's loopback, for as long as something is measured on them.
+"""A real SuperLink and real SuperNodes on the loopback of this machine, for the time of a measurement.
 
-Plain HTTP without keys: what is measured is neither the proxy nor TLS. Nothing outlives it, also not after errors.
+They use plain HTTP without keys, since neither the proxy nor TLS is measured. No process outlives the measurement,
+even after an error.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def hello(message, context):
 """
 # Building an optimizer imports a large part of torch.
 OPTIMIZER_APP = f"{TORCH_APP}\ntorch.optim.Adam(torch.nn.Linear(1, 1).parameters())\n"
-# What a bundle holds as client_app.py. Softbeam's own ClientApp answers an empty message with an error.
+# The file client_app.py of a bundle. The ClientApp of Softbeam answers an empty message with an error.
 CLIENT_APPS: Mapping[str, str] = {
     "torch": TORCH_APP,
     "optimizer": OPTIMIZER_APP,
@@ -83,10 +84,10 @@ Ask = Callable[[int], float]
 
 
 class Loopback:
-    """A SuperLink and what is connected to it.
+    """A SuperLink and the nodes that are connected to it.
 
     Args:
-        folder: a new one, for logs, apps and the homes of Flower; its path should be short.
+        folder: a new folder for logs, apps and the homes of Flower; its path should be short.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,7 +109,7 @@ class Loopback:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # All that started here has the folder in its environment, whatever has become of its parents.
+        # Every process that was started here has the folder in its environment, even if its parent has ended.
         for number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + 10
             while (left := _processes_of(self._folder)) and time.monotonic() < deadline:
@@ -120,14 +121,14 @@ class Loopback:
             process.wait()
 
     def environment(self, name: str) -> dict[str, str]:
-        """Of a node; also what a fork server for it has to be started with."""
-        # With PYTHONDONTWRITEBYTECODE every message would compile the bundle anew.
+        """The environment of a node; a fork server for it has to be started with the same."""
+        # With PYTHONDONTWRITEBYTECODE every message would compile the bundle again.
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
         return {**kept, **ENVIRONMENT, "FLWR_HOME": str(self._folder / name), "PATH": os.pathsep.join(places)}
 
     def start_node(self, name: str, environment: Mapping[str, str]) -> tuple[int, int]:
-        """Start a SuperNode with its SuperExec; gives Flower's id and the process."""
+        """Start a SuperNode with its SuperExec; return its node id and the process."""
         (self._folder / name).mkdir()
         command = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{self._port}"]
         command += ["--port", str(_free_port()), "--node-config", f'name="{name}"']
@@ -140,13 +141,13 @@ class Loopback:
 
     @contextmanager
     def running(self, app: str) -> Iterator[Ask]:
-        """Run an app: what it gives sends a message to a node and returns the seconds until the answer.
+        """Run an app; yield a function that sends a message to a node and returns the seconds until the answer.
 
         Args:
-            app: one of `CLIENT_APPS`.
+            app: a key of `CLIENT_APPS`.
 
         Raises:
-            RuntimeError: it did not start or answer in time.
+            RuntimeError: the app did not start or answer in time.
         """
         project, address = self._folder / app, self._folder / f"{app}.sock"
         _write_app(project, app)
@@ -203,7 +204,7 @@ def _ask(lines: TextIO, node: int) -> float:
 
 
 def _processes_of(folder: Path) -> list[int]:
-    """Processes with a folder in their environment, but not this one."""
+    """The ids of the processes that have a folder in their environment, except this process."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
@@ -216,7 +217,7 @@ def _wait_for(is_so: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not is_so():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the {log.stem} is not there after {PATIENCE_S:.0f} s: {log.read_text()[-1000:]}")
+            raise RuntimeError(f"the {log.stem} is not ready after {PATIENCE_S:.0f} s: {log.read_text()[-1000:]}")
         time.sleep(0.1)
 
 

@@ -1,8 +1,8 @@
-"""What soft labels tell about the windows that a client trained on: the audit of a curious server.
+"""Audits what soft labels reveal about the windows that a client trained on, to a curious server.
 
-The server has windows of which it suspects that the client trained on them, puts them among its public samples and
-looks at what the client answers: on windows of its own it is more certain, and more often right. Members are training
-windows, the others come from passes of the same client that it kept for its test.
+The server has windows and suspects that the client trained on them. It puts them among its public samples and looks at
+the answers: on windows that it trained on, a client is more certain and more often right. Members are training
+windows; the others come from passes that the same client kept for its test.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ Probs = NDArray[np.float32]
 CLIP, DELTA, TEMPERATURE = 0.5, 1e-5, 2.0
 NOISES = (0.05, 0.2, 1.0)
 SHARE = 0.5
-# The false-positive rate at which the true-positive rate is told.
+# The false-positive rate at which the true-positive rate is reported.
 FALSE_POSITIVES = 0.05
 FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What a release tells and what it is still worth, mean over clients.
+    """How much a release reveals and how useful it still is, mean over clients.
 
     Attributes:
-        release: what leaves.
-        seed: of data and networks.
-        auc: of the attack, in [0, 1]; 0.5 is guessing.
-        caught: share of the members that it finds when it wrongly accuses one non-member in twenty.
-        top5: of the released labels on the non-members, in [0, 1].
-        epsilon: of one release of a thousand soft labels; infinite without noise, and by window for *k of n*.
-        delta: the chance with which epsilon need not hold; for *k of n* it is the chance that a window is among those
-            drawn, so its epsilon alone promises nothing. 0 where there is no bound.
+        release: the name of the way of releasing.
+        seed: the seed of data and networks.
+        auc: the AUC of the attack, in [0, 1]; 0.5 is guessing.
+        caught: the share of the members that it finds when it wrongly accuses one non-member in twenty.
+        top5: Top-5 of the released labels on the non-members, in [0, 1].
+        epsilon: the epsilon of one release of a thousand soft labels; infinite without noise, and per window for
+            *k of n*.
+        delta: the chance with which epsilon may fail to hold; for *k of n* it is the chance that a window is among
+            those drawn, so its epsilon alone promises nothing. 0 if there is no bound.
     """
 
     release: str
@@ -70,11 +71,11 @@ def audit_experiment(seed: int) -> Experiment:
 
 
 def audit(seed: int, *, num_steps: int) -> list[Leak]:
-    """Train every client and look at each way of releasing its soft labels.
+    """Train every client and attack each way of releasing its soft labels.
 
     Args:
-        seed: of data and networks.
-        num_steps: optimizer steps of a client.
+        seed: the seed of data and networks.
+        num_steps: the optimizer steps of a client.
     """
     torch.set_num_threads(1)
     experiment = audit_experiment(seed)
@@ -97,7 +98,7 @@ def audit(seed: int, *, num_steps: int) -> list[Leak]:
 
 
 def releases(rng: np.random.Generator) -> dict[str, Callable[[Probs], Probs]]:
-    """Name -> what is made of calibrated soft labels before they leave."""
+    """Name -> the change to calibrated soft labels before they are released."""
     argmax, compact = find_codec("argmax", 64), find_codec("top8-uint4", 64)
     return {
         "soft labels": lambda probs: probs,
@@ -114,7 +115,7 @@ def releases(rng: np.random.Generator) -> dict[str, Callable[[Probs], Probs]]:
 
 
 def scores(probs: Probs, beams: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(N,) mean over horizons of the log-probability of the best beam: high on members.
+    """(N,) the mean over horizons of the log-probability of the best beam; it is high on members.
 
     Source: the loss attack of Yeom et al., arXiv 1709.01604.
     """
@@ -124,7 +125,7 @@ def scores(probs: Probs, beams: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-    """Chance that a member scores higher than another, ties counting half."""
+    """The chance that a member scores higher than a non-member; ties count half."""
     ordered = np.sort(others)
     below = np.searchsorted(ordered, members, side="left")
     not_above = np.searchsorted(ordered, members, side="right")
@@ -132,12 +133,12 @@ def auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
 
 
 def caught(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-    """Share of the members above the score that `FALSE_POSITIVES` of the others exceed."""
+    """The share of the members above the score that `FALSE_POSITIVES` of the others exceed."""
     return float((members > np.quantile(others, 1.0 - FALSE_POSITIVES)).mean())
 
 
 def _leak(learner: Learner, owner: Learner, release: Callable[[Probs], Probs]) -> tuple[float, float, float]:
-    """AUC, true positives and Top-5 of what a learner releases; members are all training windows of its owner."""
+    """AUC, true positives and Top-5 of the labels that a learner releases; members are its owner's training windows."""
     task, recording = learner.model.task, owner.material.recording
     lengths = (task.num_frames, task.num_future)
     groups = (owner.material.train, recording.window_starts(*lengths, "test"))
@@ -150,7 +151,7 @@ def _leak(learner: Learner, owner: Learner, release: Callable[[Probs], Probs]) -
 
 
 def _bound(name: str) -> tuple[float, float]:
-    """(epsilon, delta) of a release of the whole learner's answers."""
+    """(epsilon, delta) of a release of answers of a learner that trained on all windows."""
     for noise in NOISES:
         if name.endswith(f"noise {noise}"):
             return epsilon_spent(1000, noise_multiplier=noise, delta=DELTA), DELTA

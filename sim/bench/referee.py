@@ -1,7 +1,7 @@
-"""Does the embedded channel point where a ray tracer points? The same passes through both, beam by beam.
+"""Compares the best beams of the embedded channel with those of a ray tracer, on the same passes.
 
-Both see the same boxes, ground, house front and array. Left out of both: the diffuse cluster, the gain of a pass and
-the noise floor; the embedded channel keeps its scatterers. F frames, B beams.
+Both see the same boxes, ground, house front and array. Both leave out the diffuse cluster, the gain of a pass and the
+noise floor; the embedded channel keeps its scatterers. F frames, B beams.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sim.world.site import make_site
 
 Floats = NDArray[np.float64]
 
-# Stands for no path at all, so that it has a logarithm.
+# The power of a frame without any path, so that it has a logarithm.
 FAINTEST = 1e-12
 
 
@@ -30,10 +30,11 @@ class Agreement:
     """How often the two channels agree over some frames.
 
     Attributes:
-        name: which frames.
-        num_frames: how many.
-        within: share of them whose best beams differ by at most 0, 1 and 2; None without frames.
-        power_correlation: Pearson's, of the best beam's power in dB; None below three frames or without spread.
+        name: the name of the group of frames.
+        num_frames: the number of frames.
+        within: the shares of frames whose best beams differ by at most 0, 1 and 2; None without frames.
+        power_correlation: Pearson's correlation of the best beam's power in dB; None with fewer than three frames or
+            without spread.
     """
 
     name: str
@@ -45,15 +46,15 @@ class Agreement:
 def judge(world: World, *, seed: int, passes: int, frames: int, progress: Progress | None = None) -> list[Agreement]:
     """Agreement over all frames, those with a clear view, those behind a vehicle, and those loud enough to label.
 
-    *Clear* and *blocked* is what the embedded channel says of the direct path. *Audible* means that the traced best
-    beam lies above the world's noise floor: below it the label is noise in either engine.
+    *Clear* and *blocked* say how the embedded channel sees the direct path. *Audible* means that the traced best beam
+    is above the noise floor of the world: below it the label is noise in either engine.
 
     Args:
-        world: the street; what is left out is taken out of it here.
-        seed: of the passes.
-        passes: how many are drawn.
+        world: the street; its diffuse cluster is left out here.
+        seed: the seed that draws the passes.
+        passes: the number of passes to draw.
         frames: about how many of their frames are traced, evenly spread.
-        progress: called with passes done and in all.
+        progress: is called with the number of traced passes and of all passes.
 
     Raises:
         ValueError: the ray tracer cannot run here.
@@ -87,10 +88,10 @@ def agreements(embedded: Floats, traced: Floats, loss_db: Floats, *, noise: floa
     """Agreement of two sets of powers (F, B) on all, clear, blocked and audible frames.
 
     Args:
-        embedded: linear power; ``traced`` likewise, and 0 where no path arrives.
-        traced: from the ray tracer.
-        loss_db: (F,) blockage of the direct path; 0 is clear.
-        noise: linear power of the noise floor.
+        embedded: the linear power of the embedded channel.
+        traced: the linear power of the ray tracer; 0 if no path arrives.
+        loss_db: (F,) the blockage of the direct path in dB; 0 is clear.
+        noise: the linear power of the noise floor.
     """
     kinds = {
         "all": np.ones(len(loss_db), dtype=bool),

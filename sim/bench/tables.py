@@ -1,4 +1,4 @@
-"""Tables of the benchmarks, with what was published beside them. Rows are those of `sim.worksheet`."""
+"""Tables of the benchmarks, with published values beside them. Their rows are those of `sim.worksheet`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sim.bench.codec_cost import CodecCost
 from sim.bench.membership import Leak
 from sim.worksheet import SheetRow
 
-# Top-1/3/5 in percent on scenario 9, and what they are of. One frame: every frame of a pass is tested, also the easy
-# first and last ones, where the beam at the edge lasts; windows leave these out.
+# Published Top-1/3/5 in percent on scenario 9. "One frame" means that every frame of a pass is tested, also the easy
+# first and last ones, where the beam at the edge stays the same; windows leave these out.
 # Source: gps: single-frame networks on the calibrated positions of DeepSense 6G scenario 9, split by pass (`softbeam
 # data check`); radar: arXiv 2111.09676; lidar: arXiv 2203.05548 (scenario 8); camera and all: the results published
 # with the code of arXiv 2603.16116 (teacher with self-distillation; camera and radar).
@@ -31,7 +31,7 @@ BenchMetrics = Mapping[str, Sequence[float]]
 
 
 def learning_table(rows: Sequence[SheetRow]) -> Table:
-    """Top-1/3/5 by world, inputs and length: now, mean of the slots, last slot; mean ± s.d. over seeds."""
+    """Top-1/3/5 by world, inputs and length: now, mean of the slots and last slot; mean ± s.d. over seeds."""
     table = Table("world", "inputs", "L", "seeds", "now", "mean of slots", "last slot", "published", "CPU s")
     for (world, inputs, length), group in _grouped(rows, "world", "inputs", "num_frames").items():
         metrics = [row["metrics"]["test"] for row in group]
@@ -43,7 +43,7 @@ def learning_table(rows: Sequence[SheetRow]) -> Table:
 
 
 def conditions_table(rows: Sequence[SheetRow]) -> Table | None:
-    """Top-1/3/5, mean of the slots, of trackers tested under each condition; None if there was none."""
+    """Top-1/3/5, mean of the slots, of trackers under each condition; None if there is no condition."""
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if name != "test"))
     if not names:
         return None
@@ -57,7 +57,7 @@ def conditions_table(rows: Sequence[SheetRow]) -> Table | None:
 
 
 def distillation_table(rows: Sequence[SheetRow]) -> Table:
-    """Each sensor's node with own labels alone and with the teacher; the gain in points, mean ± s.d. over seeds."""
+    """The node of each sensor with own labels alone and with the teacher, and the gain in points; mean ± s.d."""
     table = Table("world", "node", "seeds", "own labels", "and the teacher", "gain", title="Top-1/3/5, mean of slots")
     for (world,), group in _grouped(rows, "world").items():
         for node in group[0]["students"]:
@@ -74,7 +74,7 @@ def distillation_table(rows: Sequence[SheetRow]) -> Table:
 
 
 def generation_table(costs: Mapping[str, Mapping[str, float]]) -> Table:
-    """CPU ms a frame by preset; one column for each part."""
+    """CPU milliseconds per frame by preset, with one column for each part."""
     parts = list(next(iter(costs.values()), {}))
     table = Table("preset", *parts, title="CPU ms a frame, one thread, median over passes")
     for preset, cost in costs.items():
@@ -109,7 +109,7 @@ def _grouped(rows: Sequence[SheetRow], *names: str) -> dict[tuple[Any, ...], lis
 
 
 def codecs_table(costs: Sequence[CodecCost]) -> Table:
-    """Bytes a sample as it is, with zlib and with the delta of a later round; what is lost on the way."""
+    """The bytes of a sample without suffix, with +zlib and with +delta in a later round, and the loss of the codec."""
     table = Table("codec", "bytes", "+zlib", "+delta", "worst error", "mean KL", "Top-5 kept", title="a sample")
     for cost in costs:
         sizes = (cost.raw_bytes, cost.zlib_bytes, cost.delta_bytes)
@@ -119,7 +119,7 @@ def codecs_table(costs: Sequence[CodecCost]) -> Table:
 
 
 def leaks_table(leaks: Sequence[Leak]) -> Table:
-    """One row a release, mean over the seeds."""
+    """One row per release, mean over the seeds."""
     table = Table("released", "AUC", "caught at 5 %", "Top-5 %", "epsilon", "delta", title="what an audit finds out")
     for name in dict.fromkeys(leak.release for leak in leaks):
         mine = [leak for leak in leaks if leak.release == name]
@@ -127,14 +127,14 @@ def leaks_table(leaks: Sequence[Leak]) -> Table:
             statistics.fmean(getattr(leak, key) for leak in mine)
             for key in ("auc", "caught", "top5", "epsilon", "delta")
         )
-        # An epsilon below ten says something, and what it says lies in its decimals.
+        # An epsilon below ten is a useful bound, and its decimals matter.
         bound = ("-", "-") if math.isinf(epsilon) else (f"{epsilon:,.{2 if epsilon < 10 else 0}f}", f"{delta:.2g}")
         table.add_row(name, f"{auc:.3f}", f"{100 * caught:.1f} %", f"{100 * top5:.1f}", *bound)
     return table
 
 
 def attacks_table(cells: Sequence[AttackCell], metric: str) -> Table:
-    """One row a rule, one column an attack; a line for each number of attackers; percent, mean over the seeds."""
+    """One row per rule, one column per attack, a line per number of attackers; percent, mean over the seeds."""
     counts = [count for count in dict.fromkeys(cell.num_attackers for cell in cells) if count]
     lines = ", ".join(map(str, counts))
     title = f"{metric.replace('top', 'Top-')} of the ensemble on the public set, %; one line each for {lines} attackers"

@@ -1,4 +1,4 @@
-"""What the trackers of the registry cost: parameters, operations, bytes, time; whole, of eight bits and streaming."""
+"""Measures the trackers of the registry: parameters, operations, bytes and time; in float32, in 8 bits, streaming."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from sim.bench.latency import ROUNDS, median_ms, random_windows, window_call
 
 @dataclass(frozen=True)
 class TrackerCost:
-    """Of one tracker; times are medians on one CPU thread.
+    """The cost of one tracker; times are medians on one CPU thread.
 
     Attributes:
-        model: its name.
-        parameters: learned.
-        macs: of a window, every step encoded by itself, as published figures count.
-        window_macs: of a window as it is computed here.
-        slot_macs: of a slot of a stream.
-        bytes: of float32 weights; ``int8_bytes`` of the file of eight bits.
-        window_ms: of a window; ``int8_ms`` of the same from the file of eight bits; ``slot_ms`` of a slot of a stream.
+        model: the name of the tracker.
+        parameters: the number of learned parameters.
+        macs: the multiply-accumulates of a window if every step is encoded separately, as published figures count.
+        window_macs: the multiply-accumulates of a window as it is computed here.
+        slot_macs: the multiply-accumulates of a slot of a stream.
+        bytes: the bytes of the float32 weights; ``int8_bytes`` are those of the file with 8-bit weights.
+        window_ms: the time of a window; ``int8_ms`` is the same with 8-bit weights, ``slot_ms`` that of a slot of a
+            stream.
     """
 
     model: str
@@ -47,13 +48,13 @@ class TrackerCost:
 def tracker_costs(
     models: Sequence[str], *, num_frames: int = 8, num_future: int = 3, rounds: int = ROUNDS
 ) -> list[TrackerCost]:
-    """Measure fresh trackers side by side: what they have learned does not matter to the clock.
+    """Measure untrained trackers side by side, since training does not change their speed.
 
     Args:
         models: keys of `MODELS`.
-        num_frames: L.
-        num_future: J.
-        rounds: of the clock; the trackers take turns in each.
+        num_frames: L, the number of frames of a window.
+        num_future: J, the number of slots ahead.
+        rounds: the number of rounds of timing; the trackers take turns in each.
 
     Raises:
         ValueError: there is no such model.
@@ -85,7 +86,7 @@ def tracker_costs(
 
 
 def _slot_call(tracker: StepTracker) -> Callable[[], object]:
-    """The next slot of a stream that has begun."""
+    """A call that computes the next slot of a stream that has begun."""
     stream = StreamingTracker(tracker)
     frames = {name: values[0].numpy() for name, values in random_windows(tracker, 1).frames.items()}
     for _ in range(tracker.task.num_frames):
@@ -94,7 +95,7 @@ def _slot_call(tracker: StepTracker) -> Callable[[], object]:
 
 
 def costs_table(costs: Sequence[TrackerCost]) -> Table:
-    """One row a tracker."""
+    """A table with one row per tracker."""
     columns = ("parameters", "MMAC", "MMAC here", "MMAC/slot", "kB", "kB int8", "ms", "ms int8", "ms/slot")
     title = f"cost of a tracker; one thread, torch {torch.__version__}"
     table = Table("model", *columns, title=title)

@@ -1,6 +1,6 @@
-"""What a message costs on an idle node: for each way of starting apps a real SuperNode, and messages in turn.
+"""Measures the cost of a message on an idle node, with a real SuperNode for each way of starting apps, in turn.
 
-The messages are empty and answered at once, so what is measured is Flower's work and the start of the app.
+The messages are empty and answered at once, so the measurement covers the work of Flower and the start of the app.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from sim.bench.loopback import CLIENT_APPS, Ask, Loopback
 
 PATIENCE_S = 60.0
-# Several of a node's polls, which come every 3 s.
+# This time covers several polls of a node, which come every 3 s.
 IDLE_S = 9.0
 
 
@@ -25,9 +25,9 @@ class Way:
     """A way of starting apps.
 
     Attributes:
-        name: of the node.
-        environment: added to the node's.
-        helper: process that has the apps as its children; None if the node starts them itself.
+        name: the name of the way and of its node.
+        environment: the variables to add to the environment of the node.
+        helper: the id of the process that has the apps as its children; None if the node starts them itself.
     """
 
     name: str
@@ -40,9 +40,9 @@ class CpuSeconds:
     """CPU-seconds of the processes of a node.
 
     Attributes:
-        node: SuperNode and SuperExec, polling included.
-        started: what the SuperExec starts: the app, or the shim.
-        forked: the helper and its children.
+        node: CPU-seconds of SuperNode and SuperExec, with their polls.
+        started: CPU-seconds of the program that the SuperExec starts: the app, or the shim.
+        forked: CPU-seconds of the helper and its children.
     """
 
     node: float
@@ -51,26 +51,27 @@ class CpuSeconds:
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """The sum of all."""
         return self.node + self.started + self.forked
 
     def since(self, before: CpuSeconds) -> CpuSeconds:
-        """What was spent since."""
+        """The CPU-seconds that were spent since ``before``."""
         return CpuSeconds(self.node - before.node, self.started - before.started, self.forked - before.forked)
 
 
 @dataclass(frozen=True)
 class MessageCost:
-    """Cost of a message, medians over several.
+    """The cost of a message, as medians over several.
 
     Attributes:
-        app: which one answers.
-        way: in which it is started.
-        num_messages: how many were measured.
-        cpu: from sending until the app has ended.
-        cpu_range_s: the least and the most of its totals.
-        seconds: from sending until the server has the answer, up to 3 of them until the node asks for messages.
-        idle_cpu_s: CPU-seconds that the node spends in a second without messages.
+        app: the app that answers.
+        way: the name of the way in which it is started.
+        num_messages: the number of messages that were measured.
+        cpu: the CPU-seconds from sending until the app has ended.
+        cpu_range_s: the smallest and the largest of their totals.
+        seconds: the seconds from sending until the server has the answer; up to 3 of them pass until the node asks
+            for messages.
+        idle_cpu_s: the CPU-seconds that the node spends in a second without messages.
     """
 
     app: str
@@ -90,23 +91,23 @@ def message_costs(
     num_messages: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[MessageCost]:
-    """Cost of a message for each app and way; the ways take turns. The first message of each is not counted.
+    """The cost of a message for each app and way; the ways take turns. The first message of each is not counted.
 
     Args:
-        loopback: running; gets a node for each way.
-        ways: to compare.
-        apps: of `CLIENT_APPS`.
-        num_messages: counted for each app and way.
-        progress: called with what is being done.
+        loopback: a running SuperLink, to which a node for each way is added.
+        ways: the ways to compare.
+        apps: keys of `CLIENT_APPS`.
+        num_messages: the number of messages that count for each app and way.
+        progress: is called with a text that says what is being done.
 
     Raises:
         ValueError: an app is unknown, or there is no message.
         RuntimeError: something did not start, answer or end.
     """
     if unknown := set(apps) - set(CLIENT_APPS):
-        raise ValueError(f"unknown app {', '.join(sorted(unknown))}; known are {', '.join(CLIENT_APPS)}")
+        raise ValueError(f"--app: unknown app {', '.join(sorted(unknown))}; known are {', '.join(CLIENT_APPS)}")
     if num_messages < 1:
-        raise ValueError("at least one message is needed")
+        raise ValueError("--messages: at least one message is needed")
     progress("starting")
     nodes = {way.name: loopback.start_node(way.name, way.environment) for way in ways}
     samples: dict[tuple[str, str], list[tuple[CpuSeconds, float]]] = {
@@ -127,11 +128,11 @@ def message_costs(
 
 
 def cpu_seconds(node: int, helper: int | None) -> CpuSeconds:
-    """CPU-seconds so far of a node whose apps have ended, with all that it and its helper waited for."""
+    """The CPU-seconds so far of a node whose apps have ended, with all children that it and its helper waited for."""
     processes = _processes()
     own = started = 0.0
     for process in _tree(node, processes):
-        # Of what the SuperExec has started, the last is there as a zombie.
+        # The last program that the SuperExec has started still exists as a zombie.
         if process.is_running:
             own += process.own_s
             started += process.waited_s
@@ -176,7 +177,7 @@ def _cost(app: str, way: str, samples: Sequence[tuple[CpuSeconds, float]], idle_
 
 
 def _running(node: int, helper: int | None) -> int:
-    """How many processes of a node there are that have not ended."""
+    """The number of processes of a node that have not ended."""
     processes = _processes()
     return sum(process.is_running for root in (node, helper) for process in _tree(root, processes))
 

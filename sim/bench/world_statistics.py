@@ -1,4 +1,4 @@
-"""The streets of the presets beside the measured scenario, figure by figure."""
+"""Compares the streets of the presets with the measured scenario, figure by figure."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def preset_world(name: str) -> World:
 
 
 def world_statistics(world: World, *, num_passes: int, num_camera_passes: int, seed: int) -> dict[str, float]:
-    """The figures of passes drawn from a world, one after the other at its masts in turn.
+    """The figures of passes that are drawn from a world, at each of its masts in turn.
 
     Args:
-        world: knobs of the street.
-        num_passes: how many passes give the beam statistics, >= 1.
-        num_camera_passes: how many of them are filmed at 224x224 for the mask density; 0 leaves it out.
-        seed: of everything drawn.
+        world: the settings of the street.
+        num_passes: the number of passes that give the beam statistics, >= 1.
+        num_camera_passes: the number of passes filmed at 224x224 for the mask density; 0 leaves it out.
+        seed: the seed that draws everything.
     """
     made = [
         simulate_pass(world, seed=seed, stream=STREAM, index=index, modalities=(), site=index % world.sites)["power"]
@@ -55,7 +55,7 @@ def world_statistics(world: World, *, num_passes: int, num_camera_passes: int, s
 
 
 def measured_statistics(folder: Path | None) -> Mapping[str, float]:
-    """Those of a DeepSense 6G scenario, or the stored ones of scenario 9 for None.
+    """The figures of a DeepSense 6G scenario, or the stored ones of scenario 9 if ``folder`` is None.
 
     Raises:
         ValueError: the scenario cannot be read or has no power.
@@ -66,7 +66,7 @@ def measured_statistics(folder: Path | None) -> Mapping[str, float]:
 
     scenario = read_scenario(folder)
     if scenario.power is None:
-        raise ValueError(f"{folder}: the scenario has no power, so there are no beams to count")
+        raise ValueError(f"{folder}: the scenario has no power, so there are no beams to count; name another")
     return beam_statistics(scenario.power, scenario.pass_ids)
 
 
@@ -77,7 +77,7 @@ def statistics_rows(columns: Columns) -> list[list[str]]:
 
 
 def markdown_table(columns: Columns) -> str:
-    """The same for the documentation, with what each name means."""
+    """The same table in Markdown for the documentation, with the meaning of each name."""
     header: Sequence[str] = ["statistic", *columns, "meaning"]
     lines = [[f"`{name}`", *values, STATISTICS[name]] for name, *values in statistics_rows(columns)]
     rule = ["---", *("---:" for _ in columns), "---"]
@@ -85,7 +85,7 @@ def markdown_table(columns: Columns) -> str:
 
 
 def _filmed_density(world: World, *, seed: int, index: int) -> float:
-    """Of the same pass as `simulate_pass` makes under that number."""
+    """The mask density of the same pass that `simulate_pass` makes under that number."""
     scene = draw_scene(world, rng_for(seed, STREAM, index, "scene"), site=make_site(world, index % world.sites))
     return mask_density(camera(world, scene, rng_for(seed, STREAM, index, "camera"), pixels=MASK_PIXELS))
 

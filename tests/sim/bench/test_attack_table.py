@@ -99,7 +99,10 @@ def test_a_named_rule_is_built_with_its_options() -> None:
 
 @pytest.mark.parametrize(
     ("rules", "attacks", "text"),
-    [(["mean", "mode"], ["nan"], "--rule: no 'mode'"), (["mean"], ["bribery"], "--attack: no 'bribery'")],
+    [
+        (["mean", "mode"], ["nan"], "--rule: 'mode' is unknown"),
+        (["mean"], ["bribery"], "--attack: 'bribery' is unknown"),
+    ],
 )
 def test_an_unknown_rule_or_attack_is_refused_by_its_option(rules: list[str], attacks: list[str], text: str) -> None:
     with pytest.raises(ValueError, match=text):

@@ -99,7 +99,7 @@ def test_what_is_kept_does_not_depend_on_the_test_passes() -> None:
 
 
 def test_an_input_that_the_street_lacks_is_refused() -> None:
-    with pytest.raises(ValueError, match="--inputs: no 'sonar'; there are camera, radar, lidar, gps, all"):
+    with pytest.raises(ValueError, match="--inputs: 'sonar' is unknown; use camera, radar, lidar, gps, all"):
         learn_job(LearningJob(tiny(), "sonar", 8))
 
 
@@ -112,7 +112,7 @@ def test_a_condition_holds_throughout_and_no_other_does() -> None:
     assert (world.night_probability, world.rain_probability, world.rush_probability) == (1.0, 0.0, 0.0)
     assert under(mixed, "night").data.passes.test == mixed.data.passes.test
     assert tuple(CONDITIONS) == ("day", "night", "rain", "rush")
-    with pytest.raises(ValueError, match="--conditions: no 'fog'; there are day, night, rain, rush"):
+    with pytest.raises(ValueError, match="--conditions: 'fog' is unknown; use day, night, rain, rush"):
         under(mixed, "fog")
 
 
