@@ -1,1 +1,1 @@
-"""The synthetic street: traffic, site, 60 GHz channel, camera, radar, LiDAR, GPS and faults; a ray tracer beside it."""
+"""The synthetic street: traffic, site, 60 GHz channel, sensors, faults, an optional ray tracer. No files are here."""

@@ -1,4 +1,4 @@
-"""The mast's camera: a pinhole over the ray-box caster, shadows, weather and light.
+"""The camera of the mast: a pinhole over the ray-box caster, with shadows, weather and light.
 
 F frames, N boxes, R rows, C columns.
 
@@ -27,24 +27,24 @@ FACE_SHADE = np.array([0.62, 0.8, 1.05])
 GLASS = np.array([0.10, 0.12, 0.15])
 NIGHT_LIGHT = 0.18
 HEADLAMP, TAIL_LAMP = np.array([1.0, 0.95, 0.8]), np.array([0.85, 0.12, 0.08])
-# Of half a pixel; set so that the motion mask of 224 x 224 images is as dense as in scenario 9.
+# A share of half a pixel; it is set so that the motion mask of 224 x 224 images is as dense as in scenario 9.
 SHAKE_SHARE = 0.35
-# Boxes times pixels worked on at once: small images take a pass at a time, large ones a few frames.
+# Boxes times pixels that are computed at once: a whole pass of small images, or a few frames of large ones.
 CHUNK = 4_000_000
 
 
 def camera(
     world: World, scene: Scene, rng: np.random.Generator, *, pixels: tuple[int, int] = DEFAULT_PIXELS
 ) -> NDArray[np.uint8]:
-    """(F, R, C, 3) RGB of a level pinhole camera with a field of 110 degrees by 16:9, squeezed to the wanted shape.
+    """(F, R, C, 3) RGB of a level pinhole camera with a field of 110 degrees by 16:9, scaled to the wanted shape.
 
     Faces are shaded by their axis, vehicles cast a shadow, the mast shakes by up to half a pixel, light varies by
-    pass. By night the street is dark and front and rear lamps glare; rain veils.
+    pass. By night the street is dark, and front and rear lamps glare; rain lowers the contrast.
 
     Args:
-        world: unused, as every sensor takes it.
+        world: is not used; every sensor takes it.
         scene: the pass.
-        rng: the pass's stream for the camera.
+        rng: the random stream of the pass for the camera.
         pixels: R and C.
     """
     view = _view(scene.site, pixels)
@@ -71,7 +71,7 @@ def camera(
 
 
 def motion(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(F, 224, 28) packed masks of what moves in pictures of 224 x 224 pixels; ten times the work of :func:`camera`."""
+    """(F, 224, 28) packed motion masks of pictures of 224 x 224 pixels; ten times slower than :func:`camera`."""
     return packed_masks(camera(world, scene, rng, pixels=(PIXELS, PIXELS)))
 
 
@@ -85,7 +85,7 @@ def _draw_vehicles(
     *,
     light: float,
 ) -> None:
-    """Paint every box over ``image``, nearest first in view; ``u`` (F, C) and ``w`` (F, R) are tangents of pixels."""
+    """Paint the boxes over ``image``, the nearest in front; ``u`` (F, C) and ``w`` (F, R) are tangents of pixels."""
     direction = (u[:, None, None, :], np.ones((1, 1, 1, 1), np.float32), w[:, None, :, None])
     slabs = cast(MAST.astype(np.float32), direction, low[:, :, None, None], high[:, :, None, None])
     entries = slabs.entry()
@@ -100,7 +100,7 @@ def _draw_vehicles(
     colour = scene.colours[box // 2] * FACE_SHADE[face, None] * light
     colour = np.where((is_cabin & (face != 2))[:, None], 0.35 * colour + 0.65 * GLASS * light, colour)
     if scene.night:
-        # Right of the mast the camera sees a vehicle's left end, which is its front if it drives to the left.
+        # Right of the mast the camera sees the left end of a vehicle, which is its front if it drives to the left.
         is_front = np.sign(u[frame, column]) != scene.headings[box // 2]
         lamp = np.where(is_front[:, None], HEADLAMP, TAIL_LAMP)
         colour = np.where(((face == 0) & ~is_cabin)[:, None], lamp, colour)
@@ -135,9 +135,9 @@ class _View:
     """The empty street, drawn fine enough to shift it by a fraction of a pixel.
 
     Attributes:
-        across: tangents of the fine columns; ``upward`` of the fine rows.
-        background: (fine rows, fine columns, RGB).
-        oversampling: fine pixels in a pixel, along each axis.
+        across: the tangents of the fine columns; ``upward`` are those of the fine rows.
+        background: (fine rows, fine columns, RGB) the picture of the empty street.
+        oversampling: the number of fine pixels in a pixel, along each axis.
     """
 
     across: NDArray[np.float32]

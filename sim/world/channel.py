@@ -4,9 +4,9 @@
     P_b = (s |h^H w_b|^2 + N0) 10^(n_b / 10)
 
 with paths p: line of sight, ground, wall, a bounce off vehicles behind, fixed scatterers and a diffuse cluster
-round the line of sight; and a gain s of the vehicle (antenna and body), partly its own for the whole pass and partly
-fading slowly, which gives the level the memory of the measured one. Azimuth theta is 0 at the
-boresight and positive to the right; beam 0 is the leftmost.
+around the line of sight; and a gain s of the vehicle (antenna and body), of which one part is constant over the pass
+and one fades slowly, so that the level has the same memory as the measured one. Azimuth theta is 0 at the boresight
+and positive to the right; beam 0 is the leftmost.
 
 F frames, V vehicles, P paths, A antennas, B beams.
 
@@ -46,18 +46,18 @@ MEASUREMENT_DB = 0.2
 
 
 def beam_power(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(F, 64) linear receive power; 1 is the mean beam's own direction at 10 m without obstruction.
+    """(F, 64) linear receive power; 1 is the power of a mean beam in its own direction at 10 m without obstruction.
 
     Args:
-        world: array and richness of the channel.
+        world: the settings of array and channel.
         scene: the pass.
-        rng: the pass's stream for the channel.
+        rng: the random stream of the pass for the channel.
     """
     return measured(world, received_power(world, scene, rng), rng)
 
 
 def received_power(world: World, scene: Scene, rng: np.random.Generator) -> Floats:
-    """(F, 64) linear power of the channel alone: without the gain of the pass, noise and errors of measurement."""
+    """(F, 64) linear power of the channel alone, without the gain of the pass, noise and measurement errors."""
     weights = codebook(scene.site)
     gains, azimuths, lengths = _paths(world, scene, rng)
     element = np.maximum(np.cos(azimuths - scene.site.yaw_rad), 0.0) ** ELEMENT_EXPONENT
@@ -68,7 +68,7 @@ def received_power(world: World, scene: Scene, rng: np.random.Generator) -> Floa
 
 
 def measured(world: World, received: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(F, 64) what a sweep reads: power with the vehicle's gain, the noise floor and an error of each reading."""
+    """(F, 64) the readings of a beam sweep: power with the vehicle's gain, the noise floor and an error per reading."""
     gain_db = world.pass_gain_db * rng.standard_normal() + world.fading_db * _slow(rng.standard_normal(len(received)))
     received = received * 10.0 ** (gain_db[:, None] / 10.0)
     noise = 10.0 ** (-world.snr_db / 10.0)
@@ -100,9 +100,9 @@ def beam_angles() -> Floats:
 
 @lru_cache(maxsize=1024)
 def codebook(site: Site) -> NDArray[np.complex128]:
-    """(A, B) beam weights of a site's array, with quantised phases, taper, and errors common to all arrays and its own.
+    """(A, B) beam weights of a site's array, with quantised phases, taper, errors of all arrays and errors of its own.
 
-    Scaled so that the mean over beams of the power towards a beam's own direction is 1.
+    They are scaled so that the mean over beams of the power in the beam's own direction is 1.
     """
     rng = rng_for(site.array_seed, "array")
     step = 2.0 * np.pi / 2**PHASE_BITS
@@ -121,10 +121,10 @@ def codebook(site: Site) -> NDArray[np.complex128]:
 
 
 def blockage_db(scene: Scene) -> Floats:
-    """(F,) loss of the direct path behind other vehicles, dB; 0 is a clear view.
+    """(F,) loss of the direct path behind other vehicles in dB; 0 is a clear view.
 
-    A vehicle whose nearest side lies between mast and antenna is a knife edge of three sides (roof, left,
-    right); the easiest way round counts and vehicles add up.
+    A vehicle whose nearest side is between mast and antenna is a knife edge of three sides (roof, left, right); the
+    side with the least loss counts, and the losses of vehicles add up.
 
     Source: ITU-R P.526-15, section 4.1, J(v) = 6.9 + 20 log10(sqrt((v - 0.1)^2 + 1) + v - 0.1) for v > -0.78.
     """
@@ -174,7 +174,7 @@ def _paths(world: World, scene: Scene, rng: np.random.Generator) -> tuple[NDArra
 
 
 def _bounce(scene: Scene, vehicle: int) -> tuple[Floats, Floats]:
-    """Gain (F,) and image path (F, 3) of the mirror image in the side of a vehicle behind the antenna."""
+    """Gain (F,) and path (F, 3) of the reflection in the side of a vehicle behind the antenna, by its mirror image."""
     side_y = scene.low[:, vehicle, 0, 1]
     image = scene.antenna.copy()
     image[:, 1] = 2.0 * side_y - image[:, 1]
@@ -199,9 +199,9 @@ def _scattered(site: Site, antenna: Floats) -> tuple[NDArray[np.complex128], Flo
 
 
 def _diffuse(world: World, direct_gain: Floats, rng: np.random.Generator) -> tuple[NDArray[np.complex128], Floats]:
-    """Gains (F, 8) and azimuth offsets (8,) of the cluster round the line of sight, ``rician_k_db`` below it in all.
+    """Gains (F, 8) and azimuth offsets (8,) of the cluster; its total power is ``rician_k_db`` below the line of sight.
 
-    Phases are drawn anew in each frame, because a vehicle moves by many wavelengths in a slot.
+    Phases are drawn again in each frame, because a vehicle moves by many wavelengths in a slot.
     """
     offsets = np.deg2rad(rng.laplace(scale=world.spread_deg / np.sqrt(2.0), size=NUM_DIFFUSE))
     phases = rng.uniform(0.0, 2.0 * np.pi, (len(direct_gain), NUM_DIFFUSE))

@@ -1,4 +1,4 @@
-"""What broken sensors write instead of what they should. F frames."""
+"""The faults of sensors: lost frames and biased positions. F frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from clients.data.modalities import MODALITIES
 from configs.schema import Faults, World
 
-# A burst of lost frames lasts so many slots on average: a second.
+# The mean length of a burst of lost frames in slots: a second.
 MEAN_BURST = 9.0
 # Uncalibrated fixes of DeepSense 6G scenario 9: s.d. of a pass's error across and along the street, metres.
 RAW_GPS_BIAS_M = (3.4, 8.9)
@@ -25,10 +25,10 @@ def spoil(frames: NDArray[np.generic], faults: Faults, modality: str, rng: np.ra
     A lost frame is a black image, an empty radar map or an empty scan; a GPS receiver repeats its last fix.
 
     Args:
-        frames: (F, ...) of one pass.
-        faults: what is wrong.
-        modality: which sensor.
-        rng: the pass's stream for faults.
+        frames: (F, ...) the frames of one pass.
+        faults: the faults of the sensor.
+        modality: the name of the sensor.
+        rng: the random stream of the pass for faults.
     """
     is_blind = rng.random() < faults.blind
     lost = lost_frames(len(frames), faults.dropout, rng)
@@ -41,11 +41,11 @@ def spoil(frames: NDArray[np.generic], faults: Faults, modality: str, rng: np.ra
 
 
 def lost_frames(num_frames: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(F,) which frames are lost: a two-state Markov chain that loses ``share`` of them in bursts.
+    """(F,) whether each frame is lost: a two-state Markov chain loses ``share`` of them in bursts.
 
     Source: E. N. Gilbert, "Capacity of a burst-noise channel", Bell System Technical Journal 39 (1960) 1253.
     """
-    # Beyond nine in ten the gaps are single frames, so the bursts must be longer.
+    # If more than nine in ten are lost, the gaps between bursts are single frames, so the bursts must be longer.
     recovers = min(1.0 / MEAN_BURST, (1.0 - share) / max(share, 1e-9))
     fails = recovers * share / (1.0 - share)
     draws = rng.random(num_frames)

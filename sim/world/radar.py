@@ -1,4 +1,4 @@
-"""FMCW radar of the mast from point scatterers: the map that a learner sees, and the cube of raw samples.
+"""The FMCW radar of the mast, from point scatterers: the map that a learner sees, and the cube of raw samples.
 
     X_k[n, m] = sum_p A_p e^(j pi k sin theta_p) e^(j 4 pi S r_p n / (c f_s)) e^(j 4 pi v_p m T_c / lambda) + noise
 
@@ -23,15 +23,15 @@ RANGE_BIN_M, NUM_SAMPLES, NUM_CHIRPS, CHIRP_S = 0.195, 256, 128, 65e-6
 WAVELENGTH_M = 299_792_458.0 / 77e9
 NUM_ANTENNAS, NUM_ANGLES = 4, 64
 SNR_DB, AREA_M2, HIDDEN_DB = 22.0, 40.0, -15.0
-# The map uses the nearer half of the range bins and one chirp of every eight, drawn once: evenly spaced ones would be
-# blind to vehicles that turn their phase by a whole cycle from one to the next (3.74 m/s).
+# The map uses the nearer half of the range bins and one chirp of every eight, drawn once: evenly spaced chirps would
+# not see vehicles whose phase turns by a whole cycle from one chirp to the next (3.74 m/s).
 NEAR_BINS = 128
 CHIRPS = np.array([6, 13, 20, 26, 34, 40, 48, 56, 65, 78, 85, 95, 100, 108, 119, 125])
 NUM_CLUTTER = 30
-# Raw cubes come in units of a converter. With this one the unscaled range-angle maps of preset s9 have the mean level
+# Raw cubes are in units of a converter. With this unit the unscaled range-angle maps of preset s9 have the mean level
 # that the batch norms of published students (arXiv:2603.16116) have stored, 0.141.
 CONVERTER_GAIN = np.float32(2.27e-5)
-# Noise per raw sample that gives unit noise after a Hann-windowed range FFT scaled to a tone's amplitude.
+# The noise per raw sample that gives unit noise after a Hann-windowed range FFT scaled to the amplitude of a tone.
 SAMPLE_NOISE = float(np.hanning(NUM_SAMPLES).sum() / np.sqrt((np.hanning(NUM_SAMPLES) ** 2).sum()))
 
 
@@ -39,10 +39,10 @@ def radar(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.fl
     """(F, 64, 64) range-angle map, log2(1 + magnitude): range rows of 0.39 m, columns uniform in sin(azimuth).
 
     Every vehicle is nine Swerling-I points. A point at range r is a Hann-windowed tone, whose range FFT is known in
-    closed form and cut off three bins away; 16 chirps spread over the frame of 128, so that the notch of the
+    closed form and cut off three bins away; 16 chirps are spread over the frame of 128, so that the notch of the
     chirp-mean removal is that of the whole frame. Static clutter cancels there exactly and is not generated, and a
-    vehicle that stops fades away. Then an angle FFT, the sum of magnitudes over chirps, and the larger of two range
-    bins.
+    vehicle that stops fades away. Then follow an angle FFT, the sum of magnitudes over chirps, and the larger of two
+    range bins.
     """
     position, carrier, radial, antennas = _tones(scene, rng)
     chirps = _doppler(radial, CHIRPS)
@@ -69,11 +69,11 @@ def radar(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.fl
 
 
 def radar_cube(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.complex64]:
-    """(F, 4, 256, 128) raw samples (receiver, sample, chirp) of the same waveform: a megabyte a frame.
+    """(F, 4, 256, 128) raw samples (receiver, sample, chirp) of the same waveform, a megabyte per frame.
 
-    Point strengths are those of :func:`radar` with the same stream, the noise is another. Static clutter
-    along the house fronts is in it. The noise is scaled so that a Hann-windowed range FFT, divided by the sum of the
-    window, leaves unit noise; a map made so has the level of :func:`radar`.
+    The strengths of points are those of :func:`radar` with the same stream, but the noise differs. The cube contains
+    static clutter along the house fronts. The noise is scaled so that a Hann-windowed range FFT, divided by the sum of
+    the window, leaves unit noise; a map made in this way has the level of :func:`radar`.
     """
     position, carrier, radial, antennas = _tones(scene, rng)
     sample, chirp = np.arange(NUM_SAMPLES), np.arange(NUM_CHIRPS)
@@ -89,21 +89,21 @@ def radar_cube(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[
 
 
 def maps(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float16]:
-    """(F, 2, 128, 64) unscaled maps of :func:`radar_cube`, at the level that the ones of scenario 9 have."""
+    """(F, 2, 128, 64) unscaled maps of :func:`radar_cube`, at the same level as the maps of scenario 9."""
     from clients.data.radar_maps import unscaled_maps
 
     return np.stack([unscaled_maps(CONVERTER_GAIN * cube) for cube in radar_cube(world, scene, rng)])
 
 
 def doppler(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float16]:
-    """(F, 64, 64) Doppler-angle map of :func:`radar_cube`; ten times the work of :func:`radar`."""
+    """(F, 64, 64) Doppler-angle map of :func:`radar_cube`; it takes ten times as long as :func:`radar`."""
     from clients.data.radar_maps import doppler_angle_map
 
     return np.stack([doppler_angle_map(cube) for cube in radar_cube(world, scene, rng)])
 
 
 def _static_clutter(scene: Scene, rng: np.random.Generator) -> NDArray[np.complex64]:
-    """(4, 256) what stands still along the street, the same in every chirp and frame of a pass."""
+    """(4, 256) samples of the static objects along the street, the same in every chirp and frame of a pass."""
     x = rng.uniform(-20.0, 20.0, NUM_CLUTTER)
     y = rng.uniform(min(scene.site.far_lane_y + 3.0, scene.site.wall_y), scene.site.wall_y, NUM_CLUTTER)
     distance = np.hypot(x, y)
@@ -131,7 +131,7 @@ def _doppler(radial: NDArray[np.float64], chirp: NDArray[np.int64]) -> NDArray[n
 
 
 def _radar_points(scene: Scene, rng: np.random.Generator) -> tuple[NDArray[np.float64], ...]:
-    """Across the mast's plane: x, y, amplitude over noise and radial speed of every point, (F, P) each."""
+    """The position (x, y) in the plane of the mast, amplitude over noise and radial speed of points, (F, P) each."""
     along = np.array([0.0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0, 0.0, 1.0])
     across = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5])
     low, high = scene.low.min(axis=2), scene.high.max(axis=2)

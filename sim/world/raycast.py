@@ -1,8 +1,7 @@
-"""Rays against axis-aligned boxes: the one test behind camera, LiDAR and radar occlusion.
+"""Casts rays against axis-aligned boxes; camera, LiDAR and radar occlusion all use this test.
 
-A ray is ``origin + t * direction``. The slab test treats each axis apart, so a caller whose
-direction components live on different array axes (pinhole columns and rows) pays for the
-full product only where the axes meet.
+A ray is ``origin + t * direction``. The slab test treats each axis separately, so if the direction components are on
+different array axes (pinhole columns and rows), the full product is computed only where the axes meet.
 
 Source: Kay and Kajiya, "Ray tracing complex scenes", SIGGRAPH 1986.
 """
@@ -22,11 +21,11 @@ PARALLEL = 1e-6
 
 @dataclass(frozen=True)
 class Slabs:
-    """When rays enter and leave the slab of each axis, in units of the direction's length.
+    """Where rays enter and leave the slab of each axis, in units of the length of the direction.
 
     Attributes:
-        near: for x, y and z, arrays that broadcast to (..., rays).
-        far: the same for leaving.
+        near: the places of entry for x, y and z, as arrays that broadcast to (..., rays).
+        far: the places where rays leave, in the same form.
     """
 
     near: tuple[Floats, Floats, Floats]
@@ -50,8 +49,8 @@ def cast(origin: Floats, direction: tuple[Floats, Floats, Floats], low: Floats, 
     Args:
         origin: (3,) metres.
         direction: x, y and z components; they broadcast against each other and against ``low[..., 0]``.
-        low: (..., 3) smallest corner of each box, metres.
-        high: (..., 3) largest corner.
+        low: (..., 3) the smallest corner of each box, metres.
+        high: (..., 3) the largest corner of each box, metres.
     """
     near, far = [], []
     for axis, component in enumerate(direction):

@@ -1,4 +1,4 @@
-"""One pass as geometry: the vehicle under test and the traffic around it, frame by frame.
+"""The geometry of one pass: the vehicle under test and the traffic around it, frame by frame.
 
 The mast stands at the origin; x runs along the street to the right, y is the boresight, z is up;
 metres, metres per second and seconds. The near lane drives towards -x, the far lane towards +x.
@@ -23,7 +23,7 @@ SENSOR_HEIGHT = 2.2
 MAST = np.array([0.0, 0.0, SENSOR_HEIGHT])
 ANTENNA_HEIGHT = 1.75
 
-# A window of 8 frames with 3 future slots needs 12; one more leaves it something to slide.
+# A window of 8 frames with 3 future slots needs 12 frames; with one more it can slide.
 MIN_FRAMES, MAX_FRAMES = 13, 150
 COVERED_DEG, COVERED_SPREAD_DEG = 49.0, 4.0
 STOP_S = (1.0, 2.5)
@@ -39,9 +39,9 @@ class VehicleKind:
     """A vehicle as two boxes, body and cabin.
 
     Attributes:
-        length: metres; ``width`` likewise.
+        length: the length in metres; ``width`` is in metres too.
         parts: for body and cabin: rear end and front end as shares of the length, bottom and top in metres.
-        share: of the traffic.
+        share: its share of the traffic.
     """
 
     length: float
@@ -60,7 +60,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Scene:
-    """Where everything is during one pass.
+    """The positions of everything during one pass.
 
     Attributes:
         site: the mast.
@@ -90,7 +90,7 @@ class Scene:
 
     @property
     def num_frames(self) -> int:
-        """F, the slots that the pass lasts."""
+        """F, the number of slots of the pass."""
         return len(self.antenna)
 
 
@@ -98,9 +98,9 @@ def draw_scene(world: World, rng: np.random.Generator, *, site: Site) -> Scene:
     """Draw one pass: traffic, weather and motion.
 
     Args:
-        world: knobs of traffic and weather.
-        rng: the pass's own stream.
-        site: the mast that it passes.
+        world: the settings of traffic and weather.
+        rng: the random stream of the pass.
+        site: the mast that the vehicle passes.
     """
     near_lane, night, rain, rush = (
         bool(rng.random() < share)
@@ -115,7 +115,7 @@ def draw_scene(world: World, rng: np.random.Generator, *, site: Site) -> Scene:
     num_oncoming = int(rng.binomial(num_others, world.oncoming_share))
     num_ahead = int(rng.binomial(num_others - num_oncoming, 0.5))
     kinds = [KINDS[i] for i in rng.choice(len(KINDS), num_others, p=[kind.share for kind in KINDS])]
-    # Front to back: those ahead, the vehicle under test, those behind.
+    # The order is front to back: vehicles ahead, the vehicle under test, vehicles behind.
     with_flow, against = kinds[num_oncoming:], kinds[:num_oncoming]
     with_flow.insert(num_ahead, KINDS[0])
     order = [num_ahead, *(i for i in range(len(with_flow)) if i != num_ahead)]
@@ -167,7 +167,7 @@ def _drive_by(
     desired = _cruising_speeds(world, rng, pace, len(kinds))
     stop = None
     if rng.random() < world.stop_probability:
-        # Now and then it is the vehicle ahead that stops, and the others queue.
+        # Sometimes the vehicle ahead stops, and the others queue behind it.
         vehicle = int(rng.integers(max(number - 1, 0), number + 1))
         place = rng.uniform(-0.6, 0.6) * lane_y + (lengths[vehicle] + 3.0) * (vehicle < number)
         stop = Stop(vehicle, place, round(rng.uniform(*STOP_S) / SLOT_S))

@@ -1,4 +1,4 @@
-"""What the mast's sensors and the vehicle's GPS record of a pass, in the form of `clients.data.modalities`.
+"""The records that the sensors of the mast and the GPS of the vehicle make of a pass, as in `clients.data.modalities`.
 
 F frames, V vehicles, N boxes, P radar points.
 """
@@ -44,7 +44,7 @@ def gps(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.floa
 
 
 def lidar(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float16]:
-    """(F, 216) range of each ray of a level scan at 1 m height, metres; 0 where nothing came back.
+    """(F, 216) range of each ray of a level scan at 1 m height, in metres; 0 if nothing came back.
 
     Returns fail with p = 0.08 + 0.5 (r/R - 0.6)+ + 0.35 (1 - cos incidence), and 0.25 more in rain, which also
     sends back 5 % of the rays itself.

@@ -1,7 +1,7 @@
-"""The optional engine ``sionna``: beam powers traced through the same boxes, offline, and whether it can run here.
+"""The optional engine ``sionna``: it traces beam powers through the same boxes, and checks whether it can run here.
 
-Nothing here imports the ray tracer at the top: a wrong LLVM does not raise, it aborts the process. So the first
-trace of a process happens in another one.
+This module does not import the ray tracer at its top: a wrong LLVM does not raise an error, it aborts the process. So
+the first ray is traced in another process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sim.world.scene import Scene
 
 INSTALL = 'pip install "softbeam[sionna]" and LLVM 19 from the distribution (Debian, Ubuntu: apt-get install libllvm19)'
 PROBE_TIMEOUT_S = 180.0
-# Line of sight and one reflection: LLVM compiles the kernels of every step.
+# It traces the line of sight and one reflection, so that LLVM compiles the kernels of every step.
 PROBE = """
 import sionna.rt as rt
 scene = rt.load_scene(rt.scene.simple_reflector)
@@ -35,12 +35,12 @@ raise SystemExit(0 if paths.tau.numpy().size else "the ray tracer found no path 
 def sionna_beam_power(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
     """(F, 64) linear receive power by ray tracing, in the units of `sim.world.channel.beam_power`.
 
-    Gain of the pass, noise floor and measurement error are those of the embedded channel; the diffuse cluster and
-    the scatterers along the street are not there, so ``rician_k_db`` and ``spread_deg`` have no effect and labels are
-    cleaner. About 0.1 s a frame; the same bits whatever the number of threads.
+    Gain of the pass, noise floor and measurement error are those of the embedded channel; the diffuse cluster and the
+    scatterers along the street are missing, so ``rician_k_db`` and ``spread_deg`` have no effect and labels are
+    cleaner. It takes about 0.1 s per frame; the number of threads does not change a bit of the result.
 
     Raises:
-        ValueError: the ray tracer cannot run here; the text says why and what to install.
+        ValueError: the ray tracer cannot run here; the message says why and what to install.
     """
     require_sionna()
     from sim.world.sionna_street import traced_power
@@ -49,10 +49,10 @@ def sionna_beam_power(world: World, scene: Scene, rng: np.random.Generator) -> N
 
 
 def require_sionna() -> None:
-    """Let only a machine pass that can trace rays.
+    """Check that this machine can trace rays.
 
     Raises:
-        ValueError: with the reason of `sionna_available` and what to install.
+        ValueError: it cannot; the message has the reason from `sionna_available` and says what to install.
     """
     reason = sionna_available()
     if reason is not None:
@@ -61,9 +61,9 @@ def require_sionna() -> None:
 
 @lru_cache(maxsize=1)
 def sionna_available() -> str | None:
-    """Why rays cannot be traced on this machine; None if they can.
+    """The reason why rays cannot be traced on this machine; None if they can.
 
-    Asked once a process; takes some seconds where the packages are installed, because a ray is traced.
+    It is found once per process; this takes some seconds if the packages are installed, because a ray is traced.
     """
     if find_spec("sionna") is None or find_spec("mitsuba") is None:
         return "sionna-rt is not installed"
@@ -71,10 +71,10 @@ def sionna_available() -> str | None:
 
 
 def probe(command: list[str]) -> str | None:
-    """Why a command fails, in a line; None if it does not.
+    """The reason why a command fails, in a line; None if it does not fail.
 
     Args:
-        command: program and arguments; it may take ``PROBE_TIMEOUT_S``.
+        command: the program and its arguments; it may take ``PROBE_TIMEOUT_S``.
     """
     try:
         trial = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False)

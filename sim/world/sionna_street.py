@@ -1,9 +1,9 @@
-"""A pass of the street as a scene of Sionna RT: import it only after `sim.world.sionna_channel.require_sionna`.
+"""A pass of the street as a scene of Sionna RT; import this only after `sim.world.sionna_channel.require_sionna`.
 
 Vehicles are metal boxes, ground and house front are concrete slabs, the antenna of vehicle 0 sends and the mast
-receives, both with vertical polarisation. Paths: line of sight, up to two specular reflections, one diffraction.
-The array is applied here, to the paths of an isotropic antenna: so the local axes of Sionna's arrays, in which the
-elements would be numbered from right to left, do not matter.
+receives, both with vertical polarisation. The paths have up to two specular reflections and one diffraction, besides
+the line of sight. The array is applied here, to the paths of an isotropic antenna; so it does not matter that Sionna
+would number the elements of its own arrays from right to left.
 
 F frames, V vehicles, N boxes, P paths, B beams.
 
@@ -29,14 +29,14 @@ Floats = NDArray[np.float64]
 FREQUENCY_HZ = 60e9
 SPEED_OF_LIGHT = FREQUENCY_HZ * WAVELENGTH_M
 MAX_DEPTH = 2
-# 1,000,000 rays change no best beam and no power by more than 0.02 dB.
+# With 1,000,000 rays no best beam changes, and no power changes by more than 0.02 dB.
 NUM_RAYS = 200_000
 
-# Half the street's length and the height of the house front: both beyond every specular path; thickness of slabs.
+# Half the length of the street and the height of the house front, both beyond every specular path; thickness of slabs.
 HALF_LENGTH_M, FRONT_HEIGHT_M = 100.0, 12.0
 CONCRETE_M, METAL_M = 0.3, 0.01
 
-# A unit box: corner 4x + 2y + z, two triangles a face, corners shared so that edges can diffract.
+# A unit box: corner 4x + 2y + z, two triangles per face; they share corners so that edges can diffract.
 CORNERS = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=np.float64)
 TRIANGLES = np.array(
     [
@@ -49,12 +49,12 @@ TRIANGLES = np.array(
 
 @dataclass(frozen=True)
 class TracedPaths:
-    """What reaches the mast in one frame.
+    """The paths that reach the mast in one frame.
 
     Attributes:
-        gains: (P,) complex, relative to free space at 10 m, without the phase of the way.
+        gains: (P,) complex gains, relative to free space at 10 m, without the phase of the path length.
         directions: (P, 3) unit vectors from the mast to where the path comes from.
-        lengths: (P,) metres.
+        lengths: (P,) lengths in metres.
     """
 
     gains: NDArray[np.complex128]
@@ -65,11 +65,12 @@ class TracedPaths:
 def traced_power(scene: Scene, frames: Sequence[int] | None = None) -> Floats:
     """(F, B) linear receive power without noise, in the units of `sim.world.channel.beam_power`.
 
-    The embedded channel's array: the same codebook, and an element's amplitude cos^0.65 of the angle off boresight.
+    The array is that of the embedded channel: the same codebook, and elements of amplitude cos^0.65 of the angle off
+    boresight.
 
     Args:
         scene: the pass.
-        frames: which of its frames; None traces all.
+        frames: the numbers of the frames to trace; None traces all.
     """
     street = TracedStreet(scene)
     weights, yaw = codebook(scene.site), scene.site.yaw_rad
@@ -87,10 +88,10 @@ def traced_power(scene: Scene, frames: Sequence[int] | None = None) -> Floats:
 
 
 class TracedStreet:
-    """The scene of one pass; from frame to frame only vehicles and antenna move."""
+    """The scene of one pass; only vehicles and antenna move from frame to frame."""
 
     def __init__(self, scene: Scene) -> None:
-        # One thread a process, as everywhere: what runs side by side are passes.
+        # One thread per process, as everywhere: passes run in parallel.
         dr.set_thread_count(1)
         self._pass = scene
         concrete = rt.ITURadioMaterial("house", "concrete", thickness=CONCRETE_M)
@@ -113,7 +114,7 @@ class TracedStreet:
         self._antenna = rt.Transmitter("antenna", _point(scene.antenna[0]))
         self._scene.add(self._antenna)
         self._scene.add(rt.Receiver("mast", _point(MAST)))
-        # Deterministic: paths come in the same order whatever the number of threads.
+        # This is deterministic: the number of threads does not change the order of the paths.
         self._solver = rt.PathSolver(deterministic=True)
 
     def trace(self, frame: int) -> TracedPaths:
@@ -155,7 +156,7 @@ def box_corners(low: Floats, high: Floats) -> Floats:
 
 
 def _boxes(name: str, corners: Floats, material: rt.RadioMaterialBase) -> rt.SceneObject:
-    """Boxes (N, 8, 3) as one object of the scene: one update moves them all."""
+    """Make one object of the scene from boxes (N, 8, 3), so that one update moves them all."""
     number = len(corners)
     triangles = (TRIANGLES + 8 * np.arange(number)[:, None, None]).astype(np.uint32)
     properties = mi.Properties()

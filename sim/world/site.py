@@ -1,4 +1,4 @@
-"""One mast of a world: where its lanes and its wall are, and what its array is like.
+"""One mast of a world: the places of its lanes and its wall, and the errors of its array.
 
 Site 0 is the reference mast: nominal geometry and the array errors that all masts share. It records the server's
 passes, the public set and the test set.
@@ -21,13 +21,13 @@ class Site:
     """A mast at a street; metres and radians, y away from the mast.
 
     Attributes:
-        number: which of the world's sites.
-        array_seed: of the manufacturing errors that all arrays share; with ``number`` it also names what stands along
-            the street.
-        phase_error_deg: s.d. of the phase errors that this array has beyond those.
-        yaw_rad: azimuth that the array takes for its boresight; sensors are mounted true.
-        near_lane_y: middle of the near lane; ``far_lane_y`` likewise.
-        wall_y: the house fronts opposite.
+        number: the number of the site in its world.
+        array_seed: the seed of the manufacturing errors that all arrays share; with ``number`` it also draws the
+            objects along the street.
+        phase_error_deg: s.d. of the phase errors that this array has in addition.
+        yaw_rad: the azimuth to which the array points; the sensors point to azimuth 0.
+        near_lane_y: the middle of the near lane; ``far_lane_y`` is that of the far lane.
+        wall_y: the place of the house fronts on the other side.
     """
 
     number: int
@@ -41,13 +41,13 @@ class Site:
 
 @lru_cache(maxsize=1024)
 def make_site(world: World, number: int) -> Site:
-    """The site of that number; it depends on the world alone, so everybody makes the same one.
+    """The site with that number; it depends on the world alone, so every caller gets the same one.
 
     Raises:
         ValueError: the world has fewer sites.
     """
     if not 0 <= number < world.sites:
-        raise ValueError(f"data.world.sites: there are {world.sites} sites, so no site {number}")
+        raise ValueError(f"data.world.sites: there are {world.sites} sites, so site {number} does not exist")
     if number == 0:
         return Site(number, world.array_seed)
     yaw, offset, wall = rng_for(world.array_seed, "site", number).uniform(-1.0, 1.0, 3)

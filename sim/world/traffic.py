@@ -1,10 +1,10 @@
-"""How vehicles move: free driving, car-following and stops. F frames, N vehicles of one lane, front to back.
+"""The motion of vehicles: free driving, car-following and stops. F frames, N vehicles of one lane, front to back.
 
     v' = a + (v_desired - v) / tau - a_max (s* / s)^2,   s* = s_0 + v T + v (v - v_ahead) / (2 sqrt(a_max b))
 
-with a an Ornstein-Uhlenbeck process and s the gap to the vehicle ahead. A stop is a spell with v_desired = 0.
+with a an Ornstein-Uhlenbeck process and s the gap to the vehicle ahead. A stop is a time with v_desired = 0.
 
-Source: interaction term and its constants are those of the Intelligent Driver Model, M. Treiber, A. Hennecke and
+Source: the interaction term and its constants are those of the Intelligent Driver Model, M. Treiber, A. Hennecke and
 D. Helbing, Phys. Rev. E 62 (2000) 1805, for city traffic; relaxation and noise of the free road are assumptions.
 """
 
@@ -22,7 +22,7 @@ SLOT_S = 0.111
 ACCELERATION_TIME_S, FREE_TIME_S, BRAKING_TIME_S = 1.2, 2.0, 0.6
 MAX_ACCELERATION, COMFORTABLE_BRAKING = 1.5, 2.0
 STANDSTILL_GAP_M, TIME_GAP_S = 2.0, 1.0
-# No vehicle comes closer than this to the one ahead, whatever the integration step does.
+# No vehicle comes closer than this to the one ahead, even if the integration step would allow it.
 CLOSEST_M = 0.5
 
 
@@ -31,9 +31,9 @@ class Stop:
     """A halt of one vehicle.
 
     Attributes:
-        vehicle: which one of the lane.
-        position_m: where it begins to brake.
-        slots: how long it wants to stand.
+        vehicle: the number of the vehicle in its lane.
+        position_m: the position where it begins to brake.
+        slots: the number of slots that it wants to stand.
     """
 
     vehicle: int
@@ -53,15 +53,16 @@ def drive(
     """Move the vehicles of a lane until it is over.
 
     Args:
-        start_m: (N,) centres along the direction of travel, falling.
-        lengths_m: (N,) of the vehicles.
-        desired_mps: (N,) speeds on the free road.
+        start_m: (N,) centres along the direction of travel, in falling order.
+        lengths_m: (N,) the lengths of the vehicles.
+        desired_mps: (N,) the speeds on the free road.
         kicks: (F_max, N) random steps of the acceleration, m/s^2.
         stop: a halt, or None.
-        is_over: whether it ends before a frame, from positions (N,) and frames so far; at ``F_max`` it ends anyway.
+        is_over: says whether the drive ends before a frame, from positions (N,) and the number of frames so far; it
+            ends at ``F_max`` in any case.
 
     Returns:
-        Centres and speeds, (F, N) each, where the speed of a frame is the advance since the frame before over a slot.
+        Centres and speeds, (F, N) each; the speed of a frame is the advance since the frame before, divided by a slot.
     """
     memory = np.exp(-SLOT_S / ACCELERATION_TIME_S)
     position, speed, noise = start_m.astype(np.float64), desired_mps.astype(np.float64), kicks[0]

@@ -38,7 +38,7 @@ def test_site_0_is_the_nominal_mast_whatever_the_others_are_like() -> None:
 
 @pytest.mark.parametrize("number", [-1, 4, 1000])
 def test_a_site_that_the_world_lacks_is_refused_with_the_dotted_path(number: int) -> None:
-    with pytest.raises(ValueError, match=rf"data\.world\.sites: there are 4 sites, so no site {number}$"):
+    with pytest.raises(ValueError, match=rf"data\.world\.sites: there are 4 sites, so site {number} does not exist$"):
         make_site(World(preset="multi-site-mild"), number)
 
 
