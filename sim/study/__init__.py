@@ -1,4 +1,4 @@
-"""The paper's study: which trackers are trained, how they are fitted and scored, and the tables and figures made of it.
+"""The study of the paper: the trackers to train, how they are fitted and scored, and the tables and figures.
 
-Centralised, as in arXiv 2603.16116: no federation is launched here, nothing crosses a wire.
+It is centralised, as in arXiv 2603.16116: no federation is launched here, and nothing crosses a wire.
 """

@@ -1,4 +1,4 @@
-"""Trained trackers that differ in nothing but their seed, together."""
+"""Cells: groups of trained trackers that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from clients.models.registry import MODELS
 from sim.worksheet import SheetRow
 
-# One trained tracker, as the sheet of a study keeps it.
+# The order of sensors and of kinds of knowledge in every table.
 SENSES = ("image", "image+radar", "radar")
 KINDS = ("none", "self", "response", "relational", "mixed", "feature", "cross-modal", "power")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the rows of a cell have in common.
+    """The values that the rows of a cell have in common.
 
-    The teacher is not among it: of two teachers the one that validated better teaches, for each seed anew.
+    The teacher is not one of them: for each seed, that of two teachers teaches which validated better.
     """
 
     modality: str
@@ -34,22 +34,22 @@ class Setting:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the model is one of our own instead of the paper's."""
+        """Whether the model is one of ours, not one from the paper."""
         return MODELS[self.model].is_ours
 
     @property
     def is_realigned(self) -> bool:
-        """Whether its radar maps lie otherwise than the model's own."""
+        """Whether its radar maps are aligned in another way than its model prescribes."""
         return self.alignment != MODELS[self.model].alignment
 
 
 @dataclass(frozen=True)
 class Cell:
-    """All that was trained of a setting.
+    """All trackers that were trained with one setting.
 
     Attributes:
-        setting: what the rows share.
-        rows: seed -> row, seeds rising.
+        setting: the setting that the rows share.
+        rows: seed -> row, in the order of the seeds.
     """
 
     setting: Setting
@@ -57,26 +57,26 @@ class Cell:
 
     @property
     def first(self) -> SheetRow:
-        """Any row; for what does not depend on the seed, such as the number of parameters."""
+        """Any row, for values that do not depend on the seed, such as the number of parameters."""
         return next(iter(self.rows.values()))
 
     def mean(self, metric: str) -> float:
-        """A metric, mean over horizons and seeds, as it is in the rows."""
+        """The mean of a metric over horizons and seeds, in the unit of the rows."""
         return statistics.fmean(row["average"][metric] for row in self.rows.values())
 
     def by_horizon(self, metric: str) -> list[float]:
-        """A metric at each horizon, mean over seeds, as it is in the rows."""
+        """The mean of a metric over seeds at each horizon, in the unit of the rows."""
         slots = [row["metrics"][metric] for row in self.rows.values()]
         return [statistics.fmean(slot) for slot in zip(*slots, strict=True)]
 
     @property
     def validation(self) -> float:
-        """The score that chose the epochs, mean over seeds; larger is better."""
+        """The mean over seeds of the score that chose the epochs; larger is better."""
         return statistics.fmean(row["validation"] for row in self.rows.values())
 
     @property
     def latency_ms(self) -> float | None:
-        """Median over seeds; None where nothing was timed yet."""
+        """The median latency over seeds; None if nothing was timed yet."""
         timed = [row["latency_ms"] for row in self.rows.values() if row["latency_ms"] is not None]
         return statistics.median(timed) if timed else None
 
@@ -85,7 +85,7 @@ Cells = Mapping[Setting, Cell]
 
 
 def cells_of(rows: Sequence[SheetRow]) -> dict[Setting, Cell]:
-    """The cells of a study in the order of its tables, whatever the order of the rows.
+    """The cells of a study in the order of its tables, for any order of the rows.
 
     Raises:
         ValueError: two rows have the same setting and seed.
@@ -95,20 +95,20 @@ def cells_of(rows: Sequence[SheetRow]) -> dict[Setting, Cell]:
         setting = Setting(**{field.name: row[field.name] for field in fields(Setting)})
         known = found.setdefault(setting, {})
         if row["seed"] in known:
-            raise ValueError(f"{row['key']}: the same tracker as {known[row['seed']]['key']}; keep one of them")
+            raise ValueError(f"{row['key']}: this is the same tracker as {known[row['seed']]['key']}; keep one of them")
         known[row["seed"]] = row
     return {setting: Cell(setting, dict(sorted(found[setting].items()))) for setting in sorted(found, key=_place)}
 
 
 def untaught(cells: Cells, cell: Cell) -> Cell | None:
-    """The same tracker with its labels alone; None for one that is itself untaught, or where it is missing."""
+    """The cell of the same tracker with its labels alone; None if it is missing, or if ``cell`` is that cell itself."""
     return None if cell.setting.kd == "none" else cells.get(replace(cell.setting, kd="none"))
 
 
 def teachers_of(cells: Cells, cell: Cell) -> Cell | None:
-    """For each seed the teacher that taught it; None where no row of any is there.
+    """The teacher of each seed as one cell; None if no row of any teacher is found.
 
-    The setting is that of the first; of several lengths the longest is the teacher's.
+    Its setting is that of the first teacher; among several input lengths, the teacher has the longest.
     """
     rows: dict[int, SheetRow] = {}
     settings: list[Setting] = []
@@ -127,7 +127,7 @@ def _same_data(one: Setting, other: Setting) -> bool:
 
 
 def _place(setting: Setting) -> tuple[Any, ...]:
-    """Where a cell stands in a table: teachers first, the paper's trackers before ours, long inputs before short."""
+    """The place of a cell in a table: teachers first, trackers of the paper before ours, long inputs before short."""
     return (
         _index(SENSES, setting.modality),
         setting.future,

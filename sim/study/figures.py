@@ -1,7 +1,7 @@
 """The figures of a study: accuracy by horizon, accuracy against operations, gain by input length.
 
-One colour per kind of knowledge in every figure, and a marker, a line style and a hatch of its own, so that none is
-told by colour alone. Published results are hollow. Bars on points are 95 % intervals over test passes and seeds.
+Every kind of knowledge has one colour in all figures, and its own marker, line style and hatch, so that colour alone
+never carries the meaning. Published results are hollow. Bars on points are 95 % intervals over test passes and seeds.
 Matplotlib is imported inside the functions, as in `sim.report.figures`.
 """
 
@@ -46,18 +46,18 @@ LOOKS = {
     "power": Look("#f0e442", "*", ":", "oo"),
 }
 LINES = ("none", "response", "relational", "mixed")
-# Format -> what must not be written into a file, lest it differ from day to day.
+# Format -> metadata that must not be written into a file, since it would differ from day to day.
 ENDINGS = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 Style = dict[str, Any]
 METRIC, METRIC_TITLE = "top5", "Top-5"
-# Width of an entry of a legend, and no less.
+# The least width of an entry of a legend.
 LEGEND_INCHES = 2.0
-# After the kind of knowledge, in the legend.
+# The text after the kind of knowledge in the legend.
 SUFFIX = ", published"
 
 
 def draw_all(rows: Sequence[SheetRow]) -> dict[str, Figure]:
-    """File stem -> figure; one for which there is nothing to draw is left out.
+    """Draw all figures: file stem -> figure. A figure without any data is left out.
 
     Raises:
         ValueError: two rows are the same tracker, or rows to compare were tested on different windows.
@@ -76,8 +76,8 @@ def render(figure: Figure, ending: str) -> bytes:
     """A figure as the bytes of a file; the same figure gives the same bytes.
 
     Args:
-        figure: of :func:`draw_all`.
-        ending: one of `ENDINGS`.
+        figure: a figure from :func:`draw_all`.
+        ending: a key of `ENDINGS`.
     """
     content = io.BytesIO()
     with drawing():
@@ -86,9 +86,9 @@ def render(figure: Figure, ending: str) -> bytes:
 
 
 def draw_horizons(cells: Cells) -> Figure | None:
-    """Top-5 of every predicted slot: a panel for each sort of sensors and J, a line for each kind of knowledge.
+    """Draw Top-5 of every predicted slot: a panel for each set of sensors and J, a line for each kind of knowledge.
 
-    Shown is the paper's student, or ours where a study has no other, with the longest input, and the teacher that
+    It shows the student of the paper, or ours if a study has no other, with the longest input, and the teacher that
     validated best.
     """
     groups = _grouped(cells.values(), "modality", "future")
@@ -108,10 +108,10 @@ def draw_horizons(cells: Cells) -> Figure | None:
 
 
 def draw_macs(cells: Cells) -> Figure | None:
-    """Top-5 against operations of a window: a panel for each J, published results hollow.
+    """Draw Top-5 against the operations of a window: a panel for each J, published results hollow.
 
-    A tracker is shown with its labels alone and with the kind of knowledge that validated best, the test passes have no
-    say in it; lines join its input lengths.
+    A tracker is shown with its labels alone and with the kind of knowledge that validated best, which the test passes
+    do not influence; lines join its input lengths.
     """
     groups = _grouped([cell for cell in cells.values() if not cell.setting.is_realigned], "future")
     if not groups:
@@ -136,7 +136,7 @@ def draw_macs(cells: Cells) -> Figure | None:
 
 
 def draw_gains(cells: Cells) -> Figure | None:
-    """Gain of each kind of knowledge by input length: a panel for each student and J, hollow marks are published."""
+    """Draw the gain of each kind of knowledge by input length: one panel per student and J, published gains hollow."""
     gains = {cell.setting: gain for cell in cells.values() if (gain := _gain(cells, cell)) is not None}
     groups = _grouped([cells[setting] for setting in gains], "model", "future")
     if not groups:
@@ -160,11 +160,11 @@ def draw_gains(cells: Cells) -> Figure | None:
 
 
 def _told(group: Sequence[Cell]) -> list[tuple[str, str, Cell]]:
-    """Label, look and cell of each line of a panel; the group is in the order of the tables."""
+    """The label, kind of knowledge and cell of each line of a panel; the group is in the order of the tables."""
     teachers = [cell for cell in group if cell.setting.role == "teacher"]
     students = [cell for cell in group if cell.setting.role == "student"]
     lines = [("teacher", "self", max(teachers, key=lambda cell: cell.validation))] if teachers else []
-    # The first student is the paper's, with the longest input.
+    # The first student is that of the paper, with the longest input.
     for kd in LINES:
         same = [one for one in students if one.setting == replace(students[0].setting, kd=kd)]
         lines += [(f"student, {kd}", kd, one) for one in same]
@@ -172,7 +172,7 @@ def _told(group: Sequence[Cell]) -> list[tuple[str, str, Cell]]:
 
 
 def _gain(cells: Cells, cell: Cell) -> Interval | None:
-    """Of a student over itself untaught; None for other cells, and for the realigned, which are ablations."""
+    """The gain of a student over itself with labels alone; None for other cells, and for realigned ones (ablations)."""
     plain = untaught(cells, cell)
     if plain is None or cell.setting.role != "student" or cell.setting.is_realigned:
         return None
@@ -187,7 +187,7 @@ def _grouped(cells: Iterable[Cell], *names: str) -> dict[tuple[Any, ...], list[C
 
 
 def _panels(titles: Sequence[str], *, width: float = 3.2, height: float = 2.7) -> tuple[Figure, list[Axes]]:
-    """A panel for each title, at most three beside each other; inches of each."""
+    """Make a panel for each title, at most three beside each other; ``width`` and ``height`` of each are in inches."""
     from matplotlib.figure import Figure
 
     columns = min(len(titles), 3)
@@ -202,7 +202,7 @@ def _panels(titles: Sequence[str], *, width: float = 3.2, height: float = 2.7) -
 
 
 def _leading(kinds: Sequence[Cell]) -> list[Cell]:
-    """Of one tracker and input length: labels alone, and what validated best of the others."""
+    """The cells to show of one tracker and input length: labels alone, and the other cell that validated best."""
     plain = [cell for cell in kinds if cell.setting.kd == "none"]
     taught = [cell for cell in kinds if cell.setting.kd != "none"]
     return plain + sorted(taught, key=lambda cell: -cell.validation)[:1]
@@ -226,7 +226,7 @@ def _bar(axes: Axes, place: float, width: float, found: Interval, kd: str) -> No
 
 
 def _bars(found: Interval) -> list[list[float]]:
-    """From the value down and up to its limits; a limit beyond the value leaves no bar on its side."""
+    """The lengths of a bar down and up from the value to its limits; they are never negative."""
     return [[max(found.value - found.low, 0.0)], [max(found.high - found.value, 0.0)]]
 
 
@@ -238,13 +238,13 @@ def _hollow(axes: Axes, x: float, y: float, kd: str) -> None:
 
 def _name(axes: Axes, cell: Cell) -> None:
     place = (_mmacs(cell), level(cell, METRIC).high)
-    # Slanted: trackers of much the same cost stand beside each other.
+    # Names are slanted, since trackers of similar cost are close to each other.
     style: Style = {"rotation": 60, "rotation_mode": "anchor", "fontsize": 7.5, "color": INK}
     axes.annotate(cell.setting.model, place, xytext=(2, 3), textcoords="offset points", ha="left", **style)
 
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One for all panels, each label once: kinds of knowledge in their order, then the published ones."""
+    """Add one legend for all panels, with each label once: kinds of knowledge in order, then the published ones."""
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     order = ["teacher", *(f"student, {kd}" for kd in KINDS), *KINDS, *(f"{kd}{SUFFIX}" for kd in KINDS)]
     labels = sorted(found, key=order.index)

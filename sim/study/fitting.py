@@ -1,10 +1,10 @@
-"""How a tracker of a study learns: from best beams, from a teacher's knowledge of the same windows, or from both.
+"""Trains a tracker of a study on best beams, on a teacher's knowledge of the same windows, or on both.
 
     L = (1 - a) L_task + a L_KD
 
-Source: arXiv 2603.16116: focal loss, Adam, cosine warm restarts, early stopping. Ours differ in three ways: epochs are
-chosen on validation passes, never on the test; a batch is made of runs of consecutive windows, which share frames;
-the mix of response and relations.
+Source: arXiv 2603.16116: focal loss, Adam, cosine warm restarts, early stopping. We differ in three ways: epochs are
+chosen on validation passes, never on the test; a batch consists of runs of consecutive windows, which share frames;
+and there is a mix of response and relations.
 
 F frames, N windows, H horizons, B beams, D features, k partners.
 """
@@ -31,9 +31,9 @@ from configs.study import Fitting, Kd, TrainingRecipe
 from strategies.losses import distil, feature_kd, response_kd, task_loss
 from strategies.relations import draw_partners, relational_kd, relations
 
-# Of the cosine warm restarts: epochs of the first cycle, and the rate at the end of each.
+# The cosine warm restarts: the epochs of the first cycle, and the learning rate at the end of each cycle.
 FIRST_CYCLE, LEAST_RATE = 10, 1e-6
-# A validation counts as better from here on, as a share of the best score so far.
+# A validation score counts as better if it exceeds the best one so far by this share of it.
 MIN_DELTA = 1e-4
 PREDICTION_BATCH = 64
 
@@ -42,9 +42,9 @@ class Observation:
     """All frames of a recording on one device, from which windows are made.
 
     Args:
-        recording: all passes.
-        modalities: what is needed of it.
-        device: where to compute.
+        recording: the recording of all passes.
+        modalities: the modalities that are needed.
+        device: the device that computes.
     """
 
     def __init__(self, recording: Recording, modalities: tuple[str, ...], device: torch.device) -> None:
@@ -60,17 +60,17 @@ class Observation:
         return Windows(frames, torch.from_numpy(rows.reshape(len(starts), num_frames)).to(self.device))
 
     def powers(self, starts: NDArray[np.int64], num_frames: int, num_future: int) -> Tensor:
-        """(N, H, B) linear power."""
+        """(N, H, B) the linear power of the windows that begin at ``starts`` (N,)."""
         return torch.from_numpy(self.recording.powers(starts, num_frames, num_future)).to(self.device)
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What a teacher says of training windows.
+    """The output of a teacher on training windows.
 
     Attributes:
-        logits: (N, H, B).
-        features: (N, D) as `StepTracker.features`.
+        logits: (N, H, B) its logits.
+        features: (N, D) its features, as of `StepTracker.features`.
     """
 
     logits: Tensor
@@ -79,13 +79,13 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Fit:
-    """A tracker at its best.
+    """A trained tracker at its best epoch.
 
     Attributes:
-        state: its weights and statistics.
-        epochs: that it took.
-        best_epoch: whose state it is, counted from 1.
-        validation: geometric mean of the calibrated probability of the best beams on the validation windows.
+        state: the weights and statistics of the tracker.
+        epochs: the number of epochs of the training.
+        best_epoch: the epoch that the state is from, counted from 1.
+        validation: the geometric mean of the calibrated probability of the best beams on the validation windows.
     """
 
     state: Mapping[str, Tensor]
@@ -95,7 +95,7 @@ class Fit:
 
 
 def knowledge_of(teacher: StepTracker, observation: Observation, starts: NDArray[np.int64]) -> Knowledge:
-    """What a teacher says of windows; ``starts`` (N,) are those of its own length."""
+    """The output of a teacher on windows of its own length that begin at ``starts`` (N,)."""
     features = _in_batches(teacher, observation, starts, teacher.features)
     with torch.no_grad():
         teacher.eval()
@@ -103,7 +103,7 @@ def knowledge_of(teacher: StepTracker, observation: Observation, starts: NDArray
 
 
 def logits_of(tracker: StepTracker, observation: Observation, starts: NDArray[np.int64]) -> Tensor:
-    """(N, H, B) logits in evaluation mode."""
+    """(N, H, B) the logits of a tracker in evaluation mode."""
     return _in_batches(tracker, observation, starts, tracker.forward)
 
 
@@ -119,18 +119,18 @@ def fit(
     fitting: Fitting,
     seed: int,
 ) -> Fit:
-    """Train a tracker and return it at its best; the tracker itself is left as it was last.
+    """Train a tracker and return its best state; the tracker itself keeps its last state.
 
     Args:
-        tracker: fresh, on the device of ``observation``.
+        tracker: an untrained tracker on the device of ``observation``.
         observation: the frames.
-        train: (N,) starts of training windows, of the tracker's length.
-        validation: (N',) likewise.
-        kd: kind of knowledge.
-        knowledge: of the teacher, row by row for ``train``; None where ``kd`` needs none.
-        recipe: rates and weights.
-        fitting: epochs and batches.
-        seed: of batches, partners and dropout; all kinds of knowledge see the same batches.
+        train: (N,) the starts of training windows of the tracker's length.
+        validation: (N',) the starts of validation windows of the same length.
+        kd: the kind of knowledge.
+        knowledge: the output of the teacher, row by row for ``train``; None if ``kd`` needs none.
+        recipe: the learning rate and the weights of the losses.
+        fitting: the epochs and batches.
+        seed: the seed of batches, partners and dropout; all kinds of knowledge see the same batches.
 
     Raises:
         ValueError: the loss is not finite.
@@ -175,7 +175,7 @@ def _loss(
     fitting: Fitting,
     rng: np.random.Generator,
 ) -> Callable[[NDArray[np.int64]], Tensor]:
-    """The loss of a batch, by rows of ``train``."""
+    """The function that gives the loss of a batch, whose rows are indices into ``train``."""
     task = tracker.task
     on_labels = task_loss("focal", recipe.power_temperature_db if kd == "power" else None)
     targets = None if knowledge is None else torch.softmax(knowledge.logits / recipe.temperature, dim=-1)

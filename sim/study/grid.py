@@ -1,7 +1,7 @@
-"""Which trackers a study trains, in the order in which they need each other.
+"""The trackers that a study trains, in the order in which they need each other.
 
-First teachers by their labels alone, then teachers that learn from their like, then students; these learn from the
-teacher of their sensors that validated better.
+The first are teachers that learn from labels alone, then come teachers that learn from these (born again), then
+students, which learn from the teacher with the same sensors that validated better.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from configs.study import Kd, Study, StudyPart
 from sim.worksheet import row_key
 
 _TITLES = {("motion",): "image", ("motion", "maps"): "image+radar", ("maps",): "radar"}
-# Kinds of knowledge that need a teacher.
+# The kinds of knowledge that need a teacher.
 TAUGHT = ("self", "response", "feature", "relational", "mixed", "cross-modal")
 # Changing one of these may change what a tracker learns or how it is scored, so it is trained again.
 STUDY_SOURCES = (
@@ -43,15 +43,15 @@ class Job:
     """One tracker to train and to score.
 
     Attributes:
-        study: it is part of.
-        future: J, names the part.
+        study: the study that it is part of.
+        future: J, which identifies the part of the study.
         model: a key of `MODELS`.
-        kd: kind of knowledge.
-        length: L.
-        alignment: of the radar maps.
-        seed: of weights, batches and validation passes.
-        origin: of :func:`origin_of`, the same for all jobs of a run.
-        teacher: whose tracker it learns from; None where it needs none.
+        kd: the kind of knowledge.
+        length: L, the number of frames of a window.
+        alignment: the alignment of the radar maps.
+        seed: the seed of weights, batches and validation passes.
+        origin: the digest from :func:`origin_of`, the same for all jobs of a run.
+        teacher: the job whose tracker it learns from; None if it needs none.
     """
 
     study: Study
@@ -66,28 +66,28 @@ class Job:
 
     @property
     def part(self) -> StudyPart:
-        """The part of the study."""
+        """The part of the study to which it belongs."""
         return next(part for part in self.study.parts if part.future == self.future)
 
     @property
     def card(self) -> ModelCard:
-        """Of its model."""
+        """The card of its model in the registry."""
         return MODELS[self.model]
 
     @property
     def modality(self) -> str:
-        """What it senses, for readers."""
+        """The name of its sensors for readers."""
         return _TITLES[self.card.modalities]
 
     @property
     def title(self) -> str:
-        """What a reader calls it."""
+        """The name of the job for readers."""
         aligned = "" if self.alignment == self.card.alignment else f" {self.alignment}"
         return f"{self.model} {self.kd} L={self.length} J={self.future}{aligned} seed {self.seed}"
 
     @property
     def key(self) -> str:
-        """Of its row: all that its result depends on is in it."""
+        """The key of its row, which depends on everything that determines its result."""
         study = self.study
         facts = {
             "title": self.title,
@@ -104,10 +104,10 @@ class Job:
 
 
 def check_models(study: Study) -> None:
-    """Every model that a study names is there, is what it is taken for, and has a teacher.
+    """Check that every model of a study exists, has the right role, and has a teacher with its sensors.
 
     Raises:
-        ValueError: one is not; the message starts with the dotted path.
+        ValueError: a model does not; the message starts with the dotted path.
     """
     for number, part in enumerate(study.parts):
         for path, names, role in (("teachers", part.teachers, "teacher"), ("students", part.students, "student")):
@@ -127,15 +127,15 @@ def check_models(study: Study) -> None:
 def _check_names(path: str, names: Sequence[str], role: str | None) -> None:
     for name in names:
         if name not in MODELS:
-            raise ValueError(f"{path}: no model {name!r}; there are {', '.join(MODELS)}")
+            raise ValueError(f"{path}: there is no model {name!r}; use {', '.join(MODELS)}")
         if role is not None and MODELS[name].role != role:
-            raise ValueError(f"{path}: {name} is a {MODELS[name].role}")
+            raise ValueError(f"{path}: {name} is a {MODELS[name].role}; name a {role}")
 
 
 def origin_of(recording: Recording) -> str:
-    """What all trackers of a run depend on: the frames and labels, and the code as it is now.
+    """The digest of everything that all trackers of a run depend on: frames, labels, and the code as it is now.
 
-    Taken once, before the first tracker: code that is edited meanwhile is not what the run began with.
+    It is taken once, before the first tracker, since the code may be edited while the run goes on.
     """
     digest = hashlib.sha256()
     for name, array in (("passes", recording.pass_ids), ("power", recording.power), *sorted(recording.sensors.items())):
@@ -144,7 +144,7 @@ def origin_of(recording: Recording) -> str:
 
 
 def teacher_jobs(study: Study, origin: str) -> list[Job]:
-    """Teachers that learn from their labels alone."""
+    """The jobs of teachers that learn from labels alone."""
     return [
         Job(study, part.future, model, "none", study.lengths[0], MODELS[model].alignment, seed, origin)
         for seed in study.seeds
@@ -154,7 +154,7 @@ def teacher_jobs(study: Study, origin: str) -> list[Job]:
 
 
 def self_jobs(teachers: Sequence[Job]) -> list[Job]:
-    """The same teachers once more, born again from the first.
+    """The jobs of the same teachers born again, that is, taught by the first ones.
 
     Source: arXiv 1805.04770.
     """
@@ -166,12 +166,12 @@ def self_jobs(teachers: Sequence[Job]) -> list[Job]:
 
 
 def student_jobs(study: Study, teachers: Sequence[Job], validation: Mapping[str, float]) -> list[Job]:
-    """All students.
+    """The jobs of all students.
 
     Args:
-        study: whose.
-        teachers: all that were trained.
-        validation: key of a teacher -> its score on the validation passes; of those with the same sensors the best
+        study: the study.
+        teachers: the jobs of all trained teachers.
+        validation: key of a teacher -> its score on the validation passes; the best teacher with the same sensors
             teaches.
     """
     found: dict[tuple[Any, ...], Job] = {}
@@ -223,7 +223,7 @@ def _teacher_of(model: str, kd: str, best: Mapping[tuple[str, ...], Job]) -> Job
 
 
 def describe(job: Job) -> dict[str, Any]:
-    """What a row says of its job."""
+    """The part of a row that describes its job."""
     return {
         "key": job.key,
         "model": job.model,

@@ -1,4 +1,4 @@
-"""What is made of the rows of a study: a sheet of values, tables and figures. The same rows give the same bytes."""
+"""Writes a sheet of values, tables and figures from the rows of a study. The same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sim.study.tables import sheets_of
 from sim.worksheet import SheetRow
 
 NOTHING = "No tracker of this study is trained yet."
-# Columns of the sheet of values before the metrics and after them.
+# The columns of the sheet of values before the metrics and after them.
 _WHO = (
     *("key", "model", "modality", "role", "input_length", "future", "kd", "teacher"),
     *("alignment", "pixels", "train_share", "seed"),
@@ -35,16 +35,16 @@ def write_outputs(rows: Sequence[SheetRow], folder: Path, *, title: str) -> list
     """Write ``study.csv``, ``tables.md``, ``tables.tex`` and the figures, each whole or not at all.
 
     Args:
-        rows: of a study that may be unfinished; their order does not matter.
-        folder: made if it is not there.
-        title: heading of the tables.
+        rows: the rows of a study, which may be unfinished; their order does not matter.
+        folder: the folder of the results; it is made if absent.
+        title: the heading of the tables.
 
     Returns:
-        What was written.
+        The files that were written.
 
     Raises:
         ValueError: two rows are the same tracker, or rows to compare were tested on different windows.
-        OSError: the disk takes no more.
+        OSError: the disk is full.
     """
     sheets = sheets_of(rows)
     markdown = "\n".join(map(as_markdown, sheets)) if sheets else f"{NOTHING}\n"
@@ -63,7 +63,7 @@ def write_outputs(rows: Sequence[SheetRow], folder: Path, *, title: str) -> list
 
 
 def show(rows: Sequence[SheetRow], console: Console) -> None:
-    """Print the tables, or that there is nothing yet."""
+    """Print the tables, or say that no tracker is trained yet."""
     for sheet in sheets_of(rows):
         console.print(as_rich(sheet))
     if not rows:
@@ -71,7 +71,7 @@ def show(rows: Sequence[SheetRow], console: Console) -> None:
 
 
 def _csv(rows: Sequence[SheetRow]) -> str:
-    """One line a row; averages as ``top5``, horizons as ``top5_0`` and on, empty where a row has fewer."""
+    """One line per row; averages as ``top5``, horizons as ``top5_0`` and so on, empty if a row has fewer horizons."""
     ordered = [row for cell in cells_of(rows).values() for row in cell.rows.values()]
     horizons = range(max((row["future"] + 1 for row in ordered), default=0))
     slots = [(name, horizon) for name in METRICS for horizon in horizons]

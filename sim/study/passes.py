@@ -1,7 +1,7 @@
-"""The passes of a study: one recording in the order of time, the first part to train on, the rest to test.
+"""The passes of a study: one recording in the order of time; the first part is for training, the rest for testing.
 
-Source: split of arXiv 2603.16116, by order of the passes, not shuffled; validation passes carved out of the training
-passes are ours, because the published one chooses epochs and settings on the test passes.
+Source: split of arXiv 2603.16116, by order of the passes, not shuffled. We differ by taking validation passes out of
+the training passes, because the published code chooses epochs and settings on the test passes.
 
 N windows, L frames of the longest window, J slots ahead.
 """
@@ -26,17 +26,18 @@ from sim.data.partition import carve_validation
 from sim.data.plan import PlannedPart
 
 SENSORS = ("motion", "maps")
-# Of the files of a release, by which a download is taken for broken; what is missing below it counts as empty frames.
+# If more than this share of the files of a release is missing, the download counts as broken; below it, missing files
+# count as empty frames.
 MAX_LOST = 0.05
 
 
 @dataclass(frozen=True)
 class Split:
-    """Windows of the longest length; trackers that see fewer frames answer for the same slots.
+    """The windows of the longest length; trackers that see fewer frames answer for the same slots.
 
     Attributes:
-        train: (N,) first frames of the training windows; likewise ``validation`` and ``test``.
-        test_passes: (N,) pass of each test window.
+        train: (N,) the first frames of the training windows; ``validation`` and ``test`` in the same way.
+        test_passes: (N,) the pass of each test window.
     """
 
     train: NDArray[np.int64]
@@ -48,12 +49,12 @@ class Split:
 def open_passes(
     data: StudyPasses, *, workers: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> Recording:
-    """The passes of a study, made or converted first where they are not there yet.
+    """Open the passes of a study; they are made or converted first if they do not exist yet.
 
     Args:
-        data: which.
-        workers: processes that make passes of the street.
-        progress: called with passes made or converted and passes in all.
+        data: the source of the passes.
+        workers: the number of processes that make passes of the street.
+        progress: is called with the number of made or converted passes and of all passes.
 
     Raises:
         ValueError: the source is missing or broken, or lacks camera, radar, power or the order of passes.
@@ -67,13 +68,13 @@ def open_passes(
     source = resolved_folder(data.folder)
     if not source.is_dir():
         raise ValueError(
-            f"data.folder: no folder {source}; get scenario 9 from www.deepsense6g.net and name its folder"
+            f"data.folder: there is no folder {source}; get scenario 9 from www.deepsense6g.net and name its folder"
         )
     scenario = load_scenario(source, SENSORS, progress=progress)
     if missing := [name for name in SENSORS if name not in scenario.sensors]:
         raise ValueError(
             f"data.folder: {data.folder} has no {', '.join(missing)}; name the folder of a release with pictures "
-            "(unit1_rgb) and raw radar cubes (unit1_radar); a conversion without them does not do"
+            "(unit1_rgb) and raw radar cubes (unit1_radar); a conversion without them cannot be used"
         )
     if scenario.problems and (lost := len(scenario.problems) / len(scenario.pass_ids)) > MAX_LOST:
         raise ValueError(
@@ -81,7 +82,9 @@ def open_passes(
             f"{scenario.problems[0]}; download them again"
         )
     if not scenario.has_passes:
-        raise ValueError(f"data.folder: {data.folder} has no seq_index, so its rows are no sequences to track")
+        raise ValueError(
+            f"data.folder: {data.folder} has no seq_index, so its rows are no sequences to track; name another folder"
+        )
     return Recording(source, scenario.pass_ids, scenario.sensors, scenario.labelled_power, {})
 
 
@@ -91,14 +94,14 @@ def split_passes(
     """The windows of a part of a study.
 
     Args:
-        recording: all passes, in the order of time.
-        part: slots ahead, and how many passes are trained on.
+        recording: the recording of all passes, in the order of time.
+        part: the part of the study, with the slots ahead and the share of training passes.
         num_frames: L.
-        validation_share: of the training passes.
-        seed: which of them are for validation; the test passes are the same for every seed.
+        validation_share: the share of the training passes that is used for validation.
+        seed: the seed that draws the validation passes; the test passes are the same for every seed.
 
     Raises:
-        ValueError: there is no window to train, to validate or to test on.
+        ValueError: there is no window for training, validation or test.
     """
     ids = np.unique(recording.pass_ids)
     num_train = int(part.train_share * len(ids))

@@ -1,8 +1,8 @@
-"""What was published for the trackers of the study, as printed beside our own.
+"""The published results of the trackers of the study, which are printed beside our own.
 
-Percent, means over the horizons, one run each, on scenario 9; the epoch was chosen on the test passes, so these are
-optimistic. The papers' "DBA" is the K = 3 term alone (`clients.learning.metrics.dba_k3_score`): the official DBA of
-these trackers is not known and cannot be had from it.
+They are in percent, means over the horizons, one run each, on scenario 9; the epoch was chosen on the test passes, so
+they are optimistic. The "DBA" of the papers is the K = 3 term alone (`clients.learning.metrics.dba_k3_score`): the
+official DBA of these trackers is not known and cannot be computed from it.
 
 Source: results published with the code of arXiv 2603.16116 (J = 3, tested on 1267 windows) and of arXiv 2509.11419
 (J = 6, 774 windows). Parameters and operations are those of the described models, counted for T = L - 1 + J steps;
@@ -17,25 +17,25 @@ from dataclasses import dataclass
 from sim.study.cells import Setting
 
 Key = tuple[str, int, int, str]
-# Of DeepSense 6G.
+# The scenario of DeepSense 6G that they were measured on.
 DATA = "scenario 9"
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published result; it was tested on other windows than ours.
+    """A published result; its test windows are not the same as ours.
 
     Attributes:
-        model: as in `clients.models.registry`.
+        model: the name of the model in `clients.models.registry`.
         future: J.
         input_length: L.
-        kd: kind of knowledge, as in a row.
-        top1: percent; likewise ``top3`` and ``top5``.
-        dba_k3: percent, the K = 3 term alone.
-        parameters: of the model.
+        kd: the kind of knowledge, as in a row.
+        top1: Top-1 in percent; ``top3`` and ``top5`` in the same way.
+        dba_k3: the K = 3 term of the DBA alone, in percent.
+        parameters: the number of parameters of the model.
         mmacs: million multiply-accumulates of a window.
-        num_windows: tested on.
-        source: of the accuracies.
+        num_windows: the number of test windows.
+        source: the source of the accuracies.
     """
 
     model: str
@@ -72,9 +72,9 @@ _ROWS = (
     Published("long-term-student", 6, 3, "none", 35.68, 68.77, 86.42, 88.59, 107_193, 75.6, 774, _LONG_TERM),
     Published("long-term-student", 6, 3, "response", 41.79, 79.25, 93.30, 94.08, 107_193, 75.6, 774, _LONG_TERM),
 )
-# By model, future, input length and kind of knowledge.
+# The published results by model, future, input length and kind of knowledge.
 PUBLISHED: Mapping[Key, Published] = {(row.model, row.future, row.input_length, row.kd): row for row in _ROWS}
-# The teacher of each published student; that of the fusion students did not learn from itself.
+# The teacher of each published student; that of the fusion students was not born again.
 _TEACHERS: Mapping[str, Key] = {
     "image-student": ("image-teacher", 3, 8, "self"),
     "fusion-student": ("fusion-teacher", 3, 8, "none"),
@@ -83,25 +83,25 @@ _TEACHERS: Mapping[str, Key] = {
 
 
 def published_of(setting: Setting) -> Published | None:
-    """The published result of the same tracker; with the radar aligned otherwise it is another one."""
+    """The published result of the same tracker; None if there is none, or if the radar is aligned in another way."""
     if setting.alignment != "paper":
         return None
     return PUBLISHED.get((setting.model, setting.future, setting.input_length, setting.kd))
 
 
 def published_gain(found: Published, metric: str) -> float | None:
-    """Points over the same published tracker without a teacher; None where that one is not published.
+    """The gain over the same published tracker without a teacher, in points; None if that one is not published.
 
     Args:
-        found: a taught tracker.
-        metric: a field of `Published`.
+        found: the result of a taught tracker.
+        metric: the name of a metric in `Published`.
     """
     plain = PUBLISHED.get((found.model, found.future, found.input_length, "none"))
     return None if plain is None or plain == found else getattr(found, metric) - getattr(plain, metric)
 
 
 def published_share(found: Published) -> float | None:
-    """The part of the Top-5 gap to its teacher that a published student closed; 1 is all of it."""
+    """The share of the Top-5 gap to its teacher that a published student closed; 1 is the whole gap."""
     gain = published_gain(found, "top5")
     if gain is None or found.model not in _TEACHERS:
         return None

@@ -1,4 +1,4 @@
-"""A study from its first pass to its tables; what was done before is not done again."""
+"""Runs a study from its first pass to its tables; trackers that are trained already are not trained again."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ from sim.worksheet import SheetRow, fill_sheet, read_sheet
 
 SHEET = "study.json"
 GPU_WORKERS = 4
-# Called with what is done, how much of it and of how much.
 
 
 def run_study(study: Study, folder: Path, *, workers: int, progress: PhaseProgress) -> list[SheetRow]:
     """Train and score everything that the folder lacks, then write tables and figures.
 
     Args:
-        study: what to do.
-        folder: of the results: ``study.json`` with a row for every tracker, ``models/``, tables and figures.
+        study: the study to run.
+        folder: the folder of the results: ``study.json`` with a row for every tracker, ``models/``, tables, figures.
         workers: trackers trained at a time, one process and one thread each; on a CPU the results do not depend on it.
-        progress: told of every pass and tracker.
+        progress: is called after every pass and tracker.
 
     Returns:
         The rows of the study.
 
     Raises:
-        ValueError: the study names what is not there, or its data is missing or broken.
+        ValueError: the study names an unknown model, or its data is missing or broken.
     """
     check_models(study)
     with _own_folder(folder, study):
@@ -47,21 +46,21 @@ def run_study(study: Study, folder: Path, *, workers: int, progress: PhaseProgre
 
 
 def default_workers() -> int:
-    """One for every core; on a GPU few, since each of them holds all frames in its memory."""
+    """The number of workers: one for every core, but few on a GPU, since each holds all frames in its memory."""
     cores = os.cpu_count() or 1
     return min(cores, GPU_WORKERS) if torch.cuda.is_available() else cores
 
 
 @contextmanager
 def _own_folder(folder: Path, study: Study) -> Iterator[None]:
-    """Nobody else writes to the folder meanwhile, and it is not that of another study."""
+    """Lock the folder for this process, and check that it does not belong to another study."""
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder}: another process works on this study; wait for it, or name another --out"
     with locked(folder / ".lock", busy):
         snapshot = folder / "study.yaml"
         known = yaml.safe_load(snapshot.read_text()) if snapshot.is_file() else None
         if isinstance(known, dict) and known.get("name") != study.name:
-            raise ValueError(f"{folder}: is of the study {known.get('name')!r}; name another --out")
+            raise ValueError(f"{folder}: it belongs to the study {known.get('name')!r}; name another --out")
         write_whole(snapshot, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
         yield
 
@@ -94,7 +93,7 @@ def _run(study: Study, folder: Path, *, workers: int, progress: PhaseProgress) -
 
 
 def _forget_lost(folder: Path, jobs: Mapping[str, Job]) -> None:
-    """Rows whose tracker is gone are not done, for others may have to learn from it; nor are damaged ones."""
+    """Delete rows that are damaged or whose tracker is lost, since other trackers may have to learn from it."""
     rows = read_sheet(folder / SHEET)
     kept = {key: row for key, row in rows.items() if key not in jobs or _is_done(folder, jobs[key], row)}
     if len(kept) < len(rows):
@@ -106,7 +105,7 @@ def _is_done(folder: Path, job: Job, row: object) -> bool:
 
 
 def _time(folder: Path, jobs: Mapping[str, Job], rows: dict[str, SheetRow]) -> None:
-    """Measure how long each kind of tracker takes, unless all are known: weights do not matter to the clock."""
+    """Measure the latency of each kind of tracker, unless all are known; it does not depend on the weights."""
     if all(row["latency_ms"] is not None for row in rows.values()):
         return
     kinds = {(job.model, job.length, job.future, job.alignment): job for job in jobs.values()}

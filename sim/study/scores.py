@@ -1,4 +1,4 @@
-"""What a tracker scores in every window, and what a row keeps of it. N windows, H horizons, B beams, P passes."""
+"""The scores of a tracker in every window, and their summary in a row. N windows, H horizons, B beams, P passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clients.learning.metrics import hits, losses_db, misses, rank_beams
 
 TOPS = (1, 2, 3, 5, 10)
-# Every metric of a row; all but the last are fractions in [0, 1].
+# The metrics of a row; all but the last are fractions in [0, 1].
 METRICS = (*(f"top{k}" for k in TOPS), "dba", "dba_k3", "power_loss_db")
 
 
@@ -19,21 +19,21 @@ def window_scores(logits: NDArray[np.floating], power: NDArray[np.floating]) -> 
     """(N, H) every metric of `METRICS` in each window; their means are those of `BeamMetrics`.
 
     Args:
-        logits: (N, H, B) anything monotone in the probability of a beam; ties go to the smaller beam index.
+        logits: (N, H, B) values that rise with the probability of a beam; among ties the smaller beam index is first.
         power: (N, H, B) linear receive power; its arg-max is the label.
 
-    Source: as in `clients.learning.metrics`, for each window; Top-2 and Top-10 are likewise.
+    Source: as in `clients.learning.metrics`, for each window; Top-2 and Top-10 are defined in the same way.
     """
     columns = [_slot_scores(logits[:, horizon], power[:, horizon]) for horizon in range(logits.shape[1])]
     return {name: np.stack([column[name] for column in columns], axis=1) for name in METRICS}
 
 
 def summarise(scores: Mapping[str, NDArray[np.float64]], pass_of_window: NDArray[np.integer]) -> dict[str, Any]:
-    """The part of a row that says what a tracker scored.
+    """The part of a row that holds the scores of a tracker.
 
     Args:
-        scores: of :func:`window_scores`.
-        pass_of_window: (N,) number of the pass in which each window lies.
+        scores: the scores from :func:`window_scores`.
+        pass_of_window: (N,) the number of the pass that each window is from.
 
     Returns:
         ``metrics``: one number per horizon; ``average``: their mean; ``by_pass``: ``windows`` and the sums over the
@@ -54,7 +54,7 @@ def summarise(scores: Mapping[str, NDArray[np.float64]], pass_of_window: NDArray
 
 
 def _slot_scores(scores: NDArray[np.floating], power: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-    """(N,) each, of one horizon; both arguments are (N, B)."""
+    """(N,) every metric at one horizon; both arguments are (N, B)."""
     ranked = rank_beams(scores, max(TOPS))
     best = np.argmax(power, axis=1).astype(np.int64)
     missed = misses(ranked, best)

@@ -1,4 +1,4 @@
-"""A table as text, once for the terminal, Markdown and LaTeX."""
+"""A table as text, for the terminal, for Markdown and for LaTeX."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Line:
     """One line of a sheet.
 
     Attributes:
-        cells: one text per column; an empty one says that there is nothing to say.
-        is_published: whether it is from a paper, not of this study.
-        ends_group: whether a rule stands below it.
+        cells: one text per column; a text may be empty.
+        is_published: whether it is from a paper, not from this study.
+        ends_group: whether a rule is drawn below it.
     """
 
     cells: tuple[str, ...]
@@ -40,15 +40,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table before it is set.
+    """The content of a table, without a format.
 
     Attributes:
         name: a short word for references.
-        title: one sentence without its full stop.
-        headers: one per column.
-        num_labels: of the columns, which stand left; the others hold numbers and stand right.
-        lines: at least one.
-        notes: what a reader must know of the numbers, a sentence each.
+        title: a sentence without its full stop.
+        headers: the headers, one per column.
+        num_labels: the number of label columns, which are aligned left; the others hold numbers and are aligned right.
+        lines: the lines, at least one.
+        notes: what a reader must know about the numbers, one sentence each.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Sheet:
 
     def __post_init__(self) -> None:
         if not self.lines:
-            raise ValueError(f"{self.name}: a sheet without a line; leave it out")
+            raise ValueError(f"{self.name}: the sheet has no line; leave it out")
         if any(len(line.cells) != len(self.headers) for line in self.lines):
             raise ValueError(f"{self.name}: every line needs {len(self.headers)} cells")
 
 
 def as_rich(sheet: Sheet) -> Table:
-    """For the terminal; published lines are dim. Where it is narrow, cells go on in another line."""
+    """The table for the terminal; published lines are dim. In a narrow terminal, cells continue in another line."""
     notes = Text("\n".join(sheet.notes))
     table = Table(box=box.SIMPLE_HEAD, padding=0, title=Text(sheet.title), caption=notes)
     table.title_justify = table.caption_justify = "left"
@@ -80,7 +80,7 @@ def as_rich(sheet: Sheet) -> Table:
 
 
 def as_markdown(sheet: Sheet) -> str:
-    """A heading, the table and its notes; the name of a published line is in italics."""
+    """The heading, the table and its notes in Markdown; the name of a published line is in italics."""
     ways = [":--" if column < sheet.num_labels else "--:" for column in range(len(sheet.headers))]
     rows = [sheet.headers, ways]
     rows += [(f"*{line.cells[0]}*" if line.is_published else line.cells[0], *line.cells[1:]) for line in sheet.lines]
@@ -90,9 +90,9 @@ def as_markdown(sheet: Sheet) -> str:
 
 
 def as_latex(sheet: Sheet) -> str:
-    """Table environments for a document that loads booktabs, one for each group of lines, lest one outgrow a page.
+    """Table environments for a document that loads booktabs, one for each group of lines, so that each fits on a page.
 
-    They need both columns of a page. A header of two words takes two lines; the name of a published line is emphasised.
+    They span both columns of a page. A header of two words takes two lines; the name of a published line is emphasised.
     """
     ends = [place for place, line in enumerate(sheet.lines, start=1) if line.ends_group or line is sheet.lines[-1]]
     groups = [sheet.lines[begin:end] for begin, end in pairwise([0, *ends])]

@@ -1,13 +1,13 @@
-"""How sure a number of the study is: a bootstrap over test passes and training seeds.
+"""Intervals for the numbers of the study, by a bootstrap over test passes and training seeds.
 
 Windows of one pass overlap and share a vehicle, so passes are drawn with replacement, not windows; training seeds are
-drawn with replacement too, independently of the passes. The draws depend on nothing but the number of passes and the
-seeds, so two cells meet the same draws, and the difference of their replicates is that of a paired bootstrap.
+drawn with replacement too, independently of the passes. The draws depend only on the number of passes and on the
+seeds, so two cells get the same draws, and the difference of their replicates is that of a paired bootstrap.
 R replicates, S seeds, P passes.
 
 Source: percentile intervals: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; two crossed
-factors: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007. With few seeds S the part of the
-training is too small by about (S - 1) / S in variance, and with one seed it is not in the interval at all.
+factors: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007. With few seeds S the variance that
+comes from training is too small by a factor of about (S - 1) / S, and with one seed it is not in the interval at all.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from sim.worksheet import SheetRow
 
 NUM_REPLICATES = 2000
 TAILS = (0.025, 0.975)
-# A share of a smaller gap than this (points) says nothing: on the paper's test set it is six windows of 1267.
+# A share of a smaller gap than this (in points) has no meaning: it is six windows of the 1267 in the paper's test set.
 SMALLEST_GAP = 0.5
-# A share is told only if the gap is above zero in all but this part of the replicates: so few cannot reach the tails.
+# A share is given only if the gap is above zero in all but this part of the replicates, too few to reach the tails.
 DOUBT = 0.005
 
 
@@ -36,9 +36,9 @@ class Interval:
     """A number with its 95 % interval.
 
     Attributes:
-        value: of the rows themselves.
-        low: lower limit; ``high`` is the upper one.
-        num_seeds: over which it was taken.
+        value: the number from the rows themselves.
+        low: the lower limit; ``high`` is the upper one.
+        num_seeds: the number of seeds that it covers.
     """
 
     value: float
@@ -52,9 +52,9 @@ class Share:
     """How much of the distance between a student and its teacher a kind of knowledge closes.
 
     Attributes:
-        gap: teacher minus untaught student, in points.
-        closed: taught minus untaught student as a share of the gap, 1 is all of it; None where the gap is not positive,
-            below `SMALLEST_GAP`, or not above zero in nearly all replicates (`DOUBT`): then a share has no meaning.
+        gap: the teacher minus the untaught student, in points.
+        closed: the taught minus the untaught student as a share of the gap, 1 is all of it; None if the gap is not
+            positive, below `SMALLEST_GAP`, or not above zero in nearly all replicates (`DOUBT`): then it means nothing.
     """
 
     gap: Interval
@@ -62,7 +62,7 @@ class Share:
 
 
 def level(cell: Cell, metric: str) -> Interval:
-    """A metric of a cell, mean over horizons, in percent (power loss in dB)."""
+    """The mean of a metric of a cell over horizons, in percent (power loss in dB)."""
     return _interval(_replicates(list(cell.rows.values()), metric), len(cell.rows))
 
 
@@ -70,7 +70,7 @@ def difference(cell: Cell, reference: Cell, metric: str) -> Interval | None:
     """``cell`` minus ``reference`` in points (power loss in dB), over the seeds that both have; None without any.
 
     Raises:
-        ValueError: they were tested on different windows.
+        ValueError: the cells were tested on different windows.
     """
     if not (seeds := _common_seeds(cell, reference)):
         return None
@@ -86,11 +86,11 @@ def closed_share(cell: Cell, plain: Cell, teacher: Cell, metric: str = "top5") -
     Args:
         cell: the taught student.
         plain: the same student with its labels alone.
-        teacher: row by row the teacher of ``cell``.
-        metric: a fraction, larger is better.
+        teacher: the teacher of ``cell``, row by row.
+        metric: the name of a metric that is a fraction; larger is better.
 
     Raises:
-        ValueError: they were tested on different windows.
+        ValueError: the cells were tested on different windows.
     """
     if not (seeds := _common_seeds(cell, plain, teacher)):
         return None
@@ -99,7 +99,7 @@ def closed_share(cell: Cell, plain: Cell, teacher: Cell, metric: str = "top5") -
     found = _interval(gap, len(seeds))
     if found.value < SMALLEST_GAP or np.quantile(gap[1:], DOUBT) <= 0:
         return Share(found, None)
-    # Without a gap the share is unbounded, to the side of the gain.
+    # Without a gap the share is infinite, with the sign of the gain.
     ratio = np.divide(gain, gap, out=np.copysign(np.full_like(gain, np.inf), gain), where=gap > 0)
     return Share(found, _interval(ratio, len(seeds)))
 
@@ -117,11 +117,11 @@ def _paired(cells: Sequence[Cell], seeds: Sequence[int], metric: str) -> list[ND
 def _check_same_windows(rows: Sequence[SheetRow]) -> None:
     for row in rows[1:]:
         if row["by_pass"]["windows"] != rows[0]["by_pass"]["windows"]:
-            raise ValueError(f"{row['key']}: tested on other windows than {rows[0]['key']}; these cannot be compared")
+            raise ValueError(f"{row['key']}: its test windows are not those of {rows[0]['key']}; compare other rows")
 
 
 def _replicates(rows: Sequence[SheetRow], metric: str) -> NDArray[np.float64]:
-    """(1 + R,) a metric in percent or dB: first of the rows themselves, then of each replicate."""
+    """(1 + R,) a metric in percent or dB: first that of the rows themselves, then that of each replicate."""
     _check_same_windows(rows)
     sums = np.array([row["by_pass"][metric] for row in rows], np.float64)
     windows = np.array(rows[0]["by_pass"]["windows"], np.float64)
@@ -134,7 +134,7 @@ def _replicates(rows: Sequence[SheetRow], metric: str) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _weights(what: str, count: int, *names: int) -> NDArray[np.float64]:
-    """(1 + R, count) how often each is in a replicate; once each in the first row, which is no replicate."""
+    """(1 + R, count) how often each is drawn in a replicate; once each in the first row, which is not a replicate."""
     drawn = rng_for(0, "study", what, *names).multinomial(count, np.full(count, 1.0 / count), size=NUM_REPLICATES)
     return np.vstack([np.ones(count), drawn])
 

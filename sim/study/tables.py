@@ -1,7 +1,7 @@
-"""The tables of a study: what trackers reach and cost, what knowledge gains, what else was tried, what eight bits lose.
+"""The tables of a study: accuracy and cost of trackers, gain of distillation, ablations, and the loss by 8-bit weights.
 
-A published row stands directly beneath ours, marked as such. Its DBA is another quantity than the official one and
-stands in the column K = 3 only.
+A published row is directly below ours and is marked. Its DBA is not the official one, so it is in the column K = 3
+only.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sim.worksheet import SheetRow
 
 GAINS = ("top1", "top3", "top5", "dba")
 GAIN_TITLES = ("Top-1", "Top-3", "Top-5", "DBA")
-# Kinds of knowledge that the papers did not try, or not on these trackers; compared with their response.
+# Kinds of knowledge that the papers did not try, or not on these trackers; they are compared with kind "response".
 OWN_KINDS = ("mixed", "feature", "cross-modal", "power")
-# The lines of each cell that has any.
+# Setting of a cell -> its lines, for each cell that has any.
 Lines = dict[Setting, list[Line]]
 _WHO = ("tracker", "KD", "L", "J", "seeds")
 _INTERVALS = "In brackets 95 % intervals: bootstrap over test passes and, where there are several, over training seeds"
@@ -33,7 +33,7 @@ _PUBLISHED = (
 
 
 def sheets_of(rows: Sequence[SheetRow]) -> list[Sheet]:
-    """The tables for which there is a line, the main one first; none without rows.
+    """The tables that have a line, the main one first; none without rows.
 
     Raises:
         ValueError: two rows are the same tracker, or rows to compare were tested on different windows.
@@ -44,7 +44,7 @@ def sheets_of(rows: Sequence[SheetRow]) -> list[Sheet]:
 
 
 def main_sheet(cells: Cells) -> Sheet | None:
-    """Accuracy and cost of every cell."""
+    """The table of accuracy and cost of every cell."""
     titles = ("n", "Top-1", "Top-2", "Top-3", "Top-5", "Top-10", "DBA", "DBA K=3", "loss dB")
     lines = {cell.setting: [_main_line(cell, cells), *_published(cell)] for cell in cells.values()}
     notes = (
@@ -58,13 +58,13 @@ def main_sheet(cells: Cells) -> Sheet | None:
 
 
 def kd_sheet(cells: Cells) -> Sheet | None:
-    """What each kind of knowledge gains over labels alone, and how much of the teacher gap it closes."""
+    """The table of the gain of each kind of knowledge over labels alone, and of the share of the gap that it closes."""
     lines: Lines = {}
     for cell in cells.values():
         if (plain := untaught(cells, cell)) is None:
             continue
         gains = [difference(cell, plain, name) for name in GAINS]
-        # Shown without its interval: there is no room for it in a terminal.
+        # It is shown without its interval, since a terminal has no room for it.
         dba_k3 = difference(cell, plain, "dba_k3")
         if dba_k3 is None:
             continue
@@ -85,7 +85,7 @@ def kd_sheet(cells: Cells) -> Sheet | None:
 
 
 def ablation_sheet(cells: Cells) -> Sheet | None:
-    """What the papers did not try, each against the nearest thing that they did."""
+    """The table of variants that the papers did not try, each compared with the nearest one that they did try."""
     lines: Lines = {}
     for cell in cells.values():
         for against, reference in _references(cells, cell):
@@ -106,7 +106,7 @@ def ablation_sheet(cells: Cells) -> Sheet | None:
 
 
 def int8_sheet(cells: Cells) -> Sheet | None:
-    """What weights of eight bits save and cost."""
+    """The table of the bytes that 8-bit weights save and of the accuracy that they lose."""
     lines: Lines = {}
     for cell in cells.values():
         small = [row for row in cell.rows.values() if row["int8_top5"] is not None]
@@ -129,19 +129,19 @@ def int8_sheet(cells: Cells) -> Sheet | None:
 
 
 def show_level(found: Interval) -> str:
-    """Such as ``95.6 [94.9, 96.3]``."""
+    """A level as text, such as ``95.6 [94.9, 96.3]``."""
     return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
 def show_gain(found: Interval | None) -> str:
-    """Such as ``+3.9 [2.8, 5.1]``; nothing where there is nothing."""
+    """A gain as text, such as ``+3.9 [2.8, 5.1]``; empty if there is none."""
     if found is None:
         return ""
     return f"{_signed(found.value)} [{_rounded(found.low)}, {_rounded(found.high)}]"
 
 
 def show_share(share: Share | None) -> str:
-    """Such as ``83 % [60, 105]``; in words where there is no gap to share."""
+    """A share as text, such as ``83 % [60, 105]``; in words if there is no clear gap."""
     if share is None:
         return ""
     if share.closed is None:
@@ -153,7 +153,7 @@ def show_share(share: Share | None) -> str:
 def _sheet(
     name: str, title: str, headers: tuple[str, ...], num_labels: int, lines: Lines, notes: tuple[str, ...]
 ) -> Sheet | None:
-    """A rule stands below each sort of sensors and number of slots ahead."""
+    """The sheet of these lines, with a rule below each set of sensors and number of slots ahead; None without lines."""
     ruled: list[Line] = []
     for _, settings in groupby(lines, key=lambda one: (one.modality, one.future)):
         group = [line for setting in settings for line in lines[setting]]
@@ -230,7 +230,7 @@ def _data_notes(cells: Cells) -> list[str]:
 
 
 def _references(cells: Cells, cell: Cell) -> list[tuple[str, Cell]]:
-    """What a cell is an ablation of, and by what name."""
+    """The cells that a cell is compared with as an ablation, each with its name."""
     setting = cell.setting
     found: list[tuple[str, Setting]] = []
     if setting.is_realigned:
@@ -263,5 +263,5 @@ def _signed(points: float) -> str:
 
 
 def _rounded(value: float, decimals: int = 1) -> str:
-    """Without a minus sign before zero."""
+    """A number with that many decimals, without a minus sign before zero."""
     return f"{round(value, decimals) + 0.0:.{decimals}f}"

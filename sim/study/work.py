@@ -1,4 +1,4 @@
-"""One tracker of a study: trained, scored once on the test passes, and kept."""
+"""Trains one tracker of a study, scores it once on the test passes, and keeps it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sim.study.passes import SENSORS, open_passes, split_passes
 from sim.study.scores import summarise, window_scores
 from sim.worksheet import SheetRow
 
-# What a row has at least; one of an older version is made again.
+# The keys that a row must have; a row of an older version is made again.
 ROW_KEYS = {"key", "average", "by_pass", "latency_ms", "int8_top5", "metrics", "validation"}
 
 
@@ -41,7 +41,7 @@ class Trainer:
         """Train, score and keep one tracker.
 
         Raises:
-            ValueError: its teacher is not there, or the loss is not finite.
+            ValueError: the tracker of its teacher is missing, or the loss is not finite.
         """
         torch.set_num_threads(1)
         begin = time.monotonic()
@@ -110,24 +110,24 @@ class Trainer:
 
 
 def device() -> torch.device:
-    """A GPU where torch sees one."""
+    """The device that computes: a GPU if torch sees one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fresh_tracker(job: Job) -> StepTracker:
-    """The tracker of a job before it learns; the same for every kind of knowledge."""
+    """The tracker of a job before it learns; it is the same for every kind of knowledge."""
     seed = seed_for(job.seed, "study", job.model, job.length, job.future)
     task = Task(num_frames=job.length, num_future=job.future)
     return make_tracker(job.model, task, seed=seed, pixels=job.study.pixels, alignment=job.alignment)
 
 
 def tracker_path(folder: Path, job: Job) -> Path:
-    """Where a tracker is kept."""
+    """The path of the file that keeps a tracker."""
     return folder / "models" / f"{re.sub(r'[^a-z0-9.=-]+', '_', job.key, flags=re.IGNORECASE)}.pt"
 
 
 def save_tracker(tracker: StepTracker, folder: Path, job: Job) -> None:
-    """Write its weights; half a file never has the name."""
+    """Write the weights of a tracker; an incomplete file never has the final name."""
     path, file = tracker_path(folder, job), io.BytesIO()
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(tracker.state_dict(), file)
@@ -135,10 +135,10 @@ def save_tracker(tracker: StepTracker, folder: Path, job: Job) -> None:
 
 
 def load_tracker(folder: Path, job: Job) -> StepTracker:
-    """A tracker that was kept.
+    """Load a tracker that was kept.
 
     Raises:
-        ValueError: it is not there, or broken; the message names the file.
+        ValueError: the file is missing or broken; the message names it.
     """
     path, tracker = tracker_path(folder, job), fresh_tracker(job)
     try:
@@ -151,5 +151,5 @@ def load_tracker(folder: Path, job: Job) -> StepTracker:
 
 @lru_cache(maxsize=1)
 def _observe(data: StudyPasses, where: torch.device) -> Observation:
-    """Of one recording per process: reading all frames takes a second."""
+    """The frames of the passes; one recording per process is kept, since reading all frames takes a second."""
     return Observation(open_passes(data), SENSORS, where)

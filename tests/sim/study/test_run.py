@@ -140,14 +140,14 @@ def test_a_release_with_pictures_and_cubes_is_studied_in_its_own_order(tmp_path:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data={source: deepsense, folder: /nowhere}", "data.folder: no folder /nowhere"),
-        ("parts.0.students=[image-tiny]", "parts.0.students: no model 'image-tiny'; there are image-teacher"),
-        ("parts.0.teachers=[image-light]", "parts.0.teachers: image-light is a student"),
+        ("data={source: deepsense, folder: /nowhere}", "data.folder: there is no folder /nowhere"),
+        ("parts.0.students=[image-tiny]", "parts.0.students: there is no model 'image-tiny'; use image-teacher"),
+        ("parts.0.teachers=[image-light]", "parts.0.teachers: image-light is a student; name a teacher"),
         ("parts.0.teachers=[image-wide]", None),
         ("parts.0.born_again=[fusion-teacher]", "parts.0.born_again: fusion-teacher is not among the teachers"),
         ("parts.0.students=[radar-light]", "parts.0.students: radar-light has no teacher with its sensors"),
-        ("ablations.0.models=[image-wide]", "ablations.0.models: image-wide is a teacher"),
-        ("recipes={image-tiny: {}}", "recipes: no model 'image-tiny'"),
+        ("ablations.0.models=[image-wide]", "ablations.0.models: image-wide is a teacher; name a student"),
+        ("recipes={image-tiny: {}}", "recipes: there is no model 'image-tiny'"),
         ("pixels=100", "pixels: must be 224, 112 or 56"),
         ("lengths=[3, 8]", "lengths: the first must be the longest"),
         ("lengths=[1]", "all at least 2"),
@@ -354,7 +354,7 @@ def test_a_folder_of_another_study_or_one_that_is_worked_on_is_left_alone(
     folder, _ = done
     other = load_study(config, ["name=other"])
     before = (folder / "study.yaml").read_bytes()
-    with pytest.raises(ValueError, match="is of the study 'tiny'; name another --out"):
+    with pytest.raises(ValueError, match="it belongs to the study 'tiny'; name another --out"):
         run_study(other, folder, workers=1, progress=silent)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -86,7 +86,7 @@ def test_rows_that_differ_in_seed_and_teacher_alone_are_one_cell_in_the_order_of
 
 
 def test_the_same_tracker_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"b: the same tracker as a"):
+    with pytest.raises(ValueError, match=r"b: this is the same tracker as a"):
         cells_of([row(key="a"), row(key="b")])
 
 
@@ -178,7 +178,7 @@ def test_a_seed_that_one_of_two_cells_lacks_is_left_out_of_both() -> None:
 
 
 def test_trackers_that_were_tested_on_other_windows_are_not_compared() -> None:
-    with pytest.raises(ValueError, match="tested on other windows"):
+    with pytest.raises(ValueError, match="its test windows are not those of"):
         difference(cell(row(kd="response", windows=(10, 31))), cell(row()), "top5")
 
 
