@@ -28,7 +28,7 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
     """Run an experiment in a new folder.
 
     Args:
-        experiment: what to run.
+        experiment: the experiment to run.
         plugins: the folder of the YAML, where a user's own modules are looked for.
         out: the folder that holds all runs.
         progress: is called with the phase, the work that is done and the whole work.

@@ -116,7 +116,7 @@ def deal_by_sector(
 def partition_passes(data: DeepSenseData, sectors: Mapping[int, int], *, seed: int) -> Partition:
     """Deal the passes of a scenario to the parts of a federation.
 
-    Server, public set and test set draw first, so that they stay the same whatever the clients are.
+    Server, public set and test set draw first, so that they do not depend on the clients.
 
     Args:
         data: the section that says how many passes each part holds.

@@ -38,7 +38,7 @@ def run_on(
 
     Args:
         deployment: the folder of the deployment, or of its server.
-        experiment: what to run; its nodes are those of the deployment.
+        experiment: the experiment to run; its nodes are those of the deployment.
         plugins: the folder of the YAML, where a user's own modules are looked for.
         out: the folder of all runs, where the server's user may write; None means ``runs`` in the server's state.
         progress: is called with the phase, the work that is done and the whole work.

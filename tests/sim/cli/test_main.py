@@ -404,7 +404,7 @@ def test_more_passes_than_the_scenario_has_are_refused_by_their_dotted_path(tmp_
         ("run tiny.yaml --engine warp", "engine.name: must be 'ray', 'inline' or 'deployment', got 'warp'"),
         ("run tiny.yaml --out tiny.yaml", "Not a directory: 'tiny.yaml/tiny-"),
         ("resume nowhere", "nowhere: not the folder of a run"),
-        ("resume half", "placement.json: plugins or data_seconds missing"),
+        ("resume half", "placement.json: plugins or data_seconds is missing"),
         ("compare half", "half/summary.json: not found; give the folder of a run, or finish it: softbeam resume half"),
         ("report half", "half/summary.json: not found"),
         ("data make nowhere", "nowhere: no such config"),
