@@ -240,17 +240,33 @@ def make_once(folder: Path, make: Callable[[], None]) -> bool:
     return True
 
 
+def _is_at(path: Path, state: os.stat_result) -> bool:
+    """Whether a path still leads to the file of a state."""
+    try:
+        return os.path.samestat(path.stat(), state)
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def waited_for(path: Path) -> Iterator[None]:
-    """Hold the lock in a file, made if missing, as soon as no other process does; waiting is logged."""
+    """Hold the lock in a file as soon as no other process does; the file is made and removed, and waiting is logged."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("%s: another process is at work on this; waiting for it", path.parent)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("%s: another process is at work on this; waiting for it", path.parent)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            # Who held it before has removed the file, and somebody may have made another one since.
+            if not _is_at(path, os.fstat(lock.fileno())):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
 @contextmanager

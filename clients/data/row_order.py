@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from clients.data.deepsense_table import Table
 
+FILE = "the file"
+# Runs of fewer rows on average are no passes that were driven one after the other.
+SHORTEST_RUN = 3
 INDEX_COLUMNS = ("index",)
 TIME_COLUMNS = ("time_stamp[UTC]", "time_stamp", "unit1_time_stamp[UTC]")
 
@@ -68,7 +71,16 @@ def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowO
     found, parted = _part(
         [kept[at] for at in order], [pass_of[kept[at]] for at in order], [recordings[at] for at in order]
     )
-    if parted:
+    num_runs = len(set(passes)) + len(parted)
+    if parted and (column == FILE or len(order) < SHORTEST_RUN * num_runs):
+        # Without an index nobody can say whether these rows were driven apart or written apart, and passes that take
+        # turns row by row are two vehicles at once.
+        problems.append(
+            f"{table.places[parted[0]]}: pass {pass_of[parted[0]]} goes on after rows of another, as if they "
+            f"took turns, or {column} did not tell the order; the rows of a pass are taken together"
+        )
+        found = [pass_of[kept[at]] for at in order]
+    elif parted:
         problems.append(
             f"{table.places[parted[0]]}: pass {pass_of[parted[0]]} goes on after rows of another; such runs of rows, "
             f"{len(parted)} in all, are taken as passes of their own"
@@ -108,7 +120,7 @@ def _keys(table: Table, rows: Sequence[int]) -> tuple[list[tuple[int, ...]], str
         whole = [key for key in keys if key is not None]
         if len(whole) == len(keys) and (columns is INDEX_COLUMNS or len(set(whole)) == len(whole)):
             return whole, column
-    return [(at,) for at in range(len(rows))], "the file"
+    return [(at,) for at in range(len(rows))], FILE
 
 
 def _index_of(cell: str) -> tuple[int, ...] | None:

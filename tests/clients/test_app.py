@@ -13,7 +13,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 import clients.app
-import clients.handlers
+import clients.exchanges.base
 from clients.app import MAX_ERROR_LENGTH, build_app, describe
 from clients.profile import client_folders
 from configs.loading import experiment_digest, source_digest
@@ -105,7 +105,7 @@ def raises(error: BaseException) -> Callable[..., Reply]:
 def test_whatever_a_handler_raises_is_the_client_s_reply(
     placement: Placement, error: BaseException, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients.handlers, "make_learner", raises(error))
+    monkeypatch.setattr(clients.exchanges.base, "make_learner", raises(error))
     reply = reply_of(ask(placement), placement)
     assert reply.error.startswith(said)
     assert SECRET not in reply.error
@@ -124,7 +124,7 @@ def test_whatever_goes_wrong_outside_a_handler_is_an_error_reply(
 def test_whoever_sits_before_the_machine_can_interrupt_it(
     placement: Placement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients.handlers, "make_learner", raises(KeyboardInterrupt()))
+    monkeypatch.setattr(clients.exchanges.base, "make_learner", raises(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         ask(placement)
 
@@ -202,7 +202,7 @@ def test_the_health_file_says_how_the_last_message_went(placement: Placement) ->
 
 def test_the_health_file_says_what_went_wrong(placement: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(placement)
-    monkeypatch.setattr(clients.handlers, "make_learner", raises(ValueError("a broken lens")))
+    monkeypatch.setattr(clients.exchanges.base, "make_learner", raises(ValueError("a broken lens")))
     ask(placement)
     (path,) = placement.run.rglob("health.json")
     health = json.loads(path.read_text())

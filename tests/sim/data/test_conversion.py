@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import sim.data.conversion
 from clients.data.recording import open_recording
+from configs.files import LOCK, waited_for
 from configs.schema import DeepSenseData, World
 from sim.cli.main import cli
 from sim.data.conversion import convert_scenario, load_scenario, open_conversion
@@ -148,13 +149,17 @@ def test_broken_and_missing_files_are_zeros_and_reported_and_the_rest_loads(rele
     assert len(scenario.problems) == 5
 
 
-def test_two_processes_do_not_convert_into_one_draft(made: Path, tmp_path: Path) -> None:
-    draft = tmp_path / ".out.draft"
-    draft.mkdir()
-    with (draft / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process is converting this; wait until it is done"):
-            convert_scenario(made, tmp_path / "out")
+def test_who_comes_late_waits_for_the_one_that_converts(made: Path, tmp_path: Path) -> None:
+    out, found = tmp_path / "out", list[Path]()
+    late = threading.Thread(target=lambda: found.append(convert_scenario(made, out)))
+    with waited_for(tmp_path / f".out{LOCK}"):
+        late.start()
+        late.join(0.2)
+        assert late.is_alive()
+        assert not (tmp_path / ".out.draft").exists()
+    late.join(60)
+    assert found == [out]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_a_federation_of_an_official_folder_converts_it_on_first_use(made: Path, home: Path, tmp_path: Path) -> None:

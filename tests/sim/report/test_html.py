@@ -115,7 +115,7 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside(one: Path) -> None:
 
 
 def test_every_figure_lies_beside_the_page_as_png_and_pdf_and_stands_in_it(one: Path) -> None:
-    names = {path.name for path in (one.parent / "figures").iterdir()}
+    names = {path.name for path in (one.parent / f"{one.stem}-figures").iterdir()}
     stems = {"learning-curves", "final-accuracy", "horizons", "bytes"}
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf")}
     assert one.read_text().count("<svg") == len(stems)
@@ -173,7 +173,7 @@ def test_a_run_without_rounds_still_has_a_report(tmp_path: Path) -> None:
     text = visible((tmp_path / "report.html").read_text())
     assert "cannot be compared" in text
     assert "no figure of learning curves" in text
-    assert not (tmp_path / "figures" / "bytes.png").exists()
+    assert not (tmp_path / "report-figures" / "bytes.png").exists()
 
 
 def amend(run: Path, number: int, client: str, **entry: Any) -> None:
