@@ -40,13 +40,18 @@ def run_forked(folder: str) -> int | str:
             if greeting != READY:
                 return os.fsdecode(greeting) or "the fork server hung up"
             request = encode_request()
-            socket.send_fds(server, [len(request).to_bytes(4, "big")], STREAMS)
-            server.sendall(request)
+            # The app may run before the next line here does: what comes meanwhile is for it, and waits.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+            try:
+                socket.send_fds(server, [len(request).to_bytes(4, "big")], STREAMS)
+                server.sendall(request)
+                server.settimeout(None)
+                for number in PASSED_ON:
+                    signal.signal(number, lambda number, _: server.send(bytes([number])))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except OSError as error:
             return f"fork server: {error}"
-        server.settimeout(None)
-        for number in PASSED_ON:
-            signal.signal(number, lambda number, _: server.send(bytes([number])))
         try:
             answer = server.recv(4096)
         except OSError:

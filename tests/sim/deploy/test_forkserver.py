@@ -59,7 +59,9 @@ def main():
             sys.exit(7)
         signal.signal(int(rest[0]), stop)
         print(os.getpid(), flush=True)
-        time.sleep(60)
+        # A signal that comes between two lines does not end the sleep that follows.
+        for _ in range(6000):
+            time.sleep(0.01)
     elif what == "watch":
         def watch():
             while os.path.exists(rest[0]):
@@ -69,6 +71,23 @@ def main():
         print(os.getpid(), flush=True)
         for _ in range(6000):
             time.sleep(0.01)
+"""
+
+# The shim as a busy machine runs it: the app has begun, and a signal comes before there is a handler for it.
+SLOW_SHIM = """
+import os, runpy, signal, sys, time
+install = signal.signal
+
+def install_late(number, handler):
+    while not os.path.exists(sys.argv[-1]):
+        time.sleep(0.01)
+    if number == signal.SIGTERM:
+        os.kill(os.getpid(), number)
+    return install(number, handler)
+
+signal.signal = install_late
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -210,6 +229,19 @@ def test_a_signal_to_the_shim_reaches_the_app(place: Place, server: subprocess.P
         process.stdout.readline()
         process.send_signal(number)
         assert process.stdout.readline() == f"stopped by {int(number)}\n"
+        assert process.wait(10) == 7
+
+
+def test_a_signal_that_comes_as_soon_as_the_app_runs_reaches_it(
+    place: Place, server: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    has_begun = tmp_path / "begun"
+    command = [sys.executable, "-c", SLOW_SHIM, str(place.folder / PROGRAM), "wait", "15", str(has_begun)]
+    with subprocess.Popen(command, env=place.shim_environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        has_begun.touch()
+        assert process.stdout.readline() == "stopped by 15\n"
         assert process.wait(10) == 7
 
 
