@@ -94,8 +94,9 @@ def kill(forks: ForkServerContext, placement: Placement, *, after_steps: int, af
 
 
 def state_of(run: Path) -> dict[str, Any]:
-    """Every value and tensor of the checkpoint, by its place."""
-    return dict(leaves(torch.load(run / FILE, weights_only=True)))
+    """Every value and tensor of the checkpoint but its seconds, by its place."""
+    found = dict(leaves(torch.load(run / FILE, weights_only=True)))
+    return {place: value for place, value in found.items() if not place.startswith(".findings.seconds")}
 
 
 def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:

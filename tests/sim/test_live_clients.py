@@ -296,7 +296,7 @@ def test_a_client_without_labels_answers_once_it_has_digested_something(kind: st
     run_apps(placement, client_app=app)
     lines = read_rounds(placement.run)
     # A sum needs all or nothing of each, so there it counts as one that dropped out.
-    assert [bool(text) for text in problems(placement.run)] == [kind == "secure_sum", False, False]
+    assert [bool(text) for text in problems(placement.run)] == [kind == "masked", False, False]
     assert [line["clients"][ONE]["num_answers"] for line in lines] == [0, 24, 24]
     assert [line["num_targets"] for line in lines] == [24, 24, 24]
 

@@ -425,5 +425,5 @@ def test_costs_are_measured_side_by_side() -> None:
     found = CliRunner().invoke(cli, ["bench", "trackers", "--model", "radar-light", "--rounds", "1"])
     assert found.exit_code == 0
     assert "radar-light" in found.stdout
-    with pytest.raises(ValueError, match="model: no 'radar-huge'"):
+    with pytest.raises(ValueError, match="model: there is no 'radar-huge'"):
         tracker_costs(["radar-huge"])
