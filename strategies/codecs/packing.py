@@ -131,15 +131,17 @@ def unpack_ids(packed: NDArray[np.generic], *, below: int = MAX_SAMPLES) -> NDAr
         if np.any(np.diff(ids) <= 0):
             raise ValueError("sample ids must be strictly increasing")
         if len(ids) and ids[-1] >= below:
-            raise ValueError(f"sample ids must be below {below}, got {ids[-1]}")
+            raise ValueError(f"samples that were not asked for: ids must be below {below}, got {ids[-1]}")
         return ids
     if len(packed) > (below + 7) // 8:
-        raise ValueError(f"sample ids must be below {below}, and the bitmap has {8 * len(packed)}")
+        raise ValueError(
+            f"samples that were not asked for: ids must be below {below}, and the bitmap has {8 * len(packed)}"
+        )
     if len(packed) and packed[-1] == 0:
         raise ValueError("a bitmap of ids must end with the last id")
     found = np.flatnonzero(np.unpackbits(packed.astype(np.uint8)))
     if len(found) and found[-1] >= below:
-        raise ValueError(f"sample ids must be below {below}, got {found[-1]}")
+        raise ValueError(f"samples that were not asked for: ids must be below {below}, got {found[-1]}")
     return found
 
 

@@ -48,7 +48,7 @@ def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
         "experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds",
         "faults", "events",
     }  # fmt: skip
-    assert set(summary["seconds"]) == {"data", "start", "rounds", "total"}
+    assert set(summary["seconds"]) == {"data", "start", "controls", "rounds", "total"}
     assert [client["id"] for client in summary["clients"]] == ["000-gps", "001-gps", "002-lidar"]
     for client in summary["clients"]:
         assert set(client) == {
