@@ -9,7 +9,7 @@ run: .venv/installed
 	$(BIN)/softbeam run configs/quickstart.yaml
 
 test: .venv/installed
-	$(BIN)/pytest -n 2 --dist loadgroup --durations=10 -m "not slow and not deployment"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow and not deployment"
 
 # Real processes: SuperLink, SuperNodes, nginx; what is not installed is skipped with a reason.
 test-deployment: .venv/installed

@@ -33,9 +33,9 @@ class Nodes(Section):
     """How many clients of one modality there are.
 
     Attributes:
-        modality: what they sense.
+        modality: what these clients sense.
         count: number of clients.
-        faults: of their own recordings, not of the public set (street only).
+        faults: the faults of their own recordings, not of the public set (street only).
     """
 
     modality: ModalityName

@@ -38,8 +38,8 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
     Args:
         path: its folder is made if missing.
-        content: of the file.
-        mode: of a new file, less the umask.
+        content: the content of the file.
+        mode: the mode of a new file, less the umask.
 
     Raises:
         OSError: it could not be written; the old file is as it was, and nothing half-written is left.

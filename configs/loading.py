@@ -50,6 +50,11 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
 
     Raises:
         ValueError: not found, not YAML, an unknown key, a wrong type or range; one line per mistake.
+
+    Example:
+        >>> experiment = load_experiment("quickstart", ["seed=3", "strategy.rounds=2"])
+        >>> experiment.seed, experiment.strategy.rounds
+        (3, 2)
     """
     path = find_config(source)
     values = read_yaml(path)

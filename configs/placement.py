@@ -25,7 +25,7 @@ class Placement:
     """An experiment and the folders that go with it.
 
     Attributes:
-        experiment: what runs.
+        experiment: the experiment that runs.
         federation: folder of the recordings.
         run: folder of the results; clients of a simulation keep their memory in it.
         plugins: folder in which a user's own modules may lie: that of the YAML.
@@ -87,7 +87,7 @@ def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement
         run_config: ``config`` (a name or file) and ``overrides`` (as for ``--set``, separated by spaces), as ``flwr
             run`` takes them; or ``experiment`` (all of it, as JSON) with the server's folders ``run``, ``federation``
             and ``plugins``, as ``softbeam run --on`` gives them. Clients on other machines have no use for the folders.
-        run_id: of Flower.
+        run_id: the id that Flower gave the run.
 
     Raises:
         ValueError: the experiment is not valid.

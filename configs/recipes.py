@@ -46,11 +46,11 @@ class Recipe:
     """A strategy in one line.
 
     Attributes:
-        description: what happens.
-        source: paper.
-        values: of the keys of the ``strategy`` section.
+        description: what the method does, in one line.
+        source: the paper that it comes from.
+        values: values of keys of the ``strategy`` section.
         strategy: ``"module:Class"`` that carries it out.
-        traits: what it is like.
+        traits: what the method is like.
     """
 
     description: str

@@ -64,7 +64,7 @@ class Model(Section):
         width: channels of the first convolution; later ones are multiples.
         features: size of a frame's feature vector.
         hidden: size of the GRU state.
-        dropout: on the GRU's last state, in training.
+        dropout: the dropout on the last state of the GRU, in training.
     """
 
     width: int = Field(default=8, ge=1, le=512)
@@ -82,9 +82,9 @@ class Training(Section):
         steps_per_round: optimizer steps in every later round, own and public batches together.
         digest_share: share of those steps that learn from targets on the public set.
         batch_size: windows in a batch.
-        learning_rate: of AdamW at the start.
+        learning_rate: the rate of AdamW at the start.
         schedule: ``constant``, ``cosine`` (to zero over all rounds) or ``plateau`` (halved when validation stalls).
-        weight_decay: of AdamW.
+        weight_decay: the weight decay of AdamW.
         task_loss: ``cross_entropy`` or ``focal`` (gamma 2) on own labels.
         power_temperature_db: learn own labels from the measured power too: half from the best beam, half from
             the softmax of the power in dB over this temperature; None takes the best beam alone.
@@ -107,7 +107,7 @@ class Training(Section):
         return self.first_round_steps if round_number == 1 else self.steps_per_round
 
     def total_steps(self, rounds: int) -> int:
-        """Optimizer steps over so many rounds."""
+        """Optimizer steps over a number of rounds."""
         return sum(self.steps(number) for number in range(1, rounds + 1))
 
 
@@ -129,7 +129,7 @@ class Hostility(Section):
 
     Attributes:
         attack: a key of `strategies.attacks.ATTACKS`.
-        clients: how many; those with the most labelled windows.
+        clients: how many lie; these are the clients with the most labelled windows.
     """
 
     attack: str
@@ -154,7 +154,7 @@ class Experiment(Section):
 
     Attributes:
         name: lower-case letters, digits and hyphens.
-        seed: of everything that is drawn.
+        seed: the seed of everything that is drawn.
         task: what is predicted from what.
         data: the federation.
         students: sizes by modality; those not named have the default size.

@@ -19,5 +19,13 @@ def seed_for(root: int, *labels: str | int) -> int:
 
 
 def rng_for(root: int, *labels: str | int) -> np.random.Generator:
-    """A NumPy generator seeded by :func:`seed_for`."""
+    """A NumPy generator seeded by :func:`seed_for`.
+
+    Example:
+        >>> draws = [int(rng_for(0, "client", 3, "round", 1).integers(1_000_000)) for _ in range(2)]
+        >>> draws[0] == draws[1]
+        True
+        >>> draws[0] == int(rng_for(0, "client", 4, "round", 1).integers(1_000_000))
+        False
+    """
     return np.random.default_rng(seed_for(root, *labels))

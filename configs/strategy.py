@@ -36,7 +36,7 @@ class Privacy(Section):
         clip: L2 norm of what a soft label may differ from the uniform one; None does not clip.
         noise_multiplier: standard deviation of the noise over the sensitivity ``2 clip``; 0 adds none. With noise a
             client does not tell which beams it has seen, so rules with ``coverage`` count it for all.
-        delta: at which epsilon is told.
+        delta: the delta at which epsilon is told.
         window_share: share k / n of its windows for training and validation that a client draws once in a run, with
             replacement, and learns from; windows recorded later are not among them. None learns from all.
         reveal: all probabilities, or those of the best beams alone.
@@ -74,11 +74,12 @@ class PairRelations(Section):
 
     Attributes:
         pairs: partners of each sample, each told in two float16 numbers: a distance and an angle.
-        share: of the digest steps that learn from relations beside the soft labels of the same samples; the others
+        share: the share of the digest steps that learn from relations beside the soft labels of the same samples; the
+        others
             learn from soft labels alone. With 1 no soft labels come down at all, whatever ``publish`` says, so that
-            relations stand in for them; answers go up as ever and teach the teacher.
-        distance_weight: of the squared errors of distances.
-        angle_weight: of the squared errors of angles.
+            relations stand in for them; answers still go up and teach the teacher.
+        distance_weight: the weight of the squared errors of distances.
+        angle_weight: the weight of the squared errors of angles.
     """
 
     pairs: int = Field(default=4, ge=1, le=64)
@@ -111,7 +112,7 @@ class Strategy(Section):
         sharpness: see ``sharpen``.
         codec: how soft labels travel up and, unless ``downlink_codec`` says otherwise, down.
         downlink_codec: how targets travel; None takes ``codec``.
-        temperature: of all soft labels on the wire, and of the distillation loss.
+        temperature: the temperature of all soft labels on the wire, and of the distillation loss.
         publish: what the server broadcasts: the ensemble, the teacher's answer, their mix, or the teacher's answer
             where it names the best beam and the ensemble elsewhere (``corrected``; needs a labelled public set).
         teacher_starts: whether the pretrained teacher's soft labels for the public set are the targets of round 1.
@@ -227,7 +228,7 @@ def check_traits(settings: Strategy, traits: Traits) -> None:
 
     Args:
         settings: the ``strategy`` section.
-        traits: of its method.
+        traits: the traits of its method.
 
     Raises:
         ValueError: two of them do not fit; the text begins with the key within the section.

@@ -22,8 +22,8 @@ class StreetPasses(Section):
 
     Attributes:
         world: the street; the preset ``s9`` is like scenario 9.
-        passes: how many.
-        seed: of everything that is drawn in making them.
+        passes: the number of passes.
+        seed: the seed of everything that is drawn in making them.
     """
 
     source: Literal["street"]
@@ -36,7 +36,7 @@ class ScenarioPasses(Section):
     """Passes of a DeepSense 6G scenario with camera and radar, in its own order.
 
     Attributes:
-        folder: of the release; relative to the checkout.
+        folder: the folder of the release, relative to the checkout.
     """
 
     source: Literal["deepsense"]
@@ -77,9 +77,9 @@ class Ablation(Section):
     Attributes:
         models: students.
         kd: kinds of knowledge; ``cross-modal`` learns from the teacher with the most sensors.
-        alignment: of the radar maps (`clients.models.step_tracker`); None takes the model's own.
+        alignment: how radar maps are put beside pictures (`clients.models.step_tracker`); None takes the model's own.
         lengths: L; empty takes the first of the study's.
-        futures: of the parts; empty takes all.
+        futures: the slots ahead of the parts to take; empty takes all.
     """
 
     models: tuple[str, ...] = Field(min_length=1)
@@ -93,14 +93,14 @@ class TrainingRecipe(Section):
     """How one tracker learns.
 
     Attributes:
-        learning_rate: of Adam at the start.
-        weight_decay: of Adam, as an L2 penalty.
+        learning_rate: the rate of Adam at the start.
+        weight_decay: the weight decay of Adam, as an L2 penalty.
         temperature: tau of the response.
         weight: a, the share of distillation in the loss.
         distance_weight: w_d of the relations; ``angle_weight`` is w_a.
-        relation_share: of the relations beside the response in ``mixed``.
-        power_temperature_db: of the soft labels from beam power in ``power``.
-        epochs: at most so many; None takes those of `Fitting`.
+        relation_share: the share of the relations beside the response in ``mixed``.
+        power_temperature_db: the temperature of the soft labels from beam power in ``power``.
+        epochs: the largest number of epochs; None takes that of `Fitting`.
     """
 
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -118,14 +118,14 @@ class Fitting(Section):
     """How long a tracker learns, and what is kept.
 
     Attributes:
-        epochs: at most so many.
+        epochs: the largest number of epochs.
         patience: epochs without a better validation after which it stops.
         batch_size: windows in a batch.
         schedule: ``restarts`` (cosine over 10, 20, 40, ... epochs) or ``cosine`` (to zero over all epochs).
         warm_up_epochs: over which the rate rises to its value; the published recipes have none, short ones need some.
         max_grad_norm: gradients are clipped to this norm.
         num_partners: k, pairs of a sample in the relations.
-        validation_share: of the training passes, set aside to choose the epoch.
+        validation_share: the share of the training passes that is set aside to choose the epoch.
     """
 
     epochs: int = Field(default=100, ge=1)
@@ -139,18 +139,18 @@ class Fitting(Section):
 
 
 class Study(Section):
-    """A study, whole.
+    """A whole study.
 
     Attributes:
         name: lower-case letters, digits and hyphens.
-        seeds: of weights, batches and validation passes; the test passes stay the same.
+        seeds: the seeds of weights, batches and validation passes; the test passes stay the same.
         data: the passes.
         lengths: L, frames seen by students; the first is the teachers', and the longest.
         kd: kinds of knowledge of every student at the first length; ``short_kd`` at the others.
         pixels: side of the motion masks, which are averaged down to it.
         parts: the grid.
         ablations: students beside it.
-        fitting: of every tracker.
+        fitting: how every tracker is fitted.
         recipes: model -> kind of knowledge -> how it learns; ``any`` stands for every kind that is not named.
     """
 

@@ -16,7 +16,7 @@ class World(Section):
     What a YAML leaves out comes from its preset (`configs.presets`), and where that is silent from the defaults here.
 
     Attributes:
-        preset: what the rest starts from.
+        preset: the preset that all other keys start from.
         near_lane_share: share of vehicles under test that drive on the near lane (towards -x).
         oncoming_share: share of the other vehicles that drive on the lane of the other direction.
         speed_mps: mean speed of the vehicle under test; ``speed_spread`` is its coefficient of variation.
@@ -28,7 +28,7 @@ class World(Section):
         rush_probability: share of passes in the rush hour: slow, dense traffic.
         rician_k_db: LOS power over the diffuse cluster; smaller means noisier labels.
         spread_deg: azimuth spread of the diffuse cluster.
-        snr_db: of the mean beam on a clear vehicle at 10 m.
+        snr_db: the signal-to-noise ratio of the mean beam on a clear vehicle at 10 m.
         pass_gain_db: s.d. of a gain that a vehicle keeps for its pass; ``fading_db`` of one that changes slowly during
             it (the vehicle's antenna and body).
         gps_bias_m: pass-constant GPS error, s.d. across and along the street.

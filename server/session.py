@@ -29,7 +29,8 @@ from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
 from strategies.codecs.encoding import Encoding
 from strategies.messages.records import Event, Member, break_even_samples, one_line
-from strategies.messages.wire import CONTROLS, Request, WireError
+from strategies.messages.roster import check_metrics
+from strategies.messages.wire import CONTROLS, Reply, Request, WireError
 from strategies.methods.base import Choreography
 from strategies.methods.fedgems import known_beams
 from strategies.registry import find_plugins
@@ -228,11 +229,12 @@ class RunSession:
         answers = self.strategy.mailbox.ask(grid, CONTROLS, requests, round_number=0, timeout=timeout)
         controls: dict[str, dict[str, Any]] = {}
         for answer in answers:
-            problem = str(answer.reply) if isinstance(answer.reply, WireError) else answer.reply.error
+            reply = _checked(answer.reply, task.num_horizons)
+            problem = str(reply) if isinstance(reply, WireError) else reply.error
             if problem:
                 log.warning("client %s has no controls: %s", answer.client, problem)
                 self.recorder.write_event(0, Event("failed", answer.client, one_line(f"has no controls: {problem}")))
-            controls[answer.client] = {} if isinstance(answer.reply, WireError) else dict(answer.reply.metrics)
+            controls[answer.client] = {} if isinstance(reply, WireError) else dict(reply.metrics)
         return controls
 
     def begin_rounds(self) -> None:
@@ -295,6 +297,16 @@ def _prepare_teacher(
         "teacher_before": teacher.evaluate(common).to_dict(),
         "teacher_before_validation": learner.progress.best_score,
     }
+
+
+def _checked(reply: Reply | WireError, num_horizons: int) -> Reply | WireError:
+    """The reply, or why its metrics cannot be shown."""
+    try:
+        if isinstance(reply, Reply):
+            check_metrics(reply, num_horizons)
+    except WireError as error:
+        return error
+    return reply
 
 
 def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:

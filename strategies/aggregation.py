@@ -40,7 +40,7 @@ class Votes:
         probs: (C, N, H, B) float64; zeros where a client did not answer.
         answered: (C, N) whether it did.
         num_examples: (C,) labelled windows of each client.
-        temperature: of all of them.
+        temperature: the temperature of all of them.
         modalities: what each client senses.
         ages: (C,) rounds by which each answer is late.
         seen: (C, B) whether a client has a labelled window in which the beam was the best.
@@ -58,6 +58,18 @@ class Votes:
 
 def align(contributions: Sequence[Contribution]) -> Votes:
     """Put ragged contributions on one grid, sorted by client: later sums do not depend on the order of replies.
+
+    Example:
+        A rule is a class with one method; this one counts every client that answered alike.
+
+        >>> class Plain:
+        ...     def aggregate(self, contributions):
+        ...         return weighted_mean(align(contributions), np.ones((1, 1, 1)))
+        >>> first = SoftLabels(np.array([0, 1]), np.array([[[1.0, 0.0]], [[1.0, 0.0]]], np.float32), 1.0)
+        >>> second = SoftLabels(np.array([1]), np.array([[[0.0, 1.0]]], np.float32), 1.0)
+        >>> answers = [Contribution("000-gps", "gps", first, 5), Contribution("001-gps", "gps", second, 5)]
+        >>> Plain().aggregate(answers).probs[:, 0].tolist()
+        [[1.0, 0.0], [0.5, 0.5]]
 
     Raises:
         ValueError: there is no contribution, or temperatures or row shapes differ.
@@ -93,7 +105,7 @@ def weighted_mean(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:
     """sum_c w_c p_c / sum_c w_c over those that answered.
 
     Args:
-        votes: from :func:`align`.
+        votes: the votes that :func:`align` gave.
         weights: (C, N, H) or what broadcasts to it, >= 0; where all of a sample's are zero they count as equal.
     """
     shares = _shares(votes, weights)

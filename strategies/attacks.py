@@ -26,12 +26,12 @@ EXAGGERATION = 100
 
 @dataclass(frozen=True)
 class Attack:
-    """A way to lie.
+    """One way in which a client answers falsely.
 
     Attributes:
-        description: in one line.
+        description: what the attack does, in one line.
         source: paper.
-        poison: of honest probabilities and what the attacker knows.
+        poison: a function of the honest probabilities and of what the attacker knows.
         exaggeration: factor on the labelled windows that it claims to have.
     """
 
@@ -96,7 +96,7 @@ def suppress_top(probs: Probs, known: AttackerKnowledge) -> Probs:
 
 
 def spoil(probs: Probs, known: AttackerKnowledge) -> Probs:
-    """Not a number."""
+    """Every value becomes not-a-number."""
     return np.full_like(probs, np.nan)
 
 

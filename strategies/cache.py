@@ -65,11 +65,11 @@ class CachedLabels:
         return CachedLabels(self.sample_ids[wanted], self.payload[wanted], self.rounds[wanted])
 
     def newer_than(self, round_number: int) -> CachedLabels:
-        """What was made after a round."""
+        """The labels that were made after a round."""
         return self.take(self.rounds > round_number)
 
     def fresh(self, now: int, lifetime: int | None) -> CachedLabels:
-        """What may still be used in round ``now``."""
+        """The labels that may still be used in round ``now``."""
         return self.take(is_fresh(self.rounds, now, lifetime))
 
     def rows_of(self, sample_ids: NDArray[np.int64]) -> NDArray[np.generic]:
@@ -101,7 +101,7 @@ class TargetCache:
     """Every public sample's newest target, as published.
 
     Attributes:
-        base: what was published longer ago than the ``recent`` ones.
+        base: the targets that were published before the ``recent`` ones.
         recent: the last publications, oldest first.
     """
 

@@ -20,7 +20,7 @@ class SoftLabels:
     Attributes:
         sample_ids: (N,) public-set indices, strictly increasing.
         probs: (N, H, B) float32 rows on the simplex, already softened by ``temperature``.
-        temperature: of the softmax that made them, > 0.
+        temperature: the temperature of the softmax that made them, > 0.
 
     Raises:
         ValueError: shapes, ids or values are not those of soft labels.

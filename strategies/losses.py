@@ -60,7 +60,7 @@ def power_targets(power: Tensor, temperature_db: float, share: float = POWER_SHA
     Args:
         power: (N, H, B) linear receive power >= 0; where all of it is zero the soft part is uniform.
         temperature_db: > 0.
-        share: in [0, 1].
+        share: the share of the second loss, in [0, 1].
     """
     power_db = 10.0 * torch.log10(power.clamp_min(POWER_FLOOR))
     best = functional.one_hot(best_beams(power), power.shape[-1])
@@ -95,7 +95,7 @@ def feature_kd(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student: (..., D).
-        teacher: of the same shape.
+        teacher: the features of the teacher, of the same shape.
     """
     size = student.shape[-1:]
     return functional.mse_loss(functional.layer_norm(student, size), functional.layer_norm(teacher, size))

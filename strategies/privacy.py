@@ -59,8 +59,8 @@ def epsilon_spent(num_released: int, *, noise_multiplier: float, delta: float) -
 
     Args:
         num_released: soft labels of public samples, over all rounds; each counts as often as it was sent.
-        noise_multiplier: of :func:`privatise`.
-        delta: in (0, 1).
+        noise_multiplier: the one that :func:`privatise` was given.
+        delta: the probability, in (0, 1), with which the bound may fail.
     """
     if num_released == 0:
         return 0.0
@@ -97,7 +97,7 @@ def draw_windows(windows: NDArray[np.int64], share: float, rng: np.random.Genera
 
     Args:
         windows: (N,) increasing.
-        share: of N that is drawn, in (0, 1]; at least one.
+        share: the share of the N windows that is drawn, in (0, 1]; at least one window is.
         rng: the only source of randomness.
     """
     return np.unique(rng.choice(windows, count_drawn(len(windows), share), replace=True))

@@ -107,7 +107,7 @@ def find_class(name: str, table: Mapping[str, str], *, key: str, folder: Path | 
     """The class that a short name or ``"module:Class"`` stands for.
 
     Args:
-        name: as written in the YAML.
+        name: the name as it is written in the YAML.
         table: short name -> ``"module:Class"``.
         key: dotted path of the name in the YAML, for the error.
         folder: where a user's own module may lie as a file: beside the YAML.
@@ -131,7 +131,7 @@ def build_plugin(cls: type[Any], options: Mapping[str, Any], *, key: str) -> Any
 
     Args:
         cls: the class.
-        options: from the YAML.
+        options: the options from the YAML.
         key: dotted path of the options in the YAML, for the error.
 
     Raises:
@@ -151,9 +151,9 @@ def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str, base:
 
     Args:
         cls: the class.
-        options: from the YAML.
+        options: the options from the YAML.
         key: dotted path of the options in the YAML, for the error.
-        base: of the class; what it and its own bases take is not for the YAML to say.
+        base: a base of the class; the YAML may not set what it and its own bases take.
 
     Raises:
         ValueError: an option is unknown.

@@ -36,7 +36,7 @@ LENGTH_FLOOR = 1e-12
 
 @dataclass(frozen=True)
 class Relations:
-    """How samples lie to their partners.
+    """How far samples are from their partners, and in which direction.
 
     Attributes:
         distances: (N, k) >= 0 ||f_i - f_j||, divided by the mean over all pairs; all zero where all features are equal.
@@ -149,7 +149,7 @@ def draw_groups(sample_ids: NDArray[np.int64], experiment: Experiment, round_num
 
     Args:
         sample_ids: (N,) strictly increasing, at least two.
-        experiment: with ``strategy.relations``.
+        experiment: an experiment with ``strategy.relations``.
         round_number: counted from 1.
 
     Raises:
@@ -174,7 +174,7 @@ def pack_relations(groups: Sequence[Group], features: NDArray[np.float32]) -> di
     the mean; single precision would cost twice the bytes.
 
     Args:
-        groups: of a round.
+        groups: the groups of a round.
         features: (N, D) of the teacher, in the same order.
     """
     told, first = [], 0
@@ -194,9 +194,9 @@ def unpack_relations(
     """The groups and what was told of each, checked; none where nothing was. The inverse of :func:`pack_relations`.
 
     Args:
-        arrays: as they came, perhaps with others.
-        experiment: with ``strategy.relations``.
-        round_number: in which they came.
+        arrays: the arrays as they came, perhaps with others among them.
+        experiment: an experiment with ``strategy.relations``.
+        round_number: the round in which they came.
         num_public: size of the public set.
 
     Raises:

@@ -39,12 +39,19 @@ class Encoding:
     """How soft labels of one shape are encoded and packed.
 
     Args:
-        spec: of the codec, such as ``top8-uint4`` or ``uint4+delta``.
+        spec: the name of the codec, such as ``top8-uint4`` or ``uint4+delta``.
         num_horizons: H.
         num_beams: B.
 
     Raises:
         ValueError: the codec is unknown.
+
+    Example:
+        >>> encoding = Encoding("uint8+zlib", num_horizons=1, num_beams=4)
+        >>> labels = SoftLabels(np.array([2, 7]), np.full((2, 1, 4), 0.25, np.float32), 2.0)
+        >>> sent = encoding.pack(encoding.encode(labels, 1))
+        >>> encoding.decode(encoding.unpack(sent), 2.0).sample_ids.tolist()
+        [2, 7]
     """
 
     def __init__(self, spec: str, num_horizons: int, num_beams: int) -> None:
@@ -58,11 +65,11 @@ class Encoding:
         self.nothing = CachedLabels(np.empty(0, np.int64), none, np.empty(0, np.int64))
 
     def encode(self, labels: SoftLabels, round_number: int) -> CachedLabels:
-        """Encoded rows, made in a round."""
+        """Encode soft labels as rows that were made in a round."""
         return CachedLabels(labels.sample_ids, self.codec.encode(labels.probs), np.full(len(labels), round_number))
 
     def decode(self, cached: CachedLabels, temperature: float) -> SoftLabels:
-        """What the encoded rows stand for.
+        """Decode rows to the soft labels that they stand for.
 
         Raises:
             ValueError: they stand for no distributions.
@@ -71,11 +78,11 @@ class Encoding:
         return SoftLabels(cached.sample_ids, probs, temperature)
 
     def pack(self, cached: CachedLabels, *, reference: CachedLabels | None = None) -> EncodedLabels:
-        """What travels.
+        """Pack encoded rows for the wire.
 
         Args:
-            cached: to send.
-            reference: what the receiver holds; None if that is not known for sure.
+            cached: the labels to send.
+            reference: the labels that the receiver holds; None if that is not known for sure.
         """
         is_delta = self.is_delta and reference is not None
         values = cached.payload
@@ -94,11 +101,11 @@ class Encoding:
         reference: CachedLabels | None = None,
         asked: NDArray[np.int64] | None = None,
     ) -> CachedLabels:
-        """What was sent.
+        """Unpack what came over the wire.
 
         Args:
-            encoded: as it came.
-            reference: what we hold.
+            encoded: the labels as they came.
+            reference: the labels that we hold.
             asked: (N,) the samples that may be in it; None where all may. They bound what is made of the bytes.
 
         Raises:

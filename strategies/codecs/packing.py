@@ -44,7 +44,7 @@ def pack_fields(fields: list[tuple[NDArray[np.integer], int]]) -> NDArray[np.uin
 
 
 def unpack_fields(rows: NDArray[np.uint8], layout: list[tuple[int, int]]) -> list[NDArray[np.int64]]:
-    """The inverse of :func:`pack_fields` for fields of so many integers of so many bits.
+    """The inverse of :func:`pack_fields` for fields of which each has a number of integers and a number of bits.
 
     Raises:
         ValueError: padding bits are set.
@@ -64,7 +64,7 @@ def compress(payload: NDArray[np.generic], *, reference: NDArray[np.generic] | N
 
     Args:
         payload: any plain array.
-        reference: of the same shape and dtype; both sides must have it.
+        reference: an array of the same shape and dtype, which both sides must have.
     """
     difference = _bytes(payload) - (0 if reference is None else _bytes(reference))
     return np.frombuffer(zlib.compress(difference.astype(np.uint8).tobytes(), LEVEL), np.uint8)
@@ -118,7 +118,7 @@ def unpack_ids(packed: NDArray[np.generic], *, below: int = MAX_SAMPLES) -> NDAr
     """The inverse of :func:`pack_ids`: (N,) strictly increasing.
 
     Args:
-        packed: as it came.
+        packed: the ids as they came.
         below: ids must be below it. It bounds what a bitmap may grow to before a byte of it is looked at.
 
     Raises:

@@ -63,6 +63,13 @@ def find_codec(spec: str, num_beams: int) -> Codec:
 
     Raises:
         ValueError: there is no such codec.
+
+    Example:
+        >>> labels = np.full((1, 4, 64), 1 / 64, np.float32)
+        >>> find_codec("float32", 64).encode(labels).nbytes
+        1024
+        >>> find_codec("uint4", 64).encode(labels).nbytes
+        128
     """
     name, _, layer = spec.partition("+")
     top = re.fullmatch(r"top([1-9][0-9]*)(-uint4)?", name)

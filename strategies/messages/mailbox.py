@@ -45,14 +45,14 @@ INTRODUCTION_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a request.
+    """What came of the request to one client.
 
     Attributes:
-        client: that was asked.
-        round: in which it was asked.
+        client: the client that was asked.
+        round: the round in which it was asked.
         request: what it was asked.
         reply: what it answered, or why there is no answer.
-        seconds_late: from when its round went on without it until the answer came; None in time.
+        seconds_late: the seconds from when its round went on without it until the answer came; None if it was in time.
     """
 
     client: str
@@ -87,9 +87,9 @@ class Sent:
     """A message on its way.
 
     Attributes:
-        node: that it was sent to.
-        header: that an answer must repeat.
-        requests: by client.
+        node: the node that the message was sent to.
+        header: the header that an answer must repeat.
+        requests: the request of each client.
         was_pushed: whether Flower took it.
         went_on: when its round went on without the answer, by `time.monotonic`; None while it waits.
     """
@@ -106,7 +106,7 @@ class Arrival:
     """What came back for a message.
 
     Attributes:
-        found: in it.
+        found: the replies in it, or why there are none.
         seconds: after the wait began.
     """
 
@@ -127,10 +127,10 @@ class Mailbox:
     """Asks clients by way of their nodes; one message per node, which may carry several clients.
 
     Args:
-        experiment: how long a round waits and a late answer counts.
-        kind: of knowledge that is exchanged.
-        run: names the run towards the clients.
-        digests: of the experiment and of the source, which clients compare with their own.
+        experiment: says how long a round waits and how long a late answer counts.
+        kind: the kind of knowledge that is exchanged.
+        run: the name of the run, which clients keep their memory under.
+        digests: the digests of the experiment and of the source; clients compare them with their own.
         registry: node id -> who was provisioned there; None lets every node in.
         members: every client by id, also from before the server was stopped; the roster keeps it up to date.
 
@@ -174,7 +174,7 @@ class Mailbox:
         """Wait for nodes and learn who lives on them.
 
         Args:
-            grid: Flower's.
+            grid: the grid that Flower passes in.
             num_nodes: how many to wait for, all that are registered if there is a registry; fewer are taken once the
                 time is over.
             timeout: seconds to wait for nodes, and again for what they say.
@@ -199,7 +199,7 @@ class Mailbox:
         """See who is there before a round; nodes that are new introduce themselves.
 
         Args:
-            grid: Flower's.
+            grid: the grid that Flower passes in.
             invite: who is to take part; while none of them is connected, this waits for one.
             timeout: seconds to wait for one.
         """
@@ -354,10 +354,10 @@ def is_over(
 
     Args:
         new: the messages of this wait.
-        arrivals: so far, of new and of owed answers.
+        arrivals: what has come back so far, new and owed answers.
         elapsed_s: since its beginning.
-        settings: with ``patience`` and ``quorum``; None for none.
-        timeout_s: that bounds it in any case.
+        settings: the section with ``patience`` and ``quorum``; None waits for everyone.
+        timeout_s: the time that bounds the wait in any case.
     """
     awaited = {key: sent for key, sent in new.items() if sent.was_pushed}
     if elapsed_s >= timeout_s:

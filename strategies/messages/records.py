@@ -23,12 +23,12 @@ class Member:
     """A client as the server knows it.
 
     Attributes:
-        id: of the client.
+        id: the id of the client.
         modality: what it senses.
-        num_parameters: of its student.
+        num_parameters: the number of parameters of its student.
         num_passes: labelled passes that it trains on or validates with.
         num_examples: labelled windows that it trains on.
-        public_key: for secure sums, 32 bytes; empty without.
+        public_key: its key for secure sums, 32 bytes; empty without them.
         seen: (B,) 1 for each beam that is the best in one of its labelled windows, else 0; None if it did not say.
     """
 
@@ -46,9 +46,9 @@ class RegisteredNode:
     """Who was provisioned on a node, which its key proves: Flower gives a node its id by its key.
 
     Attributes:
-        name: for people, such as ``roof-1``.
+        name: the name that people read, such as ``roof-1``.
         client: id of the only client that may live there.
-        modality: of that client.
+        modality: what that client senses.
     """
 
     name: str
@@ -58,7 +58,7 @@ class RegisteredNode:
 
 @dataclass(frozen=True)
 class Event:
-    """Something beside the answers of a round: who came, went, was not let in or answered twice.
+    """An event of a run that is no answer: a client came, went, was not let in or answered twice.
 
     Attributes:
         kind: ``joined``, ``moved``, ``left``, ``back``, ``refused`` or ``repeated``; the server adds its own.
@@ -76,16 +76,16 @@ class ClientRound:
     """One client in one round.
 
     Attributes:
-        downlink_bytes: of the encoded arrays sent to it.
-        uplink_bytes: of the encoded arrays that it sent.
-        metrics: as reported by it, name -> one number or one per horizon.
+        downlink_bytes: the bytes of the encoded arrays sent to it.
+        uplink_bytes: the bytes of the encoded arrays that it sent.
+        metrics: the metrics that it reported, name -> one number or one per horizon.
         num_answers: public samples that it answered.
-        seconds: that it worked.
+        seconds: how long it worked.
         problem: why its answer was refused or is missing; empty if it counted.
         fault: the kind of problem; empty if it counted.
         warning: what the client itself found worth telling; empty for nothing.
         rounds_late: rounds between the question and this one, which got the answer; 0 in time.
-        seconds_late: from when its round went on without it until the answer came; None in time.
+        seconds_late: the seconds from when its round went on without it until the answer came; None if it was in time.
     """
 
     downlink_bytes: int
@@ -106,7 +106,7 @@ class RoundAccount:
 
     Attributes:
         round: its number, from 1.
-        clients: by client id.
+        clients: what became of each client, by its id.
         num_asked: public samples asked for.
         num_targets: public samples for which targets were published.
         seconds: phase -> wall-clock seconds.
@@ -143,7 +143,7 @@ def break_even_samples(num_parameters: int, bytes_per_sample: float) -> int:
     """Public samples per message above which soft labels cost more than the student's float32 weights.
 
     Args:
-        num_parameters: of the student.
+        num_parameters: the number of parameters of the student.
         bytes_per_sample: encoded, before entropy coding and without its id.
     """
     return int(4 * num_parameters // bytes_per_sample)

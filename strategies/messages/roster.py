@@ -16,7 +16,7 @@ from strategies.messages.wire import Reply, WireError
 class Roster:
     """The clients by node, and the nodes that are connected now.
 
-    A client whose node is away stays a member: it is invited as ever, only not asked. It may come back on the same
+    A client whose node is away stays a member: it is still invited, but it is not asked. It may come back on the same
     node, or on another one that claims its name while the old node is away. Where there is a registry, a node may
     hold nobody but the client that was provisioned on it.
 
@@ -185,6 +185,22 @@ def worked_seconds(reply: Reply) -> float:
     if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
         raise WireError(f"seconds must be a number >= 0, got {seconds!r}")
     return float(seconds)
+
+
+def check_metrics(reply: Reply, num_horizons: int) -> None:
+    """Refuse metrics that nobody could show: scores are a number for each horizon, all other metrics are one number.
+
+    Scores are those whose name has a point in it, such as ``common.top5``; a validation score is one number.
+
+    Raises:
+        WireError: a metric has another form.
+    """
+    for name, value in reply.metrics.items():
+        is_score = "." in name and name.rpartition(".")[2] != "validation"
+        if is_score and not (isinstance(value, list) and len(value) == num_horizons):
+            raise WireError(f"metric {name} must be a number for each of {num_horizons} horizons, got {value!r:.80}")
+        if not is_score and isinstance(value, list):
+            raise WireError(f"metric {name} must be one number, got {value!r:.80}")
 
 
 def warning_of(reply: Reply) -> str:

@@ -11,7 +11,7 @@ One message may carry several clients of a node (a cohort). A message is a Flowe
     "<client>/facts"    ConfigRecord: counts, rounds; "error" where the client failed                (both)
 
 "values" is named "delta" where it is a difference against what the receiver holds. Strategies of soft labels put
-neither weights nor frames here; "arrays" is for the yardsticks, for prototypes, masked sums and relations.
+neither weights nor frames here; "arrays" is for the baselines, for prototypes, secure sums and relations.
 N samples, H horizons, B beams.
 """
 
@@ -56,7 +56,7 @@ class Header:
         experiment: digest of the experiment.
         source: digest of the source that both sides must share.
         round: 0 before the first.
-        kind: of knowledge that is exchanged, such as ``public`` (see `clients.exchanges.table`).
+        kind: the kind of knowledge that is exchanged, such as ``public`` (see `clients.exchanges.table`).
     """
 
     run: str
@@ -74,7 +74,7 @@ class Request:
         targets: soft labels that the client lacks; None for none.
         ask: (N,) public samples to answer, strictly increasing; empty for none.
         known_round: the client is expected to hold the targets up to this round; a client that does not says so.
-        answered_round: of the newest answer of this client that the server holds; 0 for none.
+        answered_round: the round of the newest answer of this client that the server holds; 0 for none.
         arrays: what is no soft label, such as prototypes.
     """
 
@@ -94,7 +94,7 @@ class Reply:
         metrics: name -> one number, or one per horizon.
         facts: plain values, such as ``modality`` and ``num_examples``.
         error: why the client could not; empty if it could.
-        num_bytes: of the encoded arrays of its answer.
+        num_bytes: the bytes of the encoded arrays of its answer.
         arrays: what is no soft label, such as prototypes.
     """
 
@@ -107,7 +107,7 @@ class Reply:
 
 
 def pack_requests(header: Header, requests: Mapping[str, Request]) -> RecordDict:
-    """One message for the clients of a node."""
+    """Pack one message for the clients of a node."""
     content = RecordDict({"header": ConfigRecord({**asdict(header), "clients": list(requests)})})
     for client, request in requests.items():
         content[f"{client}/facts"] = ConfigRecord(
@@ -184,8 +184,8 @@ def unpack_replies(content: RecordDict, header: Header) -> dict[str, Reply | Wir
     """The answers in a message, by client; a malformed one is an error that spares the others.
 
     Args:
-        content: of the reply.
-        header: of the request; an answer to another round or run is refused.
+        content: the content of the reply.
+        header: the header of the request; an answer to another round or run is refused.
 
     Raises:
         WireError: the message as a whole is malformed or answers something else.
@@ -222,7 +222,7 @@ def _unpack_reply(content: RecordDict, client: str) -> Reply:
 
 
 def encoded_record(encoded: EncodedLabels) -> ArrayRecord:
-    """The arrays of a encoded; the name of its values says whether they are a difference."""
+    """The arrays of encoded labels; the name of their values says whether they are a difference."""
     values = "delta" if encoded.is_delta else "values"
     return ArrayRecord({"ids": Array(encoded.ids), values: Array(encoded.values), "rounds": Array(encoded.rounds)})
 

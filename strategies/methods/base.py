@@ -5,7 +5,7 @@ seconds and cannot resume. Ours keeps the interface (the "global arrays" are the
 the grid itself: push, pull with a short poll, record who is missing, go on.
 
 What is exchanged, and what becomes of it, is a subclass's: soft labels of public samples in
-`strategies.methods.distillation`, other knowledge in `strategies.methods.beams`, the yardsticks in
+`strategies.methods.distillation`, other knowledge in `strategies.methods.beams`, the baselines in
 `strategies.methods.baselines`.
 """
 
@@ -31,7 +31,7 @@ from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
 from strategies.messages.mailbox import Mailbox, Outcome
 from strategies.messages.records import ClientRound, Member, PhaseClock, RegisteredNode, RoundAccount, one_line
-from strategies.messages.roster import warning_of, with_counts, worked_seconds
+from strategies.messages.roster import check_metrics, warning_of, with_counts, worked_seconds
 from strategies.messages.wire import ROUND, Reply, Request, WireError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Teacher(Protocol):
     num_examples: int
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
-        """Its own soft labels for public samples."""
+        """Return its own soft labels for public samples."""
 
     def learn(self, ensemble: SoftLabels | None) -> None:
         """A round of optimizer steps on its own labels and on the ensemble."""
@@ -109,16 +109,16 @@ class Choreography(Strategy):
     Args:
         experiment: rounds, participation and whatever else the subclass reads.
         aggregator: how contributions become the ensemble.
-        teacher: of the server.
+        teacher: the central teacher on the server.
         num_public: size of the public set.
-        run: names the run towards the clients.
-        digests: of the experiment and of the source, which clients compare with their own.
-        state: to go on from; None starts anew.
+        run: the name of the run, which clients keep their memory under.
+        digests: the digests of the experiment and of the source; clients compare them with their own.
+        state: the state to go on from; None starts anew.
         registry: node id -> who was provisioned there; None lets every node in.
 
     Attributes:
         now: the round under way, or the last one.
-        grid: of the round under way, for strategies that ask for more before they conclude.
+        grid: the grid of the round under way, for strategies that ask for more before they conclude.
         extra_bytes: client -> down and up, of what such messages cost.
     """
 
@@ -200,7 +200,7 @@ class Choreography(Strategy):
         return 0
 
     def uplink_bytes(self, reply: Reply) -> int:
-        """What an answer costs."""
+        """Return the bytes that an answer costs."""
         return reply.num_bytes
 
     def published(self) -> ArrayRecord:
@@ -254,6 +254,7 @@ class Choreography(Strategy):
                 raise outcome.reply
             entry = replace(entry, warning=warning_of(outcome.reply))
             seconds = worked_seconds(outcome.reply)
+            check_metrics(outcome.reply, self.experiment.task.num_horizons)
             now = with_counts(member, outcome.reply, self.experiment.task.num_beams)
             contribution = self.accept(now, outcome, outcome.reply, plan)
         except Exception as error:
@@ -290,7 +291,7 @@ class Choreography(Strategy):
         """Run the rounds that are left; after each, ``evaluate_fn`` gets its number and the published targets.
 
         Args:
-            grid: Flower's.
+            grid: the grid that Flower passes in.
             initial_arrays: not used: before the first round there are no targets.
             num_rounds: 0 takes the experiment's.
             timeout: seconds per round; 0 takes the experiment's.

@@ -25,7 +25,7 @@ class LocalStrategy(Choreography):
     traits: ClassVar[Traits] = RECIPES["local"].traits
 
     def request(self, client: str, plan: RoundPlan) -> Request:
-        """Nothing but to go on."""
+        """Ask the client only to go on."""
         return Request()
 
     def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Member:
@@ -35,7 +35,7 @@ class LocalStrategy(Choreography):
         return member
 
     def conclude(self, contributions: Sequence[Member], plan: RoundPlan) -> int:
-        """The teacher, too, goes on alone."""
+        """Let the teacher go on alone, too."""
         self.teacher.learn(None)
         return 0
 
@@ -69,7 +69,7 @@ class FedAvgStrategy(Choreography):
         return RoundPlan(round_number, agreed={name: _architecture(self._average(name)) for name in modalities})
 
     def request(self, client: str, plan: RoundPlan) -> Request:
-        """The average of the client's modality."""
+        """Send the average of the client's modality."""
         return Request(arrays=self._average(self.mailbox.members[client].modality))
 
     def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> tuple[Member, Weights]:

@@ -27,7 +27,7 @@ class BeamLabelStrategy(DistillationStrategy):
     traits: ClassVar[Traits] = RECIPES["fd"].traits
 
     def choose_samples(self, round_number: int) -> NDArray[np.int64]:
-        """Every beam."""
+        """Ask for every beam."""
         return np.arange(self.experiment.task.num_beams)
 
     def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
@@ -39,11 +39,11 @@ class BeamLabelStrategy(DistillationStrategy):
         self.teacher.learn(None)
 
     def targets(self, ensemble: SoftLabels) -> SoftLabels:
-        """The ensemble."""
+        """Publish the ensemble as it is."""
         return ensemble
 
     def first_targets(self) -> SoftLabels | None:
-        """Nothing."""
+        """Publish nothing before anybody has answered."""
         return None
 
 
@@ -76,7 +76,7 @@ class PrototypeStrategy(Choreography):
         return RoundPlan(round_number, agreed={} if features is None else {"size": int(features.shape[1])})
 
     def request(self, client: str, plan: RoundPlan) -> Request:
-        """The prototypes so far."""
+        """Send the prototypes so far."""
         return Request(arrays=self.state.arrays)
 
     def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Prototypes:
@@ -108,7 +108,7 @@ class PrototypeStrategy(Choreography):
         return Prototypes(beams.astype(np.int64), features.astype(np.float32), counts.astype(np.int64))
 
     def num_answers(self, contribution: Prototypes) -> int:
-        """Beams that a client has seen."""
+        """Return the number of beams that a client has seen."""
         return len(contribution.beams)
 
     def conclude(self, contributions: Sequence[Prototypes], plan: RoundPlan) -> int:

@@ -36,7 +36,19 @@ RUN_LENGTH = 16
 
 
 class DistillationStrategy(Choreography):
-    """Soft labels up, targets down; the arguments are those of `Choreography`."""
+    """Soft labels up, targets down; the arguments are those of `Choreography`.
+
+    Example:
+        A method of one's own replaces a hook, and declares its traits where they differ.
+
+        >>> class FirstHalf(DistillationStrategy):
+        ...     traits = Traits(summable=False)
+        ...
+        ...     def choose_samples(self, round_number):
+        ...         return super().choose_samples(round_number)[: self.num_public // 2]
+        >>> FirstHalf.traits.exchange
+        'public'
+    """
 
     traits: ClassVar[Traits] = RECIPES["distillation"].traits
 
@@ -70,7 +82,7 @@ class DistillationStrategy(Choreography):
         return self.aggregator.aggregate(self.voters(contributions, asked))
 
     def calibrate(self, ensemble: SoftLabels) -> SoftLabels:
-        """The ensemble as certain as it shall be."""
+        """Sharpen the ensemble as the settings say."""
         probs = sharpen(ensemble.probs, self.settings.sharpen, self.settings.sharpness)
         return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)
 
@@ -98,7 +110,7 @@ class DistillationStrategy(Choreography):
         return self.teacher.answer(np.arange(self.num_public), self.settings.temperature)
 
     def relate(self, round_number: int) -> dict[str, NDArray[np.generic]]:
-        """What the teacher tells of how the samples of a round lie to each other, as it travels; empty for nothing."""
+        """The teacher's relations between the samples of a round, as they travel; empty if it tells none."""
         speaks = round_number > 1 or self.settings.teacher_starts
         if self.settings.relations is None or not speaks or len(samples := self._draw(round_number)) < 2:
             return {}
@@ -106,7 +118,7 @@ class DistillationStrategy(Choreography):
         return pack_relations(groups, self.teacher.features(np.concatenate([group.sample_ids for group in groups])))
 
     def fuse(self, several: Sequence[SoftLabels]) -> list[SoftLabels]:
-        """Each fused with what the teacher says now."""
+        """Fuse each with what the teacher says now."""
         if self.settings.publish == "ensemble" or not several:
             return list(several)
         sample_ids = np.unique(np.concatenate([labels.sample_ids for labels in several]))
@@ -172,11 +184,11 @@ class DistillationStrategy(Choreography):
         )
 
     def num_answers(self, contribution: Contribution) -> int:
-        """Samples that a client answered."""
+        """Return the number of samples that a client answered."""
         return len(contribution.labels)
 
     def conclude(self, contributions: Sequence[Contribution], plan: RoundPlan) -> int:
-        """Aggregate, teach, publish."""
+        """Aggregate the answers, teach the teacher and publish targets."""
         answered = [one for one in contributions if len(one.labels)]
         ensemble = self.calibrate(self.aggregate(answered, plan.asked)) if answered else None
         own = {} if ensemble is None else self.targets_for(answered, ensemble)
@@ -240,7 +252,7 @@ def draw_samples(num_public: int, wanted: int, rng: np.random.Generator) -> NDAr
 
     Args:
         num_public: size of the public set.
-        wanted: how many; 0 or more than there are takes all.
+        wanted: how many to draw; 0, or more than there are, takes all.
         rng: the only source of randomness.
 
     Returns:
@@ -255,7 +267,7 @@ def draw_samples(num_public: int, wanted: int, rng: np.random.Generator) -> NDAr
 
 
 def sharpen(probs: NDArray[np.float32], kind: Literal["none", "softmax", "power"], by: float) -> NDArray[np.float32]:
-    """Entropy reduction of distributions.
+    """Make distributions more certain (entropy reduction).
 
     Sources: ``softmax``: softmax(p / by), DS-FL, arXiv 2008.06180; ``power``: p^by / sum p^by, the enhanced entropy
     reduction of SCARLET, arXiv 2504.19602. A power of 1 changes nothing, and none moves the ranking of beams.

@@ -80,7 +80,7 @@ def corrected(labels: SoftLabels, taught: SoftLabels, beams: NDArray[np.int64]) 
     """The teacher's rows where they name the best beam, else those of ``labels``.
 
     Args:
-        labels: of some of the samples of ``taught``, perhaps of none.
+        labels: soft labels of some of the samples of ``taught``, perhaps of none.
         taught: the teacher's answer.
         beams: (P, H) best beams of the whole public set.
 

@@ -32,9 +32,9 @@ class PersonalStrategy(DistillationStrategy):
 
     Args:
         mixture: ``weights`` or ``clusters``.
-        pull: towards equal weights, > 0; large gives everyone the plain mean of the others.
-        num_clusters: of ``clusters``, >= 1.
-        arguments: of `DistillationStrategy`.
+        pull: how strongly the weights are drawn towards equal ones, > 0; large gives everyone the plain mean of the
+        others. num_clusters: of ``clusters``, >= 1.
+        arguments: the arguments of `DistillationStrategy`.
     """
 
     traits: ClassVar[Traits] = RECIPES["personal"].traits
@@ -110,7 +110,7 @@ def mixture_weights(votes: Votes, pull: float) -> NDArray[np.float64]:
     and draws towards shares of the data.
 
     Args:
-        votes: of C voters; one alone has a row of zeros.
+        votes: the votes of C voters; a single voter has a row of zeros.
         pull: > 0.
     """
     distance = distances(votes)

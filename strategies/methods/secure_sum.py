@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MaskedAnswer:
-    """What one client sent.
+    """The masked answer of one client.
 
     Attributes:
         member: the client.
@@ -101,7 +101,7 @@ class SecureSumStrategy(DistillationStrategy):
         return MaskedAnswer(member, masked)  # type: ignore[arg-type]
 
     def num_answers(self, contribution: Any) -> int:
-        """Samples that a client answered."""
+        """Return the number of samples that a client answered."""
         return len(contribution.masked)
 
     def conclude(self, contributions: Sequence[Any], plan: RoundPlan) -> int:
@@ -176,7 +176,7 @@ class Scale:
 
     @property
     def levels(self) -> int:
-        """Of a probability of one."""
+        """The level that a probability of one becomes."""
         return int(np.iinfo(self.dtype).max) // self.num_clients
 
     def quantise(self, probs: NDArray[np.float32]) -> NDArray[np.unsignedinteger]:
@@ -213,7 +213,7 @@ class SecureKey:
             ValueError: the peer's key is none, or this client's own.
         """
         if len(peer) != KEY_BYTES or peer == self.public:
-            raise ValueError("a peer's key must be 32 bytes and another's than one's own")
+            raise ValueError("the key of a peer must be 32 bytes long, and must not be this client's own key")
         secret = self._key.exchange(X25519PublicKey.from_public_bytes(peer))
         first, second = sorted((self.public, peer))
         return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=first + second + context).derive(secret)
@@ -224,9 +224,9 @@ class SecureKey:
         """The levels with the masks of all pairs, modulo the size of their dtype.
 
         Args:
-            levels: of any shape.
+            levels: an array of levels, of any shape.
             peers: public keys of all the others.
-            context: of the round.
+            context: the bytes that name the round (:func:`context_of`).
         """
         masked = levels.copy()
         for peer in peers:
@@ -239,7 +239,7 @@ def context_of(run: str, round_number: int, sample_ids: NDArray[np.int64], nonce
 
     Args:
         run: its name.
-        round_number: of the round.
+        round_number: the number of the round.
         sample_ids: (N,) that are answered.
         nonce: ``NONCE_BYTES`` random bytes of this attempt at the round.
     """
@@ -266,7 +266,7 @@ def sum_masked(
     """The exact sum of what those who answered had before they masked it.
 
     Args:
-        masked: by public key of those who answered.
+        masked: the masked levels, by the public key of the client that answered.
         participants: everyone whose keys were given out for the round.
         revealed: (survivor, dropped) -> seed, for every pair of one that answered and one that did not.
 

@@ -164,8 +164,8 @@ class Consensus(_PerSample):
     neighbours do in Krum, Blanchard et al., NeurIPS 2017. Certainty as in FedGEMS, arXiv 2110.11027.
 
     Attributes:
-        floor: in [0, 1).
-        exponent: of the certainty, >= 0; 0 lets them count by standing alone.
+        floor: the share of the best standing below which a client is left out, in [0, 1).
+        exponent: the exponent of the certainty, >= 0; 0 lets them count by standing alone.
         coverage: whether only clients that have seen a beam vote on it.
     """
 

@@ -81,10 +81,19 @@ class Weighted:
     Source: `WEIGHTS` names one for each; the product is the logarithmic opinion pool, Genest and Zidek 1986.
 
     Attributes:
-        weights: names of `WEIGHTS`.
+        weights: the names of weights in `WEIGHTS`, which are multiplied.
         pool: ``mean`` or ``product``.
-        exponent: of certainty and agreement, > 0; larger lets the certain and the agreeing dominate.
+        exponent: the exponent of certainty and agreement, > 0; larger lets the certain and the agreeing dominate.
         age_exponent: how fast a late answer loses weight, >= 0; 0 lets it count in full.
+
+    Example:
+        >>> sure = SoftLabels(np.array([0]), np.array([[[0.9, 0.1]]], np.float32), 1.0)
+        >>> torn = SoftLabels(np.array([0]), np.array([[[0.5, 0.5]]], np.float32), 1.0)
+        >>> answers = [Contribution("000-gps", "gps", sure, 10), Contribution("001-gps", "gps", torn, 10)]
+        >>> [f"{p:.2f}" for p in Weighted(weights=["entropy"]).aggregate(answers).probs[0, 0]]
+        ['0.90', '0.10']
+        >>> [f"{p:.2f}" for p in Weighted(weights=["uniform"]).aggregate(answers).probs[0, 0]]
+        ['0.70', '0.30']
     """
 
     weights: Sequence[str] = ("entropy", "age")
@@ -142,7 +151,7 @@ class EntropyMean(Mean):
     Source: entropy weights as in FedGEMS, arXiv 2110.11027; presumes answers that are calibrated.
 
     Attributes:
-        exponent: of the confidence, > 0; larger lets the certain dominate.
+        exponent: the exponent of the confidence, > 0; larger lets the certain dominate.
     """
 
     weights: Sequence[str] = field(default=("entropy",), init=False)
@@ -157,7 +166,7 @@ class EntropyProduct(EntropyMean):
     pooled heterogeneous sensors best by night and by day among those tried.
 
     Attributes:
-        exponent: of the confidence, > 0; larger lets the certain dominate.
+        exponent: the exponent of the confidence, > 0; larger lets the certain dominate.
     """
 
     pool: Literal["mean", "product"] = field(default="product", init=False)

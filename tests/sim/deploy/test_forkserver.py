@@ -281,7 +281,8 @@ def test_fifty_apps_one_after_the_other_and_eight_at_once_leave_neither_zombies_
         codes = list(pool.map(lambda number: place.run("return", str(number)).returncode, range(8)))
     assert codes == list(range(8))
     assert children_of(server.pid) == []
-    wait_until(lambda: num_descriptors() == before, "all descriptors are closed")
+    # Those of the first may not have been closed yet when they were counted.
+    wait_until(lambda: num_descriptors() <= before, "all descriptors are closed")
 
 
 def test_apps_run_side_by_side(place: Place, server: subprocess.Popen[bytes]) -> None:
