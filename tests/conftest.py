@@ -121,6 +121,12 @@ def running_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
 
 
+@pytest.fixture(autouse=True)
+def _nobody_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process writes is there for the next one without it; only a power cut would tell, and tests make none."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @cache
 def starts_ray(path: Path) -> bool:
     """Whether a file has tests of Ray."""

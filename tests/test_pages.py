@@ -109,7 +109,7 @@ def test_pre_commit_runs_what_make_check_runs() -> None:
     for hook in repository["hooks"]:
         assert hook["language"] == "system" and hook["always_run"] and not hook["pass_filenames"]
     recipe = subprocess.run(
-        ["make", "--dry-run", "--old-file=.venv/installed", "check"],
+        ["make", "--no-print-directory", "--dry-run", "--old-file=.venv/installed", "check"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,

@@ -163,7 +163,7 @@ def export(words: Words, place: Place) -> None:
 def by_its_recipe(words: Words, place: Place) -> None:
     """Every command that make would run, once the environment is there."""
     done = subprocess.run(
-        ["make", "--dry-run", "--old-file=.venv/installed", *words[1:]],
+        ["make", "--no-print-directory", "--dry-run", "--old-file=.venv/installed", *words[1:]],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from strategies.messages.records import MAX_TEXT, Event, Member, RegisteredNode, one_line
-from strategies.messages.roster import Roster, warning_of, with_counts, worked_seconds
+from strategies.messages.roster import Roster, check_metrics, warning_of, with_counts, worked_seconds
 from strategies.messages.wire import Reply, WireError
 
 ROOF, GATE = 11, 22
@@ -182,3 +182,30 @@ def test_a_strangers_text_is_one_short_line() -> None:
     assert one_line(" a\tb\n\nc ") == "a b c"
     assert one_line("x" * MAX_TEXT) == "x" * MAX_TEXT
     assert one_line("x" * (MAX_TEXT + 1)) == "x" * (MAX_TEXT - 3) + "..."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("common.top5", []),
+        ("common.top5", [0.5]),
+        ("common.top5", [0.5] * 3),
+        ("common.top5", [0.5] * 5),
+        ("common.top5", 0.5),
+        ("own.power_loss_db", [1.0]),
+        ("local.common.top1", [1.0]),
+        ("validation", [0.5]),
+        ("local.validation", [0.5, 0.5]),
+        ("loss", [1.0, 2.0]),
+        ("epsilon", []),
+        ("window_delta", [0.1]),
+    ],
+)
+def test_a_metric_that_nobody_could_show_is_refused(name: str, value: float | list[float]) -> None:
+    with pytest.raises(WireError, match=f"metric {name} must be "):
+        check_metrics(Reply(metrics={name: value}), 4)
+
+
+def test_metrics_of_the_right_form_are_taken() -> None:
+    scores = {"common.top5": [0.5] * 4, "own.dba": [0.5] * 4, "validation": 0.5, "local.validation": 0.5, "loss": 1.0}
+    check_metrics(Reply(metrics=scores), 4)

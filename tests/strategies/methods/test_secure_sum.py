@@ -120,5 +120,5 @@ def test_what_would_show_an_answer_or_cannot_be_unmasked_is_refused() -> None:
         sum_masked({**masked, public[0]: masked[public[0]][:1]}, public, {})
     with pytest.raises(ValueError, match="32 bytes"):
         keys[0].seed(b"short", context)
-    with pytest.raises(ValueError, match="another's"):
+    with pytest.raises(ValueError, match="must not be this client's own key"):
         keys[0].seed(public[0], context)
