@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from configs.section import Section
 from configs.world import World
 
-# What sensors of the street record, and what releases of measurements hold beside; the rows of a table say what each
-# is (`clients.data.modalities`), and a test holds the two together.
+# What the sensors of the street record, and what releases of measurements hold besides. A table says what each one is
+# (`clients.data.modalities`), and a test compares the names.
 StreetModality = Literal["camera", "radar", "doppler", "motion", "maps", "lidar", "gps"]
 ModalityName = Literal[StreetModality, "box"]
 
@@ -21,7 +21,7 @@ class Faults(Section):
     Attributes:
         dropout: share of frames lost, in bursts: camera black, radar and LiDAR empty, GPS repeats its last fix.
         blind: share of passes in which the sensor gives nothing at all (not for GPS).
-        raw_gps: whether GPS comes uncalibrated, off by metres in every pass.
+        raw_gps: whether GPS is uncalibrated, with an error of metres in every pass.
     """
 
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -34,7 +34,7 @@ class Nodes(Section):
 
     Attributes:
         modality: what these clients sense.
-        count: number of clients.
+        count: the number of clients.
         faults: the faults of their own recordings, not of the public set (street only).
     """
 
@@ -73,10 +73,10 @@ class Passes(Section):
 
 
 class Federation(Section):
-    """What every source of data has.
+    """The keys that every source of data has.
 
     Attributes:
-        passes: how many each part holds.
+        passes: how many passes each part holds.
         nodes: the clients.
         server_lacks: modalities that the server's own mast does not have: the teacher does not fuse them and knows of
             them only what the soft labels say.
@@ -92,12 +92,12 @@ class Federation(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"nodes: name each modality once, got {', '.join(names)}")
         if not self.server_modalities:
-            raise ValueError("server_lacks: leaves the teacher without a sensor; leave one out of it")
+            raise ValueError("server_lacks: the teacher would have no sensor; name fewer modalities")
         return self
 
     @property
     def server_modalities(self) -> tuple[ModalityName, ...]:
-        """What the server's mast senses, in the order of the YAML."""
+        """The modalities that the server's mast senses, in the order of the YAML."""
         return tuple(nodes.modality for nodes in self.nodes if nodes.modality not in self.server_lacks)
 
 
@@ -110,8 +110,8 @@ class StreetData(Federation):
             day, in dry weather and half the traffic, whatever the clients see later.
         traffic_skew: concentration of the Dirichlet (here Beta) draw of each client's lane mix; small is very non-IID.
         sector_skew: concentration of the Dirichlet draw that deals passes to clients by beam sector (the one in which a
-            vehicle stays longest); None deals every client passes of its own.
-        by_time_of_day: whether clients record in blocks: by day, by night, in rain, in the rush hour, in turn.
+            vehicle stays longest); None gives every client passes of its own.
+        by_time_of_day: whether clients record in blocks, in turn by day, by night, in rain and in the rush hour.
         amount_spread: s.d. of the log-normal factor on each client's number of passes; 0 gives equal amounts.
     """
 

@@ -39,7 +39,7 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     Args:
         path: its folder is made if missing.
         content: the content of the file.
-        mode: the mode of a new file, less the umask.
+        mode: the permissions of a new file, before the umask.
 
     Raises:
         OSError: it could not be written; the old file is as it was, and nothing half-written is left.
@@ -75,7 +75,7 @@ def sync(path: Path) -> None:
     """Wait until the disk holds what was written to a file, or what a folder lists.
 
     Raises:
-        OSError: the disk could not.
+        OSError: the disk reports an error.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -181,7 +181,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def unwritable(path: Path, error: OSError) -> OSError:
-    """What to tell when a file of a run cannot be written."""
+    """The error that says how to go on when a file of a run cannot be written."""
     return OSError(
         f"{path}: cannot be written ({error.strerror or error}); what was there before is whole: "
         "make room on the disk, then go on with softbeam resume"
@@ -190,7 +190,7 @@ def unwritable(path: Path, error: OSError) -> OSError:
 
 @contextmanager
 def held_alone(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this server: two that write one would spoil what both have learned.
+    """Keep a run folder for this server alone: two servers that write to it would spoil what both have learned.
 
     Raises:
         ValueError: another server works on it.

@@ -18,9 +18,9 @@ from configs.section import Section
 
 Checked = TypeVar("Checked", bound=Section)
 CONFIG_FOLDER = Path(__file__).parent
-# What server and clients must have in common.
+# The source that server and clients must have in common.
 SHARED_SOURCES = ("configs/**/*.py", "strategies/**/*.py", "clients/**/*.py")
-# Changing one of these changes the data, so older data is made again.
+# A change in one of these files may change the data, so older data is made again.
 DATA_SOURCES = (
     "sim/world/*.py",
     "sim/data/conversion.py",
@@ -49,7 +49,7 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
         overrides: ``dotted.path=value`` entries, values as in YAML.
 
     Raises:
-        ValueError: not found, not YAML, an unknown key, a wrong type or range; one line per mistake.
+        ValueError: the file is missing or not YAML, or a key, a type or a range is wrong; one line per mistake.
 
     Example:
         >>> experiment = load_experiment("quickstart", ["seed=3", "strategy.rounds=2"])
@@ -59,7 +59,7 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
     path = find_config(source)
     values = read_yaml(path)
     if "parts" in values:
-        raise ValueError(f"{path}: is a study, not an experiment; use softbeam study")
+        raise ValueError(f"{path}: this is a study, not an experiment; use softbeam study")
     for override in overrides:
         set_value(values, override)
     return build_experiment(values, origin=str(path))
@@ -70,16 +70,16 @@ def build_experiment(values: Any, *, origin: str) -> Experiment:
 
     Args:
         values: nested dictionaries and lists, as YAML gives them.
-        origin: where they came from, for the error.
+        origin: where the values came from, for the error.
 
     Raises:
-        ValueError: an unknown key, a wrong type or range; one line per mistake.
+        ValueError: a key is unknown, or a type or a range is wrong; one line per mistake.
     """
     return checked(Experiment, values, origin=origin)
 
 
 def checked(kind: type[Checked], values: Any, *, origin: str) -> Checked:
-    """Plain values as a section of that kind.
+    """Check plain values and turn them into a section of that kind.
 
     Raises:
         ValueError: as for :func:`build_experiment`.
@@ -98,7 +98,7 @@ def find_config(source: str | Path) -> Path:
     """The YAML file that a user means by a path or a short name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such file.
     """
     for path in (Path(source), CONFIG_FOLDER / f"{source}.yaml"):
         if path.is_file():
@@ -114,19 +114,19 @@ def to_values(experiment: Experiment) -> dict[str, Any]:
 
 
 def experiment_digest(experiment: Experiment) -> str:
-    """What must agree between server and clients: everything but the engine."""
+    """The digest on which server and clients must agree; it covers everything but the engine."""
     return _digest({name: value for name, value in to_values(experiment).items() if name != "engine"})
 
 
 def data_digest(experiment: Experiment) -> str:
-    """What the data of a federation depends on: the data section, the seed, and the code that makes it."""
+    """The digest of what a federation's data depends on: the data section, the seed, and the code that makes it."""
     values = to_values(experiment)
     return digest_with_sources({"data": values["data"], "seed": values["seed"]}, DATA_SOURCES)
 
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
-    """Of the Python files that server and clients must share, as they were when first asked for."""
+    """The digest of the Python files that server and clients must share, as they were at the first call."""
     return _source_digest(SHARED_SOURCES)
 
 
@@ -150,7 +150,7 @@ def commit_of_source() -> str | None:
 
 
 def digest_with_sources(values: dict[str, Any], patterns: Sequence[str]) -> str:
-    """Of plain values and of Python files, as patterns below the checkout."""
+    """The digest of plain values and of the Python files that match patterns below the checkout."""
     return _digest({**values, "code": _source_digest(patterns)})
 
 
@@ -167,10 +167,10 @@ def _digest(values: dict[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The values of a file.
+    """The values of a YAML file.
 
     Raises:
-        ValueError: it is not YAML, or something else than ``key: value`` lines.
+        ValueError: the file is not YAML, or holds something else than ``key: value`` lines.
     """
     try:
         values = yaml.safe_load(path.read_text())
@@ -185,7 +185,7 @@ def set_value(values: dict[str, Any], override: str) -> None:
     """Put a ``dotted.path=value`` entry, the value as in YAML, into nested dictionaries and lists.
 
     Raises:
-        ValueError: it is no such entry, or its path leads through a value.
+        ValueError: the text is not such an entry, or its path leads through a value.
     """
     path, sign, text = override.partition("=")
     keys = path.strip().split(".")

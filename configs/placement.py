@@ -16,7 +16,7 @@ from configs.schema import Experiment
 # Generated data and the memory of native runs lie here unless the environment says otherwise.
 HOME_VARIABLE = "SOFTBEAM_HOME"
 DEFAULT_HOME = ".softbeam"
-# Files of which the bytes are looked at: an index that was mended may have the size and the time that it had.
+# The bytes of these files are read: an index that was mended may have the same size and time as before.
 _TABLES = (".csv", ".npz", ".json")
 
 
@@ -26,9 +26,9 @@ class Placement:
 
     Attributes:
         experiment: the experiment that runs.
-        federation: folder of the recordings.
-        run: folder of the results; clients of a simulation keep their memory in it.
-        plugins: folder in which a user's own modules may lie: that of the YAML.
+        federation: the folder of the recordings.
+        run: the folder of the results; clients of a simulation keep their memory in it.
+        plugins: the folder of the YAML, in which a user's own modules may lie.
     """
 
     experiment: Experiment

@@ -20,8 +20,8 @@ _STREET: Mapping[str, Any] = {
     "stop_probability": 0.3,
     "density": 1.6,
     "rician_k_db": 8.0,
-    # Receivers as they are, better than bare ones by a satellite-based augmentation; the measurement's positions were
-    # calibrated afterwards.
+    # Ordinary receivers, which a satellite-based augmentation makes better than bare ones; the positions of the
+    # measurement were calibrated afterwards.
     "gps_bias_m": (0.6, 0.9),
 }
 
@@ -35,7 +35,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "stop_probability": 0.0,
         "density": 0.8,
         "rician_k_db": 7.0,
-        # What the measurement calls the bias holds the wandering of the vehicles in their lane, too.
+        # The bias of the measurement also contains how vehicles wander in their lane.
         "gps_bias_m": (0.3, 0.4),
     },
     "street": _STREET,
@@ -49,7 +49,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "site_offset_m": 0.7,
         "site_wall_m": 3.0,
     },
-    # Another array and another orientation at every mast: another meaning of every beam.
+    # Every mast has another array and another orientation, so every beam means something else there.
     "multi-site-hard": {
         **_STREET,
         "sites": 4,

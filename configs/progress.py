@@ -1,10 +1,10 @@
-"""How work that takes long tells how far it is: two kinds of callables, for whoever shows it."""
+"""The two kinds of callables by which long work tells how far it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[int, int], None]
-"""Called with the work that is done and the work in all."""
+"""A callable that gets the amount of work done and the amount in all."""
 PhaseProgress = Callable[[str, int, int], None]
-"""Called with the phase under way, the work of it that is done and all of its work."""
+"""A callable that gets the name of the phase under way, its work done and all of its work."""

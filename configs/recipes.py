@@ -1,8 +1,8 @@
-"""Strategies by name: what each published method chooses among the parts of the protocol, and what it is like.
+"""Strategies by name: the values that each published method sets in the protocol, and the traits of the method.
 
-A recipe is a table of values under which the user's own keys win, like the presets of a world. A class of its own is
-needed only where a method does something that no value says. What a method is like, its `Traits`, is declared here
-once: the schema, the plug-ins and the clients ask the traits and never the name. A user's own class declares its own
+A recipe is a table of values; the user's own keys win over it, as they win over the preset of a world. A method has a
+class of its own only where it does something that no value says. The `Traits` of a method are declared here once: the
+schema, the plug-ins and the clients ask the traits and never the name. A user's class declares its own traits
 (``traits = Traits(...)`` in its body) and is checked in the same way.
 
 Where a paper averages logits, we average probabilities (`strategies.labels`), and temperatures and codecs are the
@@ -18,17 +18,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Traits:
-    """What a method is like, as far as the rest of the product must know it.
+    """What the rest of the product must know about a method.
 
     Attributes:
         exchange: the kind of knowledge that travels, a key of `clients.exchanges.table.EXCHANGES`.
-        sends_labels: soft labels go up, so that rules, attacks and the privacy of soft labels mean something.
-        asks_samples: public samples are asked for, so that filters and published targets mean something.
+        sends_labels: soft labels go up, so rules, attacks and the privacy of soft labels have a meaning.
+        asks_samples: clients are asked about public samples, so filters and published targets have a meaning.
         summable: the sum of the clients' soft labels is all that the server needs of them.
-        relates: the teacher's relations of public samples can be told beside what else comes down.
+        relates: the teacher's relations of public samples can come down together with the rest.
         needs_targets: soft labels must come down, so that relations cannot stand in for them.
         tells_beams: an answer shows which beams its client has seen.
-        pools: whole recordings are pooled, of which nothing is drawn.
+        pools: whole recordings are pooled, so no windows are drawn from them.
     """
 
     exchange: str = "public"
@@ -43,14 +43,14 @@ class Traits:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A strategy in one line.
+    """One method, as a row of the table.
 
     Attributes:
         description: what the method does, in one line.
         source: the paper that it comes from.
-        values: values of keys of the ``strategy`` section.
-        strategy: ``"module:Class"`` that carries it out.
-        traits: what the method is like.
+        values: the keys of the ``strategy`` section that it sets, and their values.
+        strategy: the class that carries it out, as ``"module:Class"``.
+        traits: the traits of the method.
     """
 
     description: str
@@ -60,7 +60,7 @@ class Recipe:
     traits: Traits = Traits()
 
 
-# Nodes among themselves: the server's teacher learns from them and has no say.
+# The nodes teach each other: the server's teacher learns from them, but takes no part in the targets.
 _PEERS = {"teacher_starts": False, "teacher_votes": False, "publish": "ensemble"}
 
 
@@ -118,7 +118,7 @@ RECIPES: dict[str, Recipe] = {
         "strategies.methods.fedgems:FedGemsStrategy",
     ),
     "personal": Recipe(
-        "Every node gets a mixture of its own: of each of the others the more, the nearer their answers are.",
+        "Every node gets a mixture of its own, in which the others count the more, the nearer their answers are.",
         "KT-pFL, arXiv 2111.02862, with weights as in pFedGraph, ICML 2023; clusters as in COMET, arXiv 2109.08119",
         {"teacher_votes": True},
         "strategies.methods.personal:PersonalStrategy",

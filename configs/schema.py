@@ -64,7 +64,7 @@ class Model(Section):
         width: channels of the first convolution; later ones are multiples.
         features: size of a frame's feature vector.
         hidden: size of the GRU state.
-        dropout: the dropout on the last state of the GRU, in training.
+        dropout: the share of the last state of the GRU that is dropped in training.
     """
 
     width: int = Field(default=8, ge=1, le=512)
@@ -80,9 +80,9 @@ class Training(Section):
         first_round_steps: optimizer steps in round 1, when there are no targets yet and all go to own labels: nodes
             that answer before they have learned something teach nobody.
         steps_per_round: optimizer steps in every later round, own and public batches together.
-        digest_share: share of those steps that learn from targets on the public set.
-        batch_size: windows in a batch.
-        learning_rate: the rate of AdamW at the start.
+        digest_share: the share of those steps that learn from targets on the public set.
+        batch_size: the number of windows in a batch.
+        learning_rate: the learning rate of AdamW at the start.
         schedule: ``constant``, ``cosine`` (to zero over all rounds) or ``plateau`` (halved when validation stalls).
         weight_decay: the weight decay of AdamW.
         task_loss: ``cross_entropy`` or ``focal`` (gamma 2) on own labels.
@@ -103,11 +103,11 @@ class Training(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
 
     def steps(self, round_number: int) -> int:
-        """Optimizer steps in a round, counted from 1."""
+        """The optimizer steps in a round; rounds are counted from 1."""
         return self.first_round_steps if round_number == 1 else self.steps_per_round
 
     def total_steps(self, rounds: int) -> int:
-        """Optimizer steps over a number of rounds."""
+        """The optimizer steps of the first ``rounds`` rounds."""
         return sum(self.steps(number) for number in range(1, rounds + 1))
 
 
@@ -142,7 +142,7 @@ class Engine(Section):
     Attributes:
         name: ``ray`` (Flower's simulation runtime), ``inline`` (this process, one after the other) or ``deployment``
             (real machines; `softbeam run --on` sets it).
-        workers: Ray actors at a time, one CPU each; 0 takes every core.
+        workers: the number of Ray actors at a time, one CPU each; 0 takes every core.
     """
 
     name: EngineName = "ray"
@@ -150,21 +150,21 @@ class Engine(Section):
 
 
 class Experiment(Section):
-    """One experiment, whole: same experiment, same results, whatever the engine.
+    """A whole experiment: the same experiment gives the same results, whatever the engine.
 
     Attributes:
-        name: lower-case letters, digits and hyphens.
+        name: the name, of lower-case letters, digits and hyphens.
         seed: the seed of everything that is drawn.
         task: what is predicted from what.
         data: the federation.
-        students: sizes by modality; those not named have the default size.
-        teacher: its size.
+        students: the size of the student of each modality; those not named have the default size.
+        teacher: the size of the teacher.
         training: how students spend their steps.
         teaching: how the teacher spends its steps.
         strategy: the protocol.
-        hostility: clients that lie; None for none.
-        controls: whether every client also trains *local only* and *offline KD* with the same steps; without, a run
-            takes a third of the time, and does not say what the federation is worth.
+        hostility: the clients that lie; None if none does.
+        controls: whether every client also trains *local only* and *offline KD* with the same steps; a run without
+            them takes a third of the time, but does not say what the federation is worth.
         engine: what runs the clients.
     """
 
@@ -206,10 +206,10 @@ class Experiment(Section):
         return self
 
     def check_hostility(self, traits: Traits) -> None:
-        """Refuse clients that lie where nobody says anything that could be a lie.
+        """Refuse clients that lie in a method without soft labels, in which there is nothing to lie about.
 
         Raises:
-            ValueError: the method of these traits sends no soft labels.
+            ValueError: the method with these traits sends no soft labels.
         """
         if self.hostility is not None and not traits.sends_labels:
             raise ValueError(f"hostility: {self.strategy.name} sends no soft labels, so there is nothing to lie about")

@@ -33,8 +33,8 @@ class Privacy(Section):
     """What a client does to its soft labels before they leave (`strategies.privacy`).
 
     Attributes:
-        clip: L2 norm of what a soft label may differ from the uniform one; None does not clip.
-        noise_multiplier: standard deviation of the noise over the sensitivity ``2 clip``; 0 adds none. With noise a
+        clip: the largest L2 norm of the difference between a soft label and the uniform one; None does not clip.
+        noise_multiplier: standard deviation of the noise over the sensitivity ``2 clip``; 0 adds no noise. With noise a
             client does not tell which beams it has seen, so rules with ``coverage`` count it for all.
         delta: the delta at which epsilon is told.
         window_share: share k / n of its windows for training and validation that a client draws once in a run, with
@@ -59,13 +59,13 @@ class Privacy(Section):
 
     @property
     def has_account(self) -> bool:
-        """Whether there is an account of any kind, which scores on own test passes would break."""
+        """Whether there is any account; scores on a client's own test passes would break it."""
         return self.has_noise or self.window_share is not None
 
     @model_validator(mode="after")
     def _noise_fits(self) -> Privacy:
         if self.has_noise and self.clip is None:
-            raise ValueError("clip: noise without it would protect nothing; give a norm")
+            raise ValueError("clip: noise without clipping would protect nothing; give a norm")
         return self
 
 
@@ -73,10 +73,9 @@ class PairRelations(Section):
     """How the teacher tells clients which public samples it finds alike (`strategies.relations`).
 
     Attributes:
-        pairs: partners of each sample, each told in two float16 numbers: a distance and an angle.
+        pairs: the number of partners of each sample; a partner costs two float16 numbers, a distance and an angle.
         share: the share of the digest steps that learn from relations beside the soft labels of the same samples; the
-        others
-            learn from soft labels alone. With 1 no soft labels come down at all, whatever ``publish`` says, so that
+            others learn from soft labels alone. With 1 no soft labels come down at all, whatever ``publish`` says, so
             relations stand in for them; answers still go up and teach the teacher.
         distance_weight: the weight of the squared errors of distances.
         angle_weight: the weight of the squared errors of angles.
@@ -95,17 +94,17 @@ class PairRelations(Section):
 
 
 class Strategy(Section):
-    """The protocol of the federation; ``name`` fills in what its recipe (`configs.recipes`) says and the YAML does not.
+    """The protocol of the federation; keys that the YAML leaves out come from the recipe of its name, if it has one.
 
     Attributes:
-        name: short name, or ``"module:Class"`` of a `DistillationStrategy`.
+        name: a short name, or the ``"module:Class"`` of a `DistillationStrategy`.
         options: keyword arguments of the class.
-        rounds: number of rounds.
+        rounds: the number of rounds.
         participation: share of the clients that is invited to a round, at least one; drawn anew in each.
         public_samples: public samples drawn in a round; 0 takes all.
         ask_cached: whether drawn samples whose target is fresh are asked again.
-        target_lifetime: rounds after its own in which a target is fresh; stale ones are not learned from. None: always.
-        answer_filter: clients answer everything, what they are certain of, or what looks like their own data.
+        target_lifetime: the rounds after its own in which a target is fresh; nobody learns from stale ones. None: all.
+        answer_filter: whether clients answer everything, what they are certain of, or what looks like their own data.
         answer_share: share of its own held-out windows that a client's filter would let through.
         aggregator: how contributions become the ensemble.
         sharpen: the ensemble's rows p become softmax(p / sharpness) or p^sharpness / sum, or stay.
@@ -118,16 +117,16 @@ class Strategy(Section):
         teacher_starts: whether the pretrained teacher's soft labels for the public set are the targets of round 1.
         teacher_votes: whether the teacher's own answer is one of the contributions.
         mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
-        relations: what comes down of relations between public samples, beside or instead of targets; None: nothing.
+        relations: the relations between public samples that come down beside targets or instead of them; None for none.
         privacy: what clients do to their soft labels before they leave.
-        secure_sum: whether the server learns the sum of the clients' soft labels only
-        (`strategies.methods.secure_sum`). late_rounds: an answer may come so many rounds late and still count; 0 drops
-        what misses its round. patience: a round waits for stragglers at most this many times as long as ``quorum`` of
-        the clients took; what
-            they answer may still count later (``late_rounds``). None waits for all, up to ``round_timeout_s``. Which
-            answers are in time then depends on the clock, so such a run is not reproducible to the bit.
-        quorum: share of the clients asked in a round whose answers start ``patience``.
-        round_timeout_s: after this long a client that has not answered is recorded as missing.
+        secure_sum: whether the server learns only the sum of the clients' soft labels
+            (`strategies.methods.secure_sum`).
+        late_rounds: the number of rounds by which an answer may be late and still count; 0 drops what misses its round.
+        patience: a round waits for late clients at most this many times as long as ``quorum`` of the clients took.
+            Their answers may still count later (``late_rounds``). None waits for all, up to ``round_timeout_s``. With
+            patience the clock decides which answers are in time, so such a run is not reproducible to the bit.
+        quorum: the share of the clients asked in a round that must have answered before ``patience`` counts.
+        round_timeout_s: the seconds after which a client that has not answered is recorded as missing.
     """
 
     name: str = "distillation"
@@ -167,7 +166,7 @@ class Strategy(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Strategy:
         if self.ask_cached is False and self.target_lifetime is None:
-            raise ValueError("target_lifetime: without it no cached sample would ever be asked again; give rounds")
+            raise ValueError("target_lifetime: without it no cached sample would ever be asked again; give a number")
         if self.secure_sum:
             self._check_summable()
         if self.privacy.has_noise and self.answer_filter != "none":
@@ -182,7 +181,7 @@ class Strategy(Section):
         return self
 
     def _check_without_targets(self) -> None:
-        """Refuse what says something about targets where none come down."""
+        """Refuse keys about targets where no targets come down."""
         ignored = {
             "ask_cached": not self.ask_cached,
             "target_lifetime": self.target_lifetime is not None,
@@ -216,25 +215,25 @@ class Strategy(Section):
 
     @property
     def expected_rounds(self) -> int:
-        """Rounds in which a client takes part, on average; its learning-rate schedule ends with the last."""
+        """The average number of rounds in which a client takes part; its learning-rate schedule ends with the last."""
         return max(1, round(self.participation * self.rounds))
 
 
 def check_traits(settings: Strategy, traits: Traits) -> None:
-    """Refuse what a method would ignore, or what it cannot keep.
+    """Refuse settings that a method would ignore or could not keep.
 
-    The schema asks this for the strategies that it knows; `strategies.registry.find_plugins` asks it for a class of
-    the user's, which declares traits of its own.
+    The schema calls this for the strategies that it knows; `strategies.registry.find_plugins` calls it for a user's own
+    class, which declares its own traits.
 
     Args:
         settings: the ``strategy`` section.
         traits: the traits of its method.
 
     Raises:
-        ValueError: two of them do not fit; the text begins with the key within the section.
+        ValueError: a setting does not fit the traits; the message begins with its key within the section.
     """
     name, privacy = settings.name, settings.privacy
-    # Recipes say what they publish. A class of the user's has none, so the default of the section is nobody's wish.
+    # Recipes say what they publish. A user's own class has no recipe, so nobody chose the default of the section.
     is_left_as_it_is = name not in RECIPES and settings.publish == Strategy.model_fields["publish"].default
     refusals = [
         (
@@ -259,7 +258,7 @@ def check_traits(settings: Strategy, traits: Traits) -> None:
         ),
         (
             traits.needs_targets and not settings.sends_targets,
-            f"relations.share: {name} mixes soft labels for each client, and at 1 none come down; give less",
+            f"relations.share: {name} mixes soft labels for each client, and none come down at 1; give less",
         ),
         (
             not traits.sends_labels and (privacy.clip is not None or privacy.reveal != "all"),

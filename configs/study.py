@@ -1,4 +1,4 @@
-"""What a study is: which trackers are trained, with which knowledge, on which passes.
+"""What a study is: the trackers that are trained, the knowledge that they learn from, and the passes.
 
 A study is centralised, as in arXiv 2603.16116: all data on one machine, a teacher, then students that learn from it.
 Models are named as in `clients.models.registry`.
@@ -50,10 +50,10 @@ class StudyPart(Section):
     """Trackers that answer for the same slots.
 
     Attributes:
-        future: J, slots ahead.
+        future: the number J of slots ahead.
         train_share: the first ``int(share * passes)`` passes are trained on, the others tested on.
-        teachers: models.
-        born_again: teachers that learn once more, from themselves; None takes all.
+        teachers: the names of the teacher models.
+        born_again: the teachers that learn once more, from themselves; None takes all.
         students: each learns from the teacher with its sensors that validated best.
     """
 
@@ -75,10 +75,10 @@ class Ablation(Section):
     """Students beside the grid: every model with every kind of knowledge, in the parts where it has a teacher.
 
     Attributes:
-        models: students.
-        kd: kinds of knowledge; ``cross-modal`` learns from the teacher with the most sensors.
+        models: the names of the student models.
+        kd: the kinds of knowledge; ``cross-modal`` learns from the teacher with the most sensors.
         alignment: how radar maps are put beside pictures (`clients.models.step_tracker`); None takes the model's own.
-        lengths: L; empty takes the first of the study's.
+        lengths: the numbers L of frames; empty takes the first length of the study.
         futures: the slots ahead of the parts to take; empty takes all.
     """
 
@@ -93,11 +93,11 @@ class TrainingRecipe(Section):
     """How one tracker learns.
 
     Attributes:
-        learning_rate: the rate of Adam at the start.
+        learning_rate: the learning rate of Adam at the start.
         weight_decay: the weight decay of Adam, as an L2 penalty.
-        temperature: tau of the response.
-        weight: a, the share of distillation in the loss.
-        distance_weight: w_d of the relations; ``angle_weight`` is w_a.
+        temperature: the temperature tau of the response.
+        weight: the share a of distillation in the loss.
+        distance_weight: the weight w_d of distances in the relations; ``angle_weight`` is the weight w_a of angles.
         relation_share: the share of the relations beside the response in ``mixed``.
         power_temperature_db: the temperature of the soft labels from beam power in ``power``.
         epochs: the largest number of epochs; None takes that of `Fitting`.
@@ -119,12 +119,12 @@ class Fitting(Section):
 
     Attributes:
         epochs: the largest number of epochs.
-        patience: epochs without a better validation after which it stops.
-        batch_size: windows in a batch.
+        patience: the number of epochs without a better validation after which a tracker stops.
+        batch_size: the number of windows in a batch.
         schedule: ``restarts`` (cosine over 10, 20, 40, ... epochs) or ``cosine`` (to zero over all epochs).
-        warm_up_epochs: over which the rate rises to its value; the published recipes have none, short ones need some.
+        warm_up_epochs: epochs over which the rate rises to its value; published recipes have none, short ones need it.
         max_grad_norm: gradients are clipped to this norm.
-        num_partners: k, pairs of a sample in the relations.
+        num_partners: the number k of partners of a sample in the relations.
         validation_share: the share of the training passes that is set aside to choose the epoch.
     """
 
@@ -142,14 +142,14 @@ class Study(Section):
     """A whole study.
 
     Attributes:
-        name: lower-case letters, digits and hyphens.
+        name: the name, of lower-case letters, digits and hyphens.
         seeds: the seeds of weights, batches and validation passes; the test passes stay the same.
         data: the passes.
-        lengths: L, frames seen by students; the first is the teachers', and the longest.
-        kd: kinds of knowledge of every student at the first length; ``short_kd`` at the others.
-        pixels: side of the motion masks, which are averaged down to it.
-        parts: the grid.
-        ablations: students beside it.
+        lengths: the numbers L of frames that students see; the first is the longest, and the length of the teachers.
+        kd: the kinds of knowledge of every student at the first length; ``short_kd`` is for the other lengths.
+        pixels: the side of the motion masks, which are averaged down to it.
+        parts: the parts of the grid of trackers.
+        ablations: the students beside the grid.
         fitting: how every tracker is fitted.
         recipes: model -> kind of knowledge -> how it learns; ``any`` stands for every kind that is not named.
     """

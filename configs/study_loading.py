@@ -17,10 +17,11 @@ def load_study(source: str | Path, overrides: Sequence[str] = (), *, quick: bool
     Args:
         source: a YAML file, or the name of one in ``configs/``.
         overrides: ``dotted.path=value`` entries, values as in YAML.
-        quick: take the values in its section ``quick`` instead of those of the same path.
+        quick: whether the values in the section ``quick`` replace those of the same path.
 
     Raises:
-        ValueError: not found, not YAML, not a study, an unknown key, a wrong type or range, or no quick size.
+        ValueError: the file is missing, not YAML, not a study or without a section ``quick``; or a key, a type or a
+            range is wrong.
     """
     path = find_config(source)
     values = read_yaml(path)
@@ -38,7 +39,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = (), *, quick: bool
 
 @lru_cache(maxsize=16)
 def passes_digest(data: StudyPasses) -> str:
-    """What the passes of a study depend on, the code that makes them included."""
+    """The digest of what the passes of a study depend on, which includes the code that makes them."""
     return digest_with_sources({"study": data.model_dump(mode="json")}, DATA_SOURCES)
 
 

@@ -13,7 +13,7 @@ from configs.section import Section
 class World(Section):
     """The synthetic street at a base station: geometry, traffic, weather, array and sensors.
 
-    What a YAML leaves out comes from its preset (`configs.presets`), and where that is silent from the defaults here.
+    What a YAML leaves out comes from its preset (`configs.presets`); what the preset leaves out has the defaults here.
 
     Attributes:
         preset: the preset that all other keys start from.
@@ -29,15 +29,15 @@ class World(Section):
         rician_k_db: LOS power over the diffuse cluster; smaller means noisier labels.
         spread_deg: azimuth spread of the diffuse cluster.
         snr_db: the signal-to-noise ratio of the mean beam on a clear vehicle at 10 m.
-        pass_gain_db: s.d. of a gain that a vehicle keeps for its pass; ``fading_db`` of one that changes slowly during
-            it (the vehicle's antenna and body).
+        pass_gain_db: s.d. of a gain that a vehicle keeps for its pass; ``fading_db`` is that of one that changes slowly
+            during it (the vehicle's antenna and body).
         gps_bias_m: pass-constant GPS error, s.d. across and along the street.
         array_seed: seed of the manufacturing errors that all arrays share. Some draws are odd (a third of the beams
             never win); 1, 3, 5, 6 and 7 are vetted.
-        sites: masts in the world; server, public set and test belong to site 0, clients are dealt over all of them.
+        sites: the number of masts in the world; server, public set and test belong to site 0, clients to all sites.
         site_phase_error_deg: s.d. of the phase errors that an array has beyond those that all share.
-        site_yaw_deg: arrays are mounted up to so far out of true.
-        site_offset_m: lanes are up to so far from where they are at site 0; ``site_wall_m`` the same for the wall.
+        site_yaw_deg: the largest error of an array's direction, in degrees.
+        site_offset_m: the largest distance of lanes from where they are at site 0; ``site_wall_m`` is that of the wall.
         channel: ``embedded``, or ``sionna`` for the ray tracer (an extra, a hundred times slower).
     """
 

@@ -1,9 +1,9 @@
-"""From contributions to the ensemble: what every rule is made of, and the place for a rule of your own.
+"""The parts of an aggregation rule, which turns the contributions of clients into the ensemble.
 
-An aggregator is any object with one method, ``aggregate``: numpy in, numpy out. Laws that every
-aggregator keeps (and that the tests run over every one, also over yours): rows stay on the simplex;
-the order of clients is irrelevant, to the bit; inputs are not modified; a sample is aggregated over
-those that answered it; one client alone gives its own answer; no contribution is an error.
+An aggregator is any object with one method, ``aggregate``: it takes and returns numpy arrays. Every aggregator
+keeps these laws, and the tests check them for every one, also for yours: rows stay on the simplex; the order of
+clients does not matter, to the bit; inputs are not modified; a sample is aggregated over the clients that answered
+it; the ensemble of one client is its own answer; an aggregation of no contribution is an error.
 
 This module needs numpy only. C clients, N samples, H horizons, B beams.
 """
@@ -24,7 +24,7 @@ class Aggregator(Protocol):
     """A rule that turns contributions into the ensemble."""
 
     def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
-        """The ensemble over every sample that anyone answered.
+        """The ensemble over every sample that at least one client answered.
 
         Raises:
             ValueError: there is no contribution.
@@ -36,13 +36,13 @@ class Votes:
     """Contributions on one grid of samples, sorted by client.
 
     Attributes:
-        sample_ids: (N,) every sample that anyone answered.
-        probs: (C, N, H, B) float64; zeros where a client did not answer.
-        answered: (C, N) whether it did.
-        num_examples: (C,) labelled windows of each client.
-        temperature: the temperature of all of them.
-        modalities: what each client senses.
-        ages: (C,) rounds by which each answer is late.
+        sample_ids: (N,) the samples that at least one client answered.
+        probs: (C, N, H, B) float64 probabilities; zeros where a client did not answer.
+        answered: (C, N) whether the client answered the sample.
+        num_examples: (C,) the number of labelled windows of each client.
+        temperature: the temperature that all contributions share.
+        modalities: the modality of each client.
+        ages: (C,) the number of rounds by which each answer is late.
         seen: (C, B) whether a client has a labelled window in which the beam was the best.
     """
 
@@ -57,7 +57,9 @@ class Votes:
 
 
 def align(contributions: Sequence[Contribution]) -> Votes:
-    """Put ragged contributions on one grid, sorted by client: later sums do not depend on the order of replies.
+    """Put contributions of different samples on one grid, sorted by client.
+
+    The order of clients is fixed, so that later sums do not depend on the order of replies.
 
     Example:
         A rule is a class with one method; this one counts every client that answered alike.
@@ -102,11 +104,12 @@ def align(contributions: Sequence[Contribution]) -> Votes:
 
 
 def weighted_mean(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:
-    """sum_c w_c p_c / sum_c w_c over those that answered.
+    """The weighted mean sum_c w_c p_c / sum_c w_c over the clients that answered.
 
     Args:
-        votes: the votes that :func:`align` gave.
-        weights: (C, N, H) or what broadcasts to it, >= 0; where all of a sample's are zero they count as equal.
+        votes: the contributions, as :func:`align` gives them.
+        weights: >= 0, of a shape that broadcasts to (C, N, H); where all weights of a row are zero, the clients that
+            answered count equally.
     """
     shares = _shares(votes, weights)
     return SoftLabels(
@@ -115,7 +118,7 @@ def weighted_mean(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:
 
 
 def weighted_product(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:
-    """Product of experts: prod_c p_c^(w_c / sum w), scaled to the simplex; weights as in :func:`weighted_mean`."""
+    """The product of experts prod_c p_c^(w_c / sum w), scaled to the simplex; arguments as in :func:`weighted_mean`."""
     shares = _shares(votes, weights)
     log_pool = np.einsum("cnh,cnhb->nhb", shares, np.log(np.maximum(votes.probs, PROBABILITY_FLOOR)))
     pool = np.exp(log_pool - log_pool.max(axis=-1, keepdims=True))
@@ -127,7 +130,7 @@ def confidence(probs: NDArray[np.float64], exponent: float) -> NDArray[np.float6
 
     Args:
         probs: (..., B) rows on the simplex.
-        exponent: > 0; larger lets the certain dominate.
+        exponent: > 0; a larger one gives certain distributions more weight.
     """
     entropy = -np.sum(probs * np.log(np.maximum(probs, PROBABILITY_FLOOR)), axis=-1)
     certainty: NDArray[np.float64] = np.clip(1.0 - entropy / np.log(probs.shape[-1]), 0.0, 1.0)

@@ -1,7 +1,7 @@
-"""What a hostile client makes of its honest answer: for tests and benchmarks of robust rules.
+"""How an adversarial client changes its honest answer: attacks for tests and benchmarks of robust rules.
 
-An attack maps the probabilities that a client would have answered (N, H, B) to those that it sends. It knows what an
-attacker knows: its own answers and a seed that it shares with its accomplices. N samples, H horizons, B beams.
+An attack maps the probabilities (N, H, B) that an honest client would send to those that the attacker sends. An
+attacker knows its own answers and a seed that all attackers share. N samples, H horizons, B beams.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from strategies.labels import normalise_rows
 
 Probs = NDArray[np.float32]
 
-# Beams that the top-k attack suppresses.
+# The number of beams that the top-k attack suppresses.
 NUM_SUPPRESSED = 10
-# How many times its labelled windows an impostor claims to have.
+# An impostor claims this many times its true number of labelled windows.
 EXAGGERATION = 100
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One way in which a client answers falsely.
+    """One attack.
 
     Attributes:
         description: what the attack does, in one line.
-        source: paper.
-        poison: a function of the honest probabilities and of what the attacker knows.
-        exaggeration: factor on the labelled windows that it claims to have.
+        source: the paper that describes it.
+        poison: maps the honest probabilities and the attacker's knowledge to the probabilities that are sent.
+        exaggeration: the factor by which the attacker overstates its number of labelled windows.
     """
 
     description: str
@@ -46,9 +46,9 @@ class AttackerKnowledge:
     """What an attacker knows beside its own answer.
 
     Attributes:
-        seed: shared by all attackers.
-        sample_ids: (N,) what it answers for.
-        first_answer: (N, H, B) what it would have answered in its first round, if this is not it.
+        seed: the seed that all attackers share.
+        sample_ids: (N,) the samples that the attacker answers.
+        first_answer: (N, H, B) the honest answer of the attacker's first round; None in that round.
     """
 
     seed: int
@@ -62,16 +62,16 @@ def flip(probs: Probs, known: AttackerKnowledge) -> Probs:
 
 
 def permute(probs: Probs, known: AttackerKnowledge) -> Probs:
-    """Beams in one secret order, the same for all attackers."""
+    """The beams change to a secret order, which is the same for all attackers."""
     return probs[..., rng_for(known.seed, "attack", "order").permutation(probs.shape[-1])]
 
 
 def collude(probs: Probs, known: AttackerKnowledge, num_named: int = 1) -> Probs:
-    """All name the same beams, drawn for each sample and horizon, with equal certainty and nothing else."""
+    """All attackers name the same beams, drawn for each sample and horizon, each with the same probability."""
     num_horizons, num_beams = probs.shape[1:]
     last = int(known.sample_ids.max(initial=-1)) + 1
     first = rng_for(known.seed, "attack", "beams").integers(0, num_beams, (last, num_horizons))[known.sample_ids]
-    # Far from each other, so that they are not all near the true one by chance.
+    # The beams are far from each other, so that they are not all near the true one by chance.
     beams = (first[..., None] + np.arange(num_named) * (num_beams // num_named)) % num_beams
     poisoned = np.zeros_like(probs)
     np.put_along_axis(poisoned, beams, 1.0 / num_named, axis=-1)
@@ -79,7 +79,7 @@ def collude(probs: Probs, known: AttackerKnowledge, num_named: int = 1) -> Probs
 
 
 def control_peak(probs: Probs, known: AttackerKnowledge) -> Probs:
-    """The largest and the smallest probability of each row change places: as certain as before, and wrong."""
+    """The largest and the smallest probability of each row change places: it is as certain as before, and wrong."""
     poisoned = probs.copy()
     top, bottom = probs.argmax(axis=-1)[..., None], probs.argmin(axis=-1)[..., None]
     np.put_along_axis(poisoned, top, np.take_along_axis(probs, bottom, axis=-1), axis=-1)
@@ -88,7 +88,7 @@ def control_peak(probs: Probs, known: AttackerKnowledge) -> Probs:
 
 
 def suppress_top(probs: Probs, known: AttackerKnowledge) -> Probs:
-    """The most likely beams get nothing, the others share it."""
+    """The most likely beams lose their probability, and the others share it."""
     poisoned = probs.copy()
     count = min(NUM_SUPPRESSED, probs.shape[-1] - 1)
     np.put_along_axis(poisoned, np.argsort(-probs, axis=-1, kind="stable")[..., :count], 0.0, axis=-1)
@@ -101,16 +101,16 @@ def spoil(probs: Probs, known: AttackerKnowledge) -> Probs:
 
 
 def replay(probs: Probs, known: AttackerKnowledge) -> Probs:
-    """What it would have answered in its first round."""
+    """The attacker sends the honest answer of its first round again."""
     return probs if known.first_answer is None else known.first_answer
 
 
 ATTACKS: dict[str, Attack] = {
     "label_flip": Attack("Mirrors the beams.", "label flipping, arXiv 1206.6389, on soft labels", flip),
     "permuted": Attack("Answers in a secret order of beams.", "FDLA, arXiv 2401.03685", permute),
-    "colluding_one_hot": Attack("All are certain of the same drawn beam.", "targeted collusion", collude),
+    "colluding_one_hot": Attack("All attackers are certain of the same drawn beam.", "targeted collusion", collude),
     "colluding_sweep": Attack(
-        "All name the same three drawn beams, so that a sweep of three misses.",
+        "All attackers name the same three drawn beams, so that a sweep of three misses.",
         "targeted collusion",
         partial(collude, num_named=3),
     ),

@@ -1,4 +1,4 @@
-"""Who holds which soft labels: one form, one rule of freshness, on both sides of the wire.
+"""The soft labels that server and clients keep: one form and one rule of freshness for both sides.
 
 *Cached labels* are soft labels as they were encoded, each with the round in which it was made. Server and client keep
 the encoded rows, not what was decoded from them, so that both decode the same numbers, a difference can be coded
@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Publications whose payload is kept apart, so that differences can be coded against what a client holds. Who is
-# further behind gets whole rows.
+# The number of publications that are kept apart, so that differences can be coded against what a client holds. A client
+# that is further behind gets whole rows.
 KEPT_PUBLICATIONS = 8
 
 
 def is_fresh(made: NDArray[np.int64] | int, now: int, lifetime: int | None) -> NDArray[np.bool_]:
-    """Whether what was made in a round may still be used in another: at most ``lifetime`` rounds later.
+    """Whether soft labels may still be used: they are fresh for ``lifetime`` rounds after the one that made them.
 
     Args:
-        made: rounds.
-        now: the round in which it would be used.
-        lifetime: None never expires.
+        made: the round in which each of them was made.
+        now: the round in which they would be used.
+        lifetime: the number of rounds; None means that they never expire.
     """
     age = now - np.asarray(made)
     return age <= (np.iinfo(np.int64).max if lifetime is None else lifetime)
@@ -37,12 +37,12 @@ def is_fresh(made: NDArray[np.int64] | int, now: int, lifetime: int | None) -> N
 
 @dataclass(frozen=True)
 class CachedLabels:
-    """Encoded soft labels by sample.
+    """Encoded soft labels, one row for each sample.
 
     Attributes:
         sample_ids: (N,) strictly increasing.
-        payload: (N, ...) encoded rows.
-        rounds: (N,) round in which each was made.
+        payload: (N, ...) the encoded rows.
+        rounds: (N,) the round in which each row was made.
     """
 
     sample_ids: NDArray[np.int64]
@@ -53,7 +53,7 @@ class CachedLabels:
         return len(self.sample_ids)
 
     def update(self, newer: CachedLabels) -> CachedLabels:
-        """These labels with the rows of ``newer`` added or put in place."""
+        """These labels and those of ``newer``, which replace labels of the same samples."""
         kept = ~np.isin(self.sample_ids, newer.sample_ids)
         ids = np.concatenate([self.sample_ids[kept], newer.sample_ids])
         order = np.argsort(ids)
@@ -73,7 +73,7 @@ class CachedLabels:
         return self.take(is_fresh(self.rounds, now, lifetime))
 
     def rows_of(self, sample_ids: NDArray[np.int64]) -> NDArray[np.generic]:
-        """(M, ...) the encoded rows of some samples; zeros for those that it does not hold."""
+        """(M, ...) the encoded rows of the given samples; zeros for samples that are not held."""
         rows = np.zeros((len(sample_ids), *self.payload.shape[1:]), self.payload.dtype)
         held = np.isin(sample_ids, self.sample_ids)
         rows[held] = self.payload[np.searchsorted(self.sample_ids, sample_ids[held])]
@@ -89,7 +89,7 @@ class CachedLabels:
         return cls(arrays["sample_ids"], arrays["payload"], arrays["rounds"])
 
     def digest(self) -> str:
-        """The same for the same content, on every machine."""
+        """A hash of the content, which is the same on every machine for the same content."""
         content = hashlib.sha256(self.sample_ids.astype("<i8").tobytes())
         content.update(self.rounds.astype("<i8").tobytes())
         content.update(self.payload.astype(self.payload.dtype.newbyteorder("<")).tobytes())
@@ -98,7 +98,7 @@ class CachedLabels:
 
 @dataclass(frozen=True)
 class TargetCache:
-    """Every public sample's newest target, as published.
+    """The newest published target of every public sample.
 
     Attributes:
         base: the targets that were published before the ``recent`` ones.
@@ -123,7 +123,7 @@ class TargetCache:
         return self._up_to(len(self.recent))
 
     def held_at(self, round_number: int) -> CachedLabels | None:
-        """What a client holds that has the targets up to a round; None where that is too long ago to say."""
+        """The targets of a client that holds all up to a round; None if that round is too long ago to know."""
         if len(self.base) and self.base.rounds.max() > round_number:
             return None
         return self._up_to(sum(int(one.rounds.max()) <= round_number for one in self.recent))

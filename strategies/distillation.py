@@ -1,4 +1,4 @@
-"""The name by which the guides have taught `DistillationStrategy`; it lives in `strategies.methods.distillation`."""
+"""The import path of `DistillationStrategy` that the guides taught first; `strategies.methods.distillation` has it."""
 
 from strategies.methods.distillation import DistillationStrategy
 

@@ -48,7 +48,7 @@ class SoftLabels:
         return len(self.sample_ids)
 
     def take(self, sample_ids: NDArray[np.int64]) -> SoftLabels:
-        """The labels of ``sample_ids``, which must be a sorted subset of ours."""
+        """The labels of ``sample_ids``, which must be sorted and all among these."""
         rows = np.searchsorted(self.sample_ids, sample_ids)
         found = self.sample_ids[np.minimum(rows, len(self) - 1)] if len(self) else np.empty(0, np.int64)
         if not np.array_equal(found, sample_ids):
@@ -56,10 +56,10 @@ class SoftLabels:
         return SoftLabels(sample_ids, self.probs[rows], self.temperature)
 
     def update(self, newer: SoftLabels) -> SoftLabels:
-        """These labels with those of ``newer`` added or put in place.
+        """These labels and those of ``newer``, which replace labels of the same samples.
 
         Raises:
-            ValueError: temperatures or shapes of a row differ.
+            ValueError: the temperatures or the shapes of a row differ.
         """
         if len(self) == 0:
             return newer
@@ -82,13 +82,13 @@ class Contribution:
     """What one client answered in a round.
 
     Attributes:
-        client: its id.
-        modality: what it senses.
+        client: the id of the client.
+        modality: what the client senses.
         labels: its soft labels, for the samples that it answered.
-        num_examples: labelled windows it learned from.
-        age: rounds between the one in which it was asked and the one in which its answer counts; 0 if in time.
-        seen: (B,) labelled windows in which each beam was the best, now or in a future slot; None if it did not say,
-            which counts as all beams.
+        num_examples: the number of labelled windows that it learned from.
+        age: the number of rounds from the question to the round in which the answer counts; 0 for an answer in time.
+        seen: (B,) the number of labelled windows in which each beam was the best, now or in a future slot; None if the
+            client did not say, which counts as all beams.
     """
 
     client: str

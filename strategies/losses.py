@@ -1,6 +1,6 @@
-"""Losses. N samples, H horizons, B beams, D features; a loss of logits is the mean over N and H.
+"""The losses of students and teacher. N samples, H horizons, B beams, D features.
 
-The loss of relations between samples is in `strategies.relations`.
+A loss of logits is the mean over N and H. The loss of relations between samples is in `strategies.relations`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Least linear power that enters a logarithm: a reading of zero stays finite, and its beam gets no weight.
+# The smallest linear power that enters a logarithm: a reading of zero stays finite, and its beam gets no weight.
 POWER_FLOOR = 1e-30
-# Share of the softened power in a target; the best beam has the rest.
+# The share of the softened power in a target; the best beam has the rest.
 POWER_SHARE = 0.5
 
 
@@ -30,12 +30,12 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
     """Mean of -sum_b t_b (1 - p_b)^gamma ln p_b; gamma = 0 is cross-entropy.
 
-    Source: arXiv 1708.02002; alpha = 1 and gamma = 2 as in arXiv 2603.16116. Theirs has best beams only.
+    Source: arXiv 1708.02002; alpha = 1 and gamma = 2 as in arXiv 2603.16116, which has best beams only.
 
     Args:
         logits: (N, H, B).
         targets: (N, H) int64 best beams, or (N, H, B) distributions t.
-        gamma: >= 0; larger forgets the easy samples.
+        gamma: >= 0; a larger one gives easy samples less weight.
     """
     log_p = functional.log_softmax(logits, dim=-1)
     if targets.is_floating_point():
@@ -50,17 +50,17 @@ def best_beams(power: Tensor) -> Tensor:
 
 
 def power_targets(power: Tensor, temperature_db: float, share: float = POWER_SHARE) -> Tensor:
-    """(N, H, B) distributions: ``share`` softmax_b(10 log10 P_b / temperature_db), the rest on the best beam.
+    """(N, H, B) distributions: ``share`` softmax_b(10 log10 P_b / temperature_db), and the rest on the best beam.
 
     A beam that is 0.2 dB below the best is nearly as good, and the best of the two changes with the noise of the
     measurement; the best beam alone hides that. Both parts tend to the best beam as the temperature tends to 0.
 
-    Source: soft labels from beam power, mixed with the best beam, as in arXiv 2607.00936; the decibels are ours.
+    Source: soft labels from beam power, mixed with the best beam, as in arXiv 2607.00936; the use of decibels is ours.
 
     Args:
         power: (N, H, B) linear receive power >= 0; where all of it is zero the soft part is uniform.
-        temperature_db: > 0.
-        share: the share of the second loss, in [0, 1].
+        temperature_db: the temperature in decibels, > 0.
+        share: the share of the softened power, in [0, 1].
     """
     power_db = 10.0 * torch.log10(power.clamp_min(POWER_FLOOR))
     best = functional.one_hot(best_beams(power), power.shape[-1])
@@ -75,9 +75,9 @@ def response_kd(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     Source: arXiv 1503.02531; summed over beams as in arXiv 2603.16116.
 
     Args:
-        logits: (N, H, B) of the student.
+        logits: (N, H, B) logits of the student.
         targets: (N, H, B) probabilities, already softened by ``temperature``.
-        temperature: tau > 0.
+        temperature: the temperature tau > 0.
     """
     log_student = functional.log_softmax(logits / temperature, dim=-1)
     divergence = functional.kl_div(log_student, targets, reduction="none").sum(dim=-1)
@@ -87,15 +87,16 @@ def response_kd(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
 def feature_kd(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared error of features that are each centred and scaled over D; zero at equality.
 
-    Neither an offset nor a positive scale of a whole feature matters. Value is compared with value, so both sides need
-    one D, and the same samples (and frames) in the same order.
+    Neither an offset nor a positive scale of a whole feature matters. Values are compared one by one, so both sides
+    need the same D and the same samples (and frames) in the same order.
 
     Source: layer normalisation (arXiv 1607.06450) without learned parameters, as in the feature distillation of
-    arXiv 2603.16116; a mapping between sequences of unlike length, which theirs can learn, is left to the caller.
+    arXiv 2603.16116; that paper can also learn a mapping between sequences of different length, which is left to the
+    caller here.
 
     Args:
-        student: (..., D).
-        teacher: the features of the teacher, of the same shape.
+        student: (..., D) features of the student.
+        teacher: features of the teacher, of the same shape.
     """
     size = student.shape[-1:]
     return functional.mse_loss(functional.layer_norm(student, size), functional.layer_norm(teacher, size))
@@ -107,9 +108,9 @@ def distil(task: Tensor, knowledge: Tensor, weight: float) -> Tensor:
     Source: arXiv 2603.16116 (a from 0.1 to 0.5).
 
     Args:
-        task: loss on labels.
-        knowledge: loss of distillation, of responses, relations or features; finite.
-        weight: a in [0, 1].
+        task: the loss on labels.
+        knowledge: the finite loss of distillation, from responses, relations or features.
+        weight: the weight a, in [0, 1].
     """
     return (1.0 - weight) * task + weight * knowledge
 
@@ -118,14 +119,14 @@ TASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": c
 
 
 def task_loss(name: str, power_temperature_db: float | None) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss on own labels, of logits (N, H, B) and measured power (N, H, B).
+    """The loss on the learner's own labels, a function of logits (N, H, B) and measured power (N, H, B).
 
     It takes power, so that only this function knows what a label is. The alternative, a learner that makes the
     targets, would have to know the temperature and the mix, and every loss would come with its kind of target.
 
     Args:
         name: a key of `TASK_LOSSES`.
-        power_temperature_db: > 0 learns from :func:`power_targets`; None from the best beams alone.
+        power_temperature_db: the temperature > 0 of :func:`power_targets`; None takes the best beams alone as targets.
     """
     loss = TASK_LOSSES[name]
     if power_temperature_db is None:
@@ -134,5 +135,5 @@ def task_loss(name: str, power_temperature_db: float | None) -> Callable[[Tensor
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:
-    """Softmax of logits (..., B) at a temperature > 0."""
+    """The softmax of logits (..., B) at a temperature > 0."""
     return torch.softmax(logits / temperature, dim=-1)

@@ -1,23 +1,23 @@
-"""What a client does to its soft labels before they leave, and what that is worth. N samples, H horizons, B beams.
+"""How a client protects its soft labels before they leave, and what that guarantees. N samples, H horizons, B beams.
 
-Three ways, which can be combined:
+There are three ways, which can be combined:
 
 - *Clipping and noise.* The neighbours are two data sets of the client that differ in anything (user level). A soft
   label of one public sample is one release: its rows minus the uniform one, clipped to norm ``clip``, so that it
   changes by ``2 clip`` at most; Gaussian noise of ``noise_multiplier`` times that is added. All releases of all rounds
   compose, also those of a round that is done again.
-  The accountant is that of Opacus, because privacy accounting of our own would be one more thing to trust.
+  The accountant is that of Opacus, because an accountant of our own would be one more thing to trust.
 - *k of n.* The client learns from k windows drawn once, with replacement, from its n for training and validation: two
   data sets that differ in one window give the same student unless that window is drawn. Windows of a pass share frames,
   so the guarantee is for windows, not for passes. Noise-free differential privacy, arXiv 2009.05537.
-- *Top-1.* Only the best beam and its probability leave; no bound, but less to learn from.
+- *Top-1.* Only the best beam and its probability leave. This gives no bound, but less to learn from.
 
-An account is one of a client in a run, and of what the two bounds speak of. With noise a client therefore withholds its
-loss, its validation score, its scores on own test passes and which beams it has seen; with k of n, which all of these
-follow from, the scores on own test passes. What no account covers: how many passes and windows it has, how long it
-takes, and its scores on the common test set, which a node without one does not send. Noise and draw come from the
-client's own randomness (`clients.privacy`). They are ordinary floating-point numbers, not hardened against somebody
-who studies their last bits (Mironov, CCS 2012).
+An account belongs to one client in one run, and covers what the two bounds are about. With noise a client therefore
+withholds its loss, its validation score, its scores on its own test passes and which beams it has seen. With k of n it
+withholds the scores on its own test passes; the rest follows from the drawn windows, which the bound covers. No account
+covers how many passes and windows a client has, how long it takes, and its scores on the common test set, which a node
+without that set does not send. Noise and draw come from the client's own randomness (`clients.privacy`). They are
+ordinary floating-point numbers, not hardened against somebody who studies their last bits (Mironov, CCS 2012).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ ORDERS = [1.001, 1.003, 1.01, 1.03] + [1.0 + tenth / 10.0 for tenth in range(1, 
 
 
 def privatise(probs: Probs, *, clip: float, noise_multiplier: float, rng: np.random.Generator) -> Probs:
-    """Soft labels clipped around the uniform one and with noise, brought back to the simplex.
+    """Clip soft labels around the uniform one, add noise, and bring them back to the simplex.
 
-    The projection is the nearest point of the simplex; it is made of what is released, so it costs no privacy.
+    The projection takes the nearest point of the simplex; it only uses what is released, so it costs no privacy.
 
     Args:
         probs: (N, H, B) rows on the simplex.
-        clip: L2 norm of a sample's H B differences from uniform, > 0; two one-hot rows differ by 1.41.
-        noise_multiplier: standard deviation of the noise on a value over the sensitivity 2 clip, >= 0.
+        clip: the largest L2 norm of a sample's H B differences from uniform, > 0; two one-hot rows differ by 1.41.
+        noise_multiplier: the standard deviation of the noise on a value, divided by the sensitivity 2 clip; >= 0.
         rng: the only source of randomness.
     """
     centred = probs.astype(np.float64) - 1.0 / probs.shape[-1]
@@ -55,11 +55,11 @@ def privatise(probs: Probs, *, clip: float, noise_multiplier: float, rng: np.ran
 
 
 def epsilon_spent(num_released: int, *, noise_multiplier: float, delta: float) -> float:
-    """Epsilon of all soft labels that a client has released; infinite without noise.
+    """The epsilon of all soft labels that a client has released; infinite without noise.
 
     Args:
-        num_released: soft labels of public samples, over all rounds; each counts as often as it was sent.
-        noise_multiplier: the one that :func:`privatise` was given.
+        num_released: the number of soft labels sent, over all rounds; each counts as often as it was sent.
+        noise_multiplier: the one given to :func:`privatise`.
         delta: the probability, in (0, 1), with which the bound may fail.
     """
     if num_released == 0:
@@ -71,7 +71,7 @@ def epsilon_spent(num_released: int, *, noise_multiplier: float, delta: float) -
 
     spent = rdp.compute_rdp(q=1.0, noise_multiplier=noise_multiplier, steps=num_released, orders=ORDERS)
     with warnings.catch_warnings():
-        # At the ends of the range of orders the bound is looser than need be, and still one.
+        # At the ends of the range of orders the bound is looser than it could be, but it still holds.
         warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
         epsilon, _ = rdp.get_privacy_spent(orders=ORDERS, rdp=spent, delta=delta)
     return float(epsilon)
@@ -85,8 +85,8 @@ def sampling_bound(num_drawn: int, num_owned: int) -> tuple[float, float]:
     Source: noise-free differential privacy, arXiv 2009.05537, theorem on sampling with replacement.
 
     Args:
-        num_drawn: k >= 1.
-        num_owned: n >= 1.
+        num_drawn: the number k >= 1 of draws.
+        num_owned: the number n >= 1 of windows to draw from.
     """
     epsilon = num_drawn * math.log((num_owned + 1) / num_owned)
     return epsilon, 1.0 - ((num_owned - 1) / num_owned) ** num_drawn
@@ -96,7 +96,7 @@ def draw_windows(windows: NDArray[np.int64], share: float, rng: np.random.Genera
     """The windows to learn from, drawn once with replacement, each kept once.
 
     Args:
-        windows: (N,) increasing.
+        windows: (N,) indices of windows, increasing.
         share: the share of the N windows that is drawn, in (0, 1]; at least one window is.
         rng: the only source of randomness.
     """
@@ -104,7 +104,7 @@ def draw_windows(windows: NDArray[np.int64], share: float, rng: np.random.Genera
 
 
 def count_drawn(num_owned: int, share: float) -> int:
-    """How many of n windows are drawn: the share, at least one."""
+    """The number of draws from n windows: the share of n, but at least one."""
     return max(1, round(share * num_owned))
 
 

@@ -1,6 +1,6 @@
-"""Short names of plug-ins, in one explicit table, the way to a user's own, and the check of all that a YAML names.
+"""The table of plug-in names, the search for a user's own plug-in, and the check of every plug-in that a YAML names.
 
-Nothing registers itself by being imported. ``"my_rules:Trimmed"`` names a class in a module of the user's;
+Nothing registers itself by being imported. ``"my_rules:Trimmed"`` names a class in a user's own module;
 the module may be a file that lies beside the YAML.
 """
 
@@ -48,7 +48,7 @@ def find_plugins(placement: Placement) -> tuple[type[Choreography], Aggregator]:
     """The class of the strategy, and the aggregator, that the YAML names, checked before anything starts.
 
     Raises:
-        ValueError: an unknown name or a refused option, with its dotted path.
+        ValueError: a name is unknown or an option is refused; the message begins with its dotted path.
     """
     experiment, folder = placement.experiment, placement.plugins
     strategy = experiment.strategy
@@ -56,7 +56,7 @@ def find_plugins(placement: Placement) -> tuple[type[Choreography], Aggregator]:
     aggregator_class = find_class(strategy.aggregator.name, AGGREGATORS, key="strategy.aggregator.name", folder=folder)
     aggregator = build_plugin(aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options")
     if not callable(getattr(aggregator, "aggregate", None)):
-        raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate")
+        raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate; write one")
     experiment.check_hostility(strategy_class.traits)
     if experiment.hostility is not None and experiment.hostility.attack not in ATTACKS:
         attack = experiment.hostility.attack
@@ -70,10 +70,10 @@ def find_plugins(placement: Placement) -> tuple[type[Choreography], Aggregator]:
 
 
 def _find_strategy(strategy: Strategy, folder: Path) -> type[Choreography]:
-    """The class that a ``strategy`` section names, with what its other keys put in its place or beside it."""
+    """The class that a ``strategy`` section names; ``publish`` and ``secure_sum`` may replace it or add to it."""
     found = find_class(strategy.name, STRATEGIES, key="strategy.name", folder=folder)
     if not issubclass(found, Choreography):
-        raise ValueError(f"strategy.name: {found.__name__} is no subclass of Choreography")
+        raise ValueError(f"strategy.name: {found.__name__} is no subclass of Choreography; make it one")
     if not isinstance(getattr(found, "traits", None), Traits):
         raise ValueError(f"strategy.name: {found.__name__} declares no traits; write traits = Traits(...) in its body")
     try:
@@ -91,7 +91,7 @@ def _find_strategy(strategy: Strategy, folder: Path) -> type[Choreography]:
         found = DistillationStrategy  # its recipe differs by what is published, and a YAML may publish something else
     if strategy.secure_sum:
         if found is not DistillationStrategy:
-            raise ValueError(f"strategy.secure_sum: {strategy.name} is a choreography of its own; it cannot be masked")
+            raise ValueError(f"strategy.secure_sum: {strategy.name} has its own choreography; leave secure_sum out")
         found = SecureSumStrategy
     if strategy.publish == "corrected" and issubclass(found, DistillationStrategy):
         return FedGemsStrategy if found is DistillationStrategy else _combined(FedGemsStrategy, found)
@@ -99,7 +99,7 @@ def _find_strategy(strategy: Strategy, folder: Path) -> type[Choreography]:
 
 
 def _combined(first: type[Choreography], second: type[Choreography]) -> type[Choreography]:
-    """A class that does what both do, ``first`` before ``second``, with the traits of the second."""
+    """A class that inherits from both, from ``first`` before ``second``, with the traits of the second."""
     return type(f"{first.__name__}Of{second.__name__}", (first, second), {"traits": second.traits})
 
 
@@ -107,13 +107,13 @@ def find_class(name: str, table: Mapping[str, str], *, key: str, folder: Path | 
     """The class that a short name or ``"module:Class"`` stands for.
 
     Args:
-        name: the name as it is written in the YAML.
+        name: the name as the YAML writes it.
         table: short name -> ``"module:Class"``.
-        key: dotted path of the name in the YAML, for the error.
-        folder: where a user's own module may lie as a file: beside the YAML.
+        key: the dotted path of the name in the YAML, for the error.
+        folder: the folder of the YAML, in which a user's own module may be a file; None looks in no folder.
 
     Raises:
-        ValueError: no such name, module or class.
+        ValueError: there is no such name, module or class.
     """
     target = table.get(name, name)
     module_name, sign, class_name = target.partition(":")
@@ -127,12 +127,12 @@ def find_class(name: str, table: Mapping[str, str], *, key: str, folder: Path | 
 
 
 def build_plugin(cls: type[Any], options: Mapping[str, Any], *, key: str) -> Any:
-    """An instance with ``options`` as keyword arguments.
+    """An instance of a class, built with ``options`` as keyword arguments.
 
     Args:
         cls: the class.
-        options: the options from the YAML.
-        key: dotted path of the options in the YAML, for the error.
+        options: the options that the YAML gives.
+        key: the dotted path of the options in the YAML, for the error.
 
     Raises:
         ValueError: an option is unknown, missing or refused by the class.
@@ -151,9 +151,9 @@ def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str, base:
 
     Args:
         cls: the class.
-        options: the options from the YAML.
-        key: dotted path of the options in the YAML, for the error.
-        base: a base of the class; the YAML may not set what it and its own bases take.
+        options: the options that the YAML gives.
+        key: the dotted path of the options in the YAML, for the error.
+        base: a base of the class; a YAML cannot set the arguments of this base and of its own bases.
 
     Raises:
         ValueError: an option is unknown.
@@ -167,9 +167,9 @@ def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str, base:
 
 
 def _parameters(cls: type[Any], base: type[Any]) -> tuple[list[str], bool]:
-    """Names of what a class takes, and whether it takes anything; ``**arguments`` stands for those of its bases.
+    """The names of the arguments that a class takes, and whether it takes arguments of any name.
 
-    They are looked for up to ``base``, which is left out.
+    ``**arguments`` stands for the arguments of its bases, which are searched up to ``base``; ``base`` is left out.
     """
     known: list[str] = []
     is_open = False
@@ -196,20 +196,20 @@ def _load_module(name: str, *, key: str, folder: Path | None) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         beside = "" if folder is None else f" and no {name}.py in {folder}"
-        raise ValueError(f"{key}: no module {name}{beside}") from None
+        raise ValueError(f"{key}: there is no module {name}{beside}") from None
 
 
 def _load_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{file}: not a Python file")
+        raise ValueError(f"{file}: this is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up while the class is made.
+    # A dataclass looks its module up while the class is made.
     sys.modules[file.stem] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        # A user's file may fail in any way; the cause stays attached for who wants the traceback.
+        # A user's file may fail in any way; the cause stays attached for whoever wants the traceback.
         del sys.modules[file.stem]
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
     return module
@@ -238,7 +238,7 @@ def describe() -> list[dict[str, str]]:
 
 
 def _describe(cls: type[Any]) -> dict[str, str]:
-    """First line and source of a docstring; a source goes on to the next empty line."""
+    """The first line and the source of a docstring; a source ends at the next empty line."""
     first, *paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
     sources = (" ".join(text.split()) for text in paragraphs if text.startswith("Source:"))
     return {"description": first.split("\n")[0], "source": next(sources, "").removeprefix("Source:").strip()}

@@ -1,17 +1,17 @@
 """Relational knowledge: how far apart samples are in a feature space and in which direction, not where they are.
 
-A student learns to put what its teacher finds alike near to each other and what differs apart. Nothing but relations is
-compared, so the two need neither one size of features nor one set of beams.
+A student learns to place samples that its teacher finds alike near to each other, and other samples apart. Only
+relations are compared, so student and teacher need neither the same size of features nor the same set of beams.
 
 Source: arXiv 2603.16116, whose "angle" is the cosine of a pair; that of arXiv 1904.05068 is between three samples.
 
-Over the wire, the teacher tells its relations anew in every round, of groups of samples that fill a batch. Who is in a
-group with whom, and whose partner, both sides draw from the experiment's seed and the round by one function, so of a
-pair only its distance and its angle travel, four bytes in all. Nothing is kept: relations of yesterday's teacher are
-not mixed with those of today's, a client that was away lacks nothing, and a resumed run makes them again to the bit.
+In every round the teacher sends its relations anew, for groups of samples that fill a batch. Both sides draw the groups
+and the partners by the same function from the experiment's seed and the round, so only the distance and the angle of
+each pair travel, four bytes in all. Nothing is kept: relations of an earlier teacher are not mixed with those of the
+present one, a client that was away lacks nothing, and a resumed run makes the same relations again, to the bit.
 
-Not chosen: relations in the cache of targets, sample by sample. Distances are in units of their group's mean, and mean
-nothing beside those of another teacher or another group.
+Not chosen: relations in the cache of targets, sample by sample. Distances are in units of their group's mean, and
+cannot be compared with those of another teacher or another group.
 
 N samples, n samples of a group, k partners, D features.
 """
@@ -30,7 +30,7 @@ from configs.schema import Experiment
 from configs.seeding import rng_for
 from strategies.codecs.packing import pack_ids, unpack_ids
 
-# At most this long is a feature without direction, and a mean distance at which all features are equal.
+# A feature at most this long has no direction; where the mean distance is at most this, all features count as equal.
 LENGTH_FLOOR = 1e-12
 
 
@@ -48,7 +48,7 @@ class Relations:
 
 
 def draw_partners(num_samples: int, num_partners: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """For every anchor i so many partners j != i, at random and without replacement.
+    """Draw ``num_partners`` partners j != i for every anchor i, at random and without replacement.
 
     The draw is the order of uniform numbers, the stream of a generator that NumPy keeps from version to version; so two
     machines can draw the same partners instead of sending them.
@@ -59,7 +59,7 @@ def draw_partners(num_samples: int, num_partners: int, rng: np.random.Generator)
         rng: the only source of randomness.
 
     Returns:
-        (N, min(k, N - 1)) rows; (1, 0) for a sample alone, which has no relation.
+        (N, min(k, N - 1)) row numbers; (1, 0) for a single sample, which has no relation.
 
     Raises:
         ValueError: a count is below 1.
@@ -94,16 +94,16 @@ def relations(features: Tensor, partners: Tensor) -> Relations:
 def relational_kd(
     student_features: Tensor, teacher: Relations, partners: Tensor, *, distance_weight: float, angle_weight: float
 ) -> Tensor:
-    """w_d mean (d^S - d^T)^2 + w_a mean (c^S - c^T)^2; zero at equal relations, and for a sample alone.
+    """w_d mean (d^S - d^T)^2 + w_a mean (c^S - c^T)^2; zero at equal relations, and for a single sample.
 
     Source: arXiv 2603.16116, with w_d = w_a = 100 (one sensor) or 10 (two).
 
     Args:
         student_features: (N, D), or (N, ...), which is flattened; D need not be the teacher's.
-        teacher: its relations for the same samples and partners.
+        teacher: the teacher's relations for the same samples and partners.
         partners: (N, k) int64 rows of ``student_features``.
-        distance_weight: w_d >= 0, of the normalised distances d.
-        angle_weight: w_a >= 0, of c = 1 - cos.
+        distance_weight: the weight w_d >= 0 of the normalised distances d.
+        angle_weight: the weight w_a >= 0 of the angles c = 1 - cos.
     """
     student = relations(student_features, partners)
     distance = _mean((student.distances - teacher.distances) ** 2)
@@ -112,18 +112,18 @@ def relational_kd(
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean; zero of nothing, with a gradient."""
+    """The mean of the values; where there is none, a zero that has a gradient."""
     return values.sum() / max(values.numel(), 1)
 
 
 def _divisor(lengths: Tensor) -> Tensor:
-    """The lengths, or 1 for those of nothing: what they divide stays finite, and so does its gradient."""
+    """The lengths, with 1 in place of lengths near zero: a quotient and its gradient stay finite."""
     return torch.where(lengths > LENGTH_FLOOR, lengths, torch.ones_like(lengths))
 
 
-# Consecutive samples kept together: their windows share frames, which a student encodes once.
+# The number of consecutive samples that stay together: their windows share frames, which a student encodes once.
 RUN_LENGTH = 8
-# Names of the arrays that travel.
+# The names of the arrays that travel.
 IDS, VALUES = "related", "relations"
 
 
@@ -132,8 +132,8 @@ class Group:
     """Public samples that are compared with each other.
 
     Attributes:
-        sample_ids: (n,) in the order in which rows are numbered.
-        partners: (n, k) rows of the partners of each.
+        sample_ids: (n,) ids of the samples; their order numbers the rows.
+        partners: (n, k) row numbers of the partners of each sample.
     """
 
     sample_ids: NDArray[np.int64]
@@ -141,19 +141,19 @@ class Group:
 
 
 def draw_groups(sample_ids: NDArray[np.int64], experiment: Experiment, round_number: int) -> list[Group]:
-    """The groups of a round, alike wherever the experiment, the round and the samples are.
+    """The groups of a round; the same experiment, round and samples give the same groups on every machine.
 
-    A group has a batch of the students (and more than ``strategy.relations.pairs``) or up to twice that, made of runs
-    of consecutive samples; whoever is fewer than that is one group. All draws are orders of uniform numbers, as in
-    `strategies.relations.draw_partners`.
+    A group has at least as many samples as a batch of the students (and more than ``strategy.relations.pairs``), and at
+    most twice as many; it consists of runs of consecutive samples. Fewer samples than that form one group. All draws
+    are orders of uniform numbers, as in `draw_partners`.
 
     Args:
         sample_ids: (N,) strictly increasing, at least two.
-        experiment: an experiment with ``strategy.relations``.
-        round_number: counted from 1.
+        experiment: the experiment, which must have ``strategy.relations``.
+        round_number: the number of the round, from 1.
 
     Raises:
-        ValueError: there are no two samples, or no relations in the experiment.
+        ValueError: there are fewer than two samples, or the experiment has no ``strategy.relations``.
     """
     wanted = experiment.strategy.relations
     if wanted is None or len(sample_ids) < 2:
@@ -168,14 +168,14 @@ def draw_groups(sample_ids: NDArray[np.int64], experiment: Experiment, round_num
 
 
 def pack_relations(groups: Sequence[Group], features: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
-    """What travels: packed ids and (N, k, 2) float16 distances and angles, in the order of the groups.
+    """The arrays that travel: packed ids and (N, k, 2) float16 distances and angles, in the order of the groups.
 
     Half precision is off by 2^-11 of a value at most, less than a thousandth for angles and for distances below twice
     the mean; single precision would cost twice the bytes.
 
     Args:
         groups: the groups of a round.
-        features: (N, D) of the teacher, in the same order.
+        features: (N, D) features of the teacher, in the order of the groups.
     """
     told, first = [], 0
     for group in groups:
@@ -191,25 +191,27 @@ def pack_relations(groups: Sequence[Group], features: NDArray[np.float32]) -> di
 def unpack_relations(
     arrays: Mapping[str, NDArray[np.generic]], experiment: Experiment, round_number: int, *, num_public: int
 ) -> list[tuple[Group, Relations]]:
-    """The groups and what was told of each, checked; none where nothing was. The inverse of :func:`pack_relations`.
+    """The groups and the relations of each, checked; an empty list where none were sent.
+
+    This is the inverse of :func:`pack_relations`.
 
     Args:
-        arrays: the arrays as they came, perhaps with others among them.
-        experiment: an experiment with ``strategy.relations``.
+        arrays: the arrays as received, perhaps with others among them.
+        experiment: the experiment, which must have ``strategy.relations``.
         round_number: the round in which they came.
-        num_public: size of the public set.
+        num_public: the size of the public set.
 
     Raises:
-        ValueError: one of two is missing, of another shape or type, not finite or out of range.
+        ValueError: one of the two arrays is missing, has another shape or type, is not finite or is out of range.
     """
     missing = {IDS, VALUES} - set(arrays)
     if len(missing) == 2:
         return []
     if missing:
-        raise ValueError(f"relations come as {IDS} and {VALUES}; there are no {missing.pop()}")
+        raise ValueError(f"relations travel as the arrays {IDS} and {VALUES}; the array {missing.pop()} is missing")
     sample_ids, values = unpack_ids(arrays[IDS]), arrays[VALUES]
     if len(sample_ids) and sample_ids[-1] >= num_public:
-        raise ValueError(f"the public set has {num_public} samples, not {sample_ids[-1]}")
+        raise ValueError(f"relations name sample {sample_ids[-1]}, but the public set has {num_public} samples")
     groups = draw_groups(sample_ids, experiment, round_number)
     expected = (len(sample_ids), groups[0].partners.shape[1], 2)
     if values.dtype != np.float16 or values.shape != expected:

@@ -1,1 +1,1 @@
-"""From soft labels to bytes and back: row codecs, the table of their names, bit packing, encoding. Numpy only."""
+"""From soft labels to bytes and back: row codecs, their names, bit packing, encoding. Numpy is all that they need."""

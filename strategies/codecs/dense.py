@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from strategies.codecs.packing import pack_bits, unpack_bits
 from strategies.labels import normalise_rows
 
-# Largest level of four bits.
+# The largest level of four bits.
 TOP_LEVEL = 15
 
 
@@ -67,7 +67,7 @@ class SquareRootCodec:
 class FourBitCodec:
     """Four bits a value, linear in the square root of the probability relative to the row's largest.
 
-    q = round(15 sqrt(p / max p)), off by at most 1/30 in that ratio's root. Rows sum to one anyway, so the largest
+    q = round(15 sqrt(p / max p)), the root of that ratio is off by at most 1/30. Rows sum to one anyway, so the largest
     probability need not travel; without dividing by it, a flat row of 64 beams would have two levels.
 
     Source: companding, as in ITU-T G.711, with the square root of `SquareRootCodec`.
@@ -96,7 +96,7 @@ def relative_levels(probs: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def check_probabilities(values: NDArray[np.float32]) -> None:
-    """Refuse what is no probability.
+    """Refuse values that are no probabilities.
 
     Raises:
         ValueError: a value is negative or not finite.
@@ -108,10 +108,10 @@ def check_probabilities(values: NDArray[np.float32]) -> None:
 def checked_rows(
     payload: NDArray[np.generic], dtype: np.dtype[np.generic], row_shape: tuple[int, ...]
 ) -> NDArray[np.generic]:
-    """The payload, if it is of a dtype and (N, *row_shape).
+    """The payload, checked to have the dtype and the shape (N, *row_shape).
 
     Raises:
-        ValueError: it is not.
+        ValueError: the payload has another dtype or shape.
     """
     if payload.dtype != dtype or payload.ndim != 1 + len(row_shape) or payload.shape[1:] != row_shape:
         expected = ", ".join(("N", *map(str, row_shape)))

@@ -1,4 +1,4 @@
-"""Soft labels on their way: from distributions to the arrays that travel, and back. N samples, H horizons, B beams.
+"""How soft labels travel: from distributions to arrays for a message, and back. N samples, H horizons, B beams.
 
 Three steps, each with its inverse: a row codec (`strategies.codecs.table`) makes encoded rows, which is what both sides
 keep; a difference against what the other side holds and entropy coding (`strategies.codecs.packing`) make bytes; the
@@ -23,9 +23,9 @@ class EncodedLabels:
     """Encoded soft labels as they travel.
 
     Attributes:
-        ids: packed sample ids.
-        values: encoded rows (N, ...), or (M,) uint8 where they are entropy coded.
-        rounds: round in which each was made: one for all, or one for each.
+        ids: the packed sample ids.
+        values: the encoded rows (N, ...), or (M,) uint8 where they are entropy coded.
+        rounds: the round in which the rows were made: one number for all rows, or one for each.
         is_delta: whether the values are a difference against what the receiver holds.
     """
 
@@ -40,8 +40,8 @@ class Encoding:
 
     Args:
         spec: the name of the codec, such as ``top8-uint4`` or ``uint4+delta``.
-        num_horizons: H.
-        num_beams: B.
+        num_horizons: the number of horizons, H.
+        num_beams: the number of beams, B.
 
     Raises:
         ValueError: the codec is unknown.
@@ -72,7 +72,7 @@ class Encoding:
         """Decode rows to the soft labels that they stand for.
 
         Raises:
-            ValueError: they stand for no distributions.
+            ValueError: the rows do not stand for distributions.
         """
         probs = self.codec.decode(cached.payload, self.num_horizons, self.num_beams)
         return SoftLabels(cached.sample_ids, probs, temperature)
@@ -121,11 +121,11 @@ class Encoding:
             known = None
             if encoded.is_delta:
                 if reference is None:
-                    raise ValueError("the values are a difference, but against what is not known")
+                    raise ValueError("the values are a difference against rows that are not known here")
                 known = reference.rows_of(sample_ids)
             values = expand(values, (len(sample_ids), *row.shape[1:]), row.dtype, reference=known)
         elif encoded.is_delta:
-            raise ValueError("the values are a difference, which this codec does not send")
+            raise ValueError("the values are a difference, but this codec sends whole rows")
         if values.shape[:1] != (len(sample_ids),):
             raise ValueError(f"expected values of {len(sample_ids)} samples, got shape {values.shape}")
         rounds = encoded.rounds

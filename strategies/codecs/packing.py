@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 LEVEL = 9
-# No public set has more: a bitmap of half a megabyte, and ids of 32 MB.
+# No public set has more samples; their bitmap has half a megabyte, and their ids have 32 MB.
 MAX_SAMPLES = 1 << 22
 
 
 def pack_bits(values: NDArray[np.integer], num_bits: int) -> NDArray[np.uint8]:
-    """(N, M) integers below 2^num_bits to (N, ceil(M num_bits / 8)) bytes, the highest bit first, padded with zeros."""
+    """Pack (N, M) integers below 2^num_bits into (N, ceil(M num_bits / 8)) bytes, highest bit first, then zeros."""
     shifts = np.arange(num_bits - 1, -1, -1)
     bits = (values[..., None] >> shifts) & 1
     return np.packbits(bits.reshape(len(values), values.shape[1] * num_bits).astype(np.uint8), axis=1)
@@ -38,13 +38,21 @@ def unpack_bits(payload: NDArray[np.uint8], num_bits: int, count: int) -> NDArra
 
 
 def pack_fields(fields: list[tuple[NDArray[np.integer], int]]) -> NDArray[np.uint8]:
-    """Fields of (N, M) integers and their bits, one after the other, to (N, bytes)."""
+    """Pack the fields of each row one after the other into (N, bytes).
+
+    Args:
+        fields: for each field, its (N, M) integers and the number of bits of each integer.
+    """
     bits = [np.unpackbits(pack_bits(values, num), axis=1)[:, : values.shape[1] * num] for values, num in fields]
     return np.packbits(np.concatenate(bits, axis=1), axis=1)
 
 
 def unpack_fields(rows: NDArray[np.uint8], layout: list[tuple[int, int]]) -> list[NDArray[np.int64]]:
-    """The inverse of :func:`pack_fields` for fields of which each has a number of integers and a number of bits.
+    """The inverse of :func:`pack_fields`.
+
+    Args:
+        rows: (N, bytes) packed rows.
+        layout: for each field, the number of its integers in a row and the number of bits of each integer.
 
     Raises:
         ValueError: padding bits are set.
@@ -77,7 +85,7 @@ def expand(
     *,
     reference: NDArray[np.generic] | None = None,
 ) -> NDArray[np.generic]:
-    """The inverse of :func:`compress`; never makes more than what is expected.
+    """The inverse of :func:`compress`, which never makes more bytes than are expected.
 
     Raises:
         ValueError: the data is not what :func:`compress` makes of an array of that shape and dtype.
@@ -118,11 +126,11 @@ def unpack_ids(packed: NDArray[np.generic], *, below: int = MAX_SAMPLES) -> NDAr
     """The inverse of :func:`pack_ids`: (N,) strictly increasing.
 
     Args:
-        packed: the ids as they came.
-        below: ids must be below it. It bounds what a bitmap may grow to before a byte of it is looked at.
+        packed: the ids as received.
+        below: ids must be below this number, which also bounds the size of a bitmap before it is unpacked.
 
     Raises:
-        ValueError: it is neither a bitmap nor strictly increasing numbers, or names ids that there are not.
+        ValueError: it is neither a bitmap nor strictly increasing numbers, or an id is not below ``below``.
     """
     if packed.ndim != 1 or packed.dtype not in (np.uint8, np.uint32):
         raise ValueError(f"ids must be uint32 (N,) or a bitmap, got {packed.dtype} {packed.shape}")

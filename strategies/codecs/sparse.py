@@ -16,12 +16,12 @@ from strategies.labels import normalise_rows
 class TopCodec:
     """The K most likely beams, a float16 and a byte each; the rest is spread evenly over the other beams.
 
-    The worst error of a kept beam is 2^-12, of another its distance from the mean of the others.
+    The worst error of a kept beam is 2^-12; that of another beam is its distance from the mean of the other beams.
 
     Source: top-k sparsification of soft labels, as in FedTGD and the message formats of federated distillation surveys.
 
     Attributes:
-        num_kept: K, from 1 to B.
+        num_kept: the number K of kept beams, from 1 to B.
     """
 
     num_kept: int
@@ -47,7 +47,7 @@ class TopCodec:
 
 @dataclass(frozen=True)
 class TopFourBitCodec:
-    """The K most likely beams at four bits each, their names in as few bits as there are, the rest spread evenly.
+    """The K most likely beams at four bits each, their indices in as few bits as possible, the rest spread evenly.
 
     Levels are those of `FourBitCodec`; a byte a row holds the square root of the probability of the rest, off by at
     most 1/510. With 8 of 64 beams a row takes 11 bytes, 23 times less than float32.
@@ -55,7 +55,7 @@ class TopFourBitCodec:
     Source: `TopCodec` and `FourBitCodec`.
 
     Attributes:
-        num_kept: K, from 1 to B.
+        num_kept: the number K of kept beams, from 1 to B.
     """
 
     num_kept: int
@@ -86,10 +86,10 @@ class TopFourBitCodec:
             for field in unpack_fields(rows, layout)
         )
         if np.any(levels[..., :1] != TOP_LEVEL) or np.any(np.diff(levels, axis=-1) > 0):
-            raise ValueError("levels of kept beams must fall from the highest")
+            raise ValueError("levels of kept beams must start at the highest and never rise")
         rest_share = (rest[..., 0] / 255.0) ** 2
         if kept == num_beams and np.any(rest_share > 0):
-            raise ValueError("there is no beam left for the rest of the probability")
+            raise ValueError("all beams are kept, so no probability may be left for others")
         weights = (levels / TOP_LEVEL) ** 2
         values = weights / weights.sum(axis=-1, keepdims=True) * (1.0 - rest_share[..., None])
         return _spread(values, order, num_beams, rest_share)
@@ -109,7 +109,7 @@ class ArgMaxCodec:
         return pack_bits(probs.argmax(axis=-1), _bits_for(probs.shape[-1]))
 
     def decode(self, payload: NDArray[np.generic], num_horizons: int, num_beams: int) -> NDArray[np.float32]:
-        """One beam has all."""
+        """Give the beam that was sent the whole probability."""
         num_bits = _bits_for(num_beams)
         rows = checked_rows(payload, np.dtype(np.uint8), ((num_horizons * num_bits + 7) // 8,)).astype(np.uint8)
         beams = unpack_bits(rows, num_bits, num_horizons)[..., None]

@@ -1,9 +1,9 @@
-"""How soft labels become rows of bytes and back: the table of codecs. N samples, H horizons, B beams.
+"""The table of codecs, which turn soft labels into rows of bytes and back. N samples, H horizons, B beams.
 
 A row codec turns (N, H, B) probabilities into an array with one row a sample, encoded by itself: the same sample gives
-the same row in any message. Decoding always ends on the simplex, and refuses what no encoder makes. What is done to
-the rows afterwards, differences and entropy coding, is told by the suffixes ``+delta`` and ``+zlib`` of a codec's name
-(see `strategies.codecs.encoding`).
+the same row in any message. Decoding always ends on the simplex, and refuses what no encoder makes. The suffixes
+``+delta`` and ``+zlib`` of a codec's name say what is done to the rows afterwards, differences and entropy coding (see
+`strategies.codecs.encoding`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Codec(Protocol):
     """One way to encode soft labels."""
 
     def encode(self, probs: NDArray[np.float32]) -> NDArray[np.generic]:
-        """(N, H, B) probabilities to encoded rows (N, ...)."""
+        """The encoded rows (N, ...) of (N, H, B) probabilities."""
 
     def decode(self, payload: NDArray[np.generic], num_horizons: int, num_beams: int) -> NDArray[np.float32]:
-        """Encoded rows back to (N, H, B) probabilities.
+        """The (N, H, B) probabilities of encoded rows.
 
         Raises:
             ValueError: the payload was not made by this codec for these shapes.
@@ -45,21 +45,21 @@ CODECS: dict[str, Codec] = {
 
 # What is done to encoded rows before they travel (`strategies.codecs.packing`): suffix -> description, source.
 SUFFIXES: dict[str, tuple[str, str]] = {
-    "zlib": ("Entropy coded.", "zlib, RFC 1950"),
+    "zlib": ("The rows are entropy coded.", "zlib, RFC 1950"),
     "delta": (
-        "As a difference against what the other side holds, entropy coded; whole where that is not known.",
+        "The rows are a difference against what the other side holds, entropy coded; whole where that is not known.",
         "differences as in CFD, arXiv 2012.00632; zlib, RFC 1950",
     ),
 }
 
 
 def find_codec(spec: str, num_beams: int) -> Codec:
-    """The row codec that a name stands for, its suffixes aside.
+    """The row codec that a name stands for; a suffix must be known, but changes nothing here.
 
     Args:
         spec: a key of `CODECS`, ``topK`` or ``topK-uint4`` with K from 1 to ``num_beams``; then perhaps ``+zlib``
             (entropy coded) or ``+delta`` (as a difference against the last round, entropy coded).
-        num_beams: B.
+        num_beams: the number of beams, B.
 
     Raises:
         ValueError: there is no such codec.

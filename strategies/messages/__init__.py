@@ -1,1 +1,1 @@
-"""What travels between server and clients, who is there, and what is recorded of it. No knowledge of any method."""
+"""The messages between server and clients, the roster of clients, the records of a round. Nothing knows a method."""

@@ -1,7 +1,8 @@
-"""The server's mailbox: what was asked of whom, what came back and when, and how long a round waits for the rest.
+"""The server's mailbox: who was asked what, what came back and when, and how long a round waits for the rest.
 
-One message goes to each node, which may carry several clients. A round waits for stragglers a multiple of the time that
-a share of the clients took (:func:`time_limit`); an answer that misses its round may still count in a later one.
+One message goes to each node, which may carry several clients. A round waits for late clients up to a multiple of the
+time that a share of the clients took (:func:`time_limit`); an answer that misses its round may still count in a later
+one.
 """
 
 from __future__ import annotations
@@ -35,24 +36,25 @@ from strategies.messages.wire import (
 
 log = logging.getLogger(__name__)
 
-# Seconds between two looks at the grid for replies.
+# The seconds between two looks at the grid for replies.
 POLL_SECONDS = 0.05
-# A SuperLink that went away is started again by its supervisor: seconds between attempts to push to it.
+# The seconds between attempts to push to a SuperLink that went away; its supervisor starts it again.
 PUSH_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 15.0)
-# A node that joins a run under way holds up the round at most so long with its introduction.
+# A node that joins during a run may delay the round for at most this many seconds while it introduces itself.
 INTRODUCTION_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the request to one client.
+    """A request to one client and its answer.
 
     Attributes:
-        client: the client that was asked.
-        round: the round in which it was asked.
-        request: what it was asked.
-        reply: what it answered, or why there is no answer.
-        seconds_late: the seconds from when its round went on without it until the answer came; None if it was in time.
+        client: the id of the client that was asked.
+        round: the round in which the client was asked.
+        request: what the client was asked.
+        reply: what the client answered, or why there is no answer.
+        seconds_late: the seconds from when the round went on without this answer until it came; None for an answer in
+            time.
     """
 
     client: str
@@ -63,7 +65,7 @@ class Outcome:
 
     @property
     def fault(self) -> Fault:
-        """What kind of problem it is if this does not count."""
+        """The kind of problem, for an answer that does not count."""
         if isinstance(self.reply, NoAnswer):
             return "missing"
         failed = isinstance(self.reply, Failed) or (isinstance(self.reply, Reply) and self.reply.error)
@@ -75,7 +77,7 @@ Found = dict[str, Reply | WireError] | WireError
 
 
 class NoAnswer(WireError):
-    """Nothing has come back in time."""
+    """No answer has come back in time."""
 
 
 class Failed(WireError):
@@ -87,11 +89,11 @@ class Sent:
     """A message on its way.
 
     Attributes:
-        node: the node that the message was sent to.
+        node: the node that the message is sent to.
         header: the header that an answer must repeat.
-        requests: the request of each client.
-        was_pushed: whether Flower took it.
-        went_on: when its round went on without the answer, by `time.monotonic`; None while it waits.
+        requests: the request to each client, by client id.
+        was_pushed: whether Flower accepted the message.
+        went_on: the time by `time.monotonic` at which the round went on without the answer; None while the round waits.
     """
 
     node: int
@@ -107,38 +109,39 @@ class Arrival:
 
     Attributes:
         found: the replies in it, or why there are none.
-        seconds: after the wait began.
+        seconds: the seconds from the beginning of the wait until it came.
     """
 
     found: Found
     seconds: float
 
     def counts(self, client: str) -> bool:
-        """Whether it holds an answer of a client, as far as can be seen without decoding it."""
+        """Whether there is an answer of a client in it, as far as can be seen without decoding it."""
         reply = None if isinstance(self.found, WireError) else self.found.get(client)
         return isinstance(reply, Reply) and not reply.error
 
 
 Arrivals = Mapping[str, Arrival]
-"""By id of the message that was answered."""
+"""What came back, by the id of the message that was answered."""
 
 
 class Mailbox:
-    """Asks clients by way of their nodes; one message per node, which may carry several clients.
+    """Asks clients through their nodes and collects the answers; one message per node may carry several clients.
 
     Args:
-        experiment: says how long a round waits and how long a late answer counts.
+        experiment: the experiment; it says how long a round waits and how long a late answer counts.
         kind: the kind of knowledge that is exchanged.
-        run: the name of the run, which clients keep their memory under.
-        digests: the digests of the experiment and of the source; clients compare them with their own.
-        registry: node id -> who was provisioned there; None lets every node in.
-        members: every client by id, also from before the server was stopped; the roster keeps it up to date.
+        run: the name of the run, under which clients keep their memory.
+        digests: the digests of the experiment and of the source, which clients compare with their own.
+        registry: node id -> the client that was provisioned there; None lets every node in.
+        members: every client by id, also those that were met before the server was stopped; the roster keeps it up to
+            date.
 
     Attributes:
         roster: who lives on which node.
-        sent_bytes: client -> serialised bytes of the arrays that were last sent to it.
+        sent_bytes: client -> the serialised bytes of the arrays that were last sent to it.
         on_reply: called for each message that comes back to :meth:`ask`.
-        on_event: called for what happens beside the answers.
+        on_event: called for each `Event`, such as a node that leaves or is refused.
     """
 
     def __init__(
@@ -171,13 +174,13 @@ class Mailbox:
         return self.roster.members
 
     def meet(self, grid: Grid, *, num_nodes: int, timeout: float) -> dict[str, Member]:
-        """Wait for nodes and learn who lives on them.
+        """Wait for nodes and learn which clients live on them.
 
         Args:
             grid: the grid that Flower passes in.
-            num_nodes: how many to wait for, all that are registered if there is a registry; fewer are taken once the
-                time is over.
-            timeout: seconds to wait for nodes, and again for what they say.
+            num_nodes: the number of nodes to wait for; if there is a registry, all registered nodes are waited for
+                instead. Fewer are enough once the time is over.
+            timeout: the seconds to wait for nodes, and the seconds to wait for their introductions after that.
 
         Raises:
             ValueError: no client introduced itself, and none is known from before.
@@ -196,15 +199,15 @@ class Mailbox:
         return self.members
 
     def gather(self, grid: Grid, invite: Callable[[], Collection[str]], *, timeout: float) -> None:
-        """See who is there before a round; nodes that are new introduce themselves.
+        """Find out which clients are connected before a round, and let new nodes introduce themselves.
 
         Args:
             grid: the grid that Flower passes in.
-            invite: who is to take part; while none of them is connected, this waits for one.
-            timeout: seconds to wait for one.
+            invite: says who is to take part; while none of these clients is connected, this waits for one.
+            timeout: the seconds to wait for one of them.
         """
         end = time.monotonic() + timeout
-        # A registered node exists: one that was refused, or silent, is asked in every round.
+        # A registered node is known to exist, so one that was refused or silent is asked again in every round.
         asks_again, left = self.roster.registry is not None, timeout
         while True:
             for event in self._look(grid, timeout=min(left, INTRODUCTION_SECONDS), asks_again=asks_again):
@@ -215,7 +218,7 @@ class Mailbox:
             time.sleep(min(POLL_SECONDS, left))
 
     def busy(self, round_number: int) -> frozenset[str]:
-        """Clients that owe an answer which would still count in a round: they are not asked for more meanwhile."""
+        """The clients that owe an answer which would still count in a round: they are not asked again meanwhile."""
         late_rounds = self.settings.late_rounds
         self._owed = {key: one for key, one in self._owed.items() if round_number - one.header.round <= late_rounds}
         return frozenset(client for sent in self._owed.values() for client in sent.requests)
@@ -223,13 +226,13 @@ class Mailbox:
     def ask(
         self, grid: Grid, kind: str, requests: Mapping[str, Request], *, round_number: int, timeout: float
     ) -> list[Outcome]:
-        """Send each connected client its request, a message per node, and wait; answers that come late count, too.
+        """Send each connected client its request, one message per node, and wait; late answers count, too.
 
-        A round waits for the answers to its own questions, by the rule of :func:`time_limit`. Where it asks nobody,
-        it waits for one that is owed.
+        A round waits for the answers to its own requests, by the rule of :func:`time_limit`. Where it asks nobody,
+        it waits for the first answer that is still owed.
 
         Returns:
-            What each client answered or why it did not, by client and round asked.
+            What each client answered or why it did not, sorted by client and by the round in which it was asked.
         """
         by_node = {
             node: {client: requests[client] for client in sorted(self.nodes[node]) if client in requests}
@@ -249,7 +252,7 @@ class Mailbox:
         answers = [
             _outcome(client, sent, excuse(sent, now - begin, timeout) if key not in arrivals else arrivals[key], begin)
             for key, sent in {**owed, **new}.items()
-            # What is still owed was said to be missing in its own round.
+            # An answer that is still owed was recorded as missing in its own round.
             if key in arrivals or key in new
             for client in sent.requests
         ]
@@ -260,10 +263,10 @@ class Mailbox:
         return sorted(answers, key=lambda answer: (answer.client, answer.round))
 
     def _look(self, grid: Grid, *, timeout: float, asks_again: bool = False) -> list[Event]:
-        """Note which nodes are connected, and let those say who they are of which it is not known.
+        """Note which nodes are connected, and ask those whose clients are not known to introduce themselves.
 
-        They are asked when the set of nodes has changed: in a simulation once. A node that was silent before is asked
-        again without waiting for it; whatever it answers is heard at a later look.
+        They are asked when the set of connected nodes has changed, which happens once in a simulation. A node that was
+        silent before is asked again, but this does not wait for it; its answer is read at a later look.
         """
         before = self.roster.present
         events = self.roster.note_present(frozenset(grid.get_node_ids()))
@@ -282,7 +285,7 @@ class Mailbox:
                 events += self.roster.introduce(one.node, NoAnswer("did not introduce itself in time"))
         left = self.roster.strangers()
         self._hellos = {key: one for key, one in asked.items() if key not in arrivals and one.node in left}
-        # Of a client that has moved to another node, nothing more comes from the old one.
+        # A client that has moved to another node sends nothing more from the old one.
         self._owed = {key: one for key, one in self._owed.items() if one.node in self.nodes}
         return events
 
@@ -314,7 +317,10 @@ class Mailbox:
         begin: float,
         on_reply: Callable[[], None] = lambda: None,
     ) -> dict[str, Arrival]:
-        """What comes back for each message, until everything has or ``is_enough`` of that and the seconds so far."""
+        """What comes back for each message, until all are answered or ``is_enough`` is true.
+
+        ``is_enough`` gets what has come back so far and the seconds since ``begin``.
+        """
         arrivals: dict[str, Arrival] = {}
         waiting = {key for key, one in sent.items() if one.was_pushed}
         while waiting:
@@ -326,7 +332,7 @@ class Mailbox:
             for reply in replies:
                 key = reply.metadata.reply_to_message_id
                 if key not in waiting:
-                    text = "answered a message that nobody waits for, or a second time; thrown away"
+                    text = "answered a message that nobody waits for, or a second time; the answer is thrown away"
                     self._tell(Event("repeated", f"node {reply.metadata.src_node_id}", text))
                     continue
                 waiting.remove(key)
@@ -349,15 +355,16 @@ def is_over(
 ) -> bool:
     """Whether a wait is over.
 
-    It is when all that were asked now have answered, or failed, or the time limit of :func:`time_limit` is over.
-    What is owed from before does not hold it up, unless nobody was asked: then it is over with the first that comes.
+    It is over when all clients that were asked now have answered or failed, or when the time of :func:`time_limit` is
+    over. Answers that are owed from earlier rounds do not delay it, unless nobody was asked now: then it is over with
+    the first answer that comes.
 
     Args:
         new: the messages of this wait.
-        arrivals: what has come back so far, new and owed answers.
-        elapsed_s: since its beginning.
-        settings: the section with ``patience`` and ``quorum``; None waits for everyone.
-        timeout_s: the time that bounds the wait in any case.
+        arrivals: what has come back so far, for these messages and for owed ones.
+        elapsed_s: the seconds since the beginning of the wait.
+        settings: the ``strategy`` section, which has ``patience`` and ``quorum``; None waits without patience.
+        timeout_s: the seconds after which the wait is over in any case.
     """
     awaited = {key: sent for key, sent in new.items() if sent.was_pushed}
     if elapsed_s >= timeout_s:
@@ -394,21 +401,21 @@ def time_limit(
 ) -> float:
     """Seconds after its beginning at which a round goes on without those who have not answered yet.
 
-    Let t be when ``quorum`` of the clients had answered: the limit is ``patience`` t, at most ``timeout_s``. While
-    fewer have answered, or without patience, it is ``timeout_s``.
+    Let t be the seconds after which ``quorum`` of the clients had answered: the limit is ``patience`` t, but at most
+    ``timeout_s``. While fewer have answered, or without patience, it is ``timeout_s``.
 
     Rounds with patience depend on the wall clock: whose answer comes before the limit differs from machine to machine
     and from run to run, and with it everything that is learned afterwards. Such runs are not reproducible to the bit.
 
     Source: the reporting window of Bonawitz et al., arXiv 1902.01046, section 2.2, which closes when enough devices
-    have reported or its time is over; ours is as long as the clients make it instead of a constant.
+    have reported or its time is over; here its length follows from the clients instead of being a constant.
 
     Args:
-        answered_s: seconds from the beginning of the round to each answer so far; errors are none.
-        num_asked: clients that were asked and have not failed.
-        patience: >= 1; None waits for everyone.
-        quorum: share in (0, 1] of ``num_asked``, rounded up, at least one client.
-        timeout_s: > 0.
+        answered_s: the seconds from the beginning of the round to each answer so far; errors do not count.
+        num_asked: the number of clients that were asked and have not failed.
+        patience: the factor on t, >= 1; None waits for everyone.
+        quorum: the share in (0, 1] of ``num_asked``, rounded up to at least one client.
+        timeout_s: the seconds after which the round goes on in any case, > 0.
     """
     needed = max(1, math.ceil(quorum * num_asked - _ROUNDING))
     if patience is None or len(answered_s) < needed:
@@ -417,7 +424,7 @@ def time_limit(
 
 
 def _push(grid: Grid, messages: list[Message]) -> list[str]:
-    """The ids of pushed messages, pushed again where the SuperLink went away; none if it stays away."""
+    """Push messages, again while the SuperLink is away, and give their ids; there are none if it stays away."""
     for wait_s in PUSH_AGAIN_S:
         try:
             return list(grid.push_messages(messages))
@@ -453,12 +460,12 @@ def _outcome(client: str, sent: Sent, came: Arrival | NoAnswer, begin: float) ->
     if isinstance(came, NoAnswer):
         return Outcome(*question, came)
     found = came.found
-    reply = found if isinstance(found, WireError) else found.get(client) or WireError("its node answered without it")
+    reply = found if isinstance(found, WireError) else found.get(client) or WireError("its node left it out")
     return Outcome(*question, reply, None if sent.went_on is None else max(0.0, begin + came.seconds - sent.went_on))
 
 
 def _open(reply: Message, sent: Sent) -> Found:
-    """What is in a reply; an error that Flower itself makes comes from node 1, an answer only from the node asked."""
+    """The replies in a message; errors of Flower itself come from node 1, answers only from the node that was asked."""
     if reply.has_error():
         return Failed(f"Flower error {reply.error.code}: {reply.error.reason}")
     if reply.metadata.src_node_id != sent.node:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-# What kept a client from counting in a round: nothing; its node was not connected; no answer in time; it, or its node,
-# said that it failed; or its answer was not what the protocol says.
+# Why a client does not count in a round: "" if it counts; "away" if its node was not connected; "missing" if no answer
+# came in time; "failed" if the client or its node said so; "refused" if its answer was not what the protocol says.
 Fault = Literal["", "away", "missing", "failed", "refused"]
 
-# Longest text of a stranger that is written down.
+# The most characters of a received text that are recorded.
 MAX_TEXT = 300
 
-# Under this name the teacher's own answer stands among the contributions.
+# The name of the teacher among the contributions.
 TEACHER = "teacher"
 
 
@@ -24,11 +24,11 @@ class Member:
 
     Attributes:
         id: the id of the client.
-        modality: what it senses.
+        modality: what the client senses.
         num_parameters: the number of parameters of its student.
-        num_passes: labelled passes that it trains on or validates with.
-        num_examples: labelled windows that it trains on.
-        public_key: its key for secure sums, 32 bytes; empty without them.
+        num_passes: the number of labelled passes that it trains on or validates with.
+        num_examples: the number of labelled windows that it trains on.
+        public_key: its key for secure sums, 32 bytes; empty if it has none.
         seen: (B,) 1 for each beam that is the best in one of its labelled windows, else 0; None if it did not say.
     """
 
@@ -43,12 +43,12 @@ class Member:
 
 @dataclass(frozen=True)
 class RegisteredNode:
-    """Who was provisioned on a node, which its key proves: Flower gives a node its id by its key.
+    """The client that was provisioned on a node. The node proves itself by its key, to which Flower ties the node id.
 
     Attributes:
-        name: the name that people read, such as ``roof-1``.
-        client: id of the only client that may live there.
-        modality: what that client senses.
+        name: the name that people use, such as ``roof-1``.
+        client: the id of the only client that may live there.
+        modality: the modality of that client.
     """
 
     name: str
@@ -58,11 +58,11 @@ class RegisteredNode:
 
 @dataclass(frozen=True)
 class Event:
-    """An event of a run that is no answer: a client came, went, was not let in or answered twice.
+    """A node or client that joined, moved, left, came back, was refused or answered twice.
 
     Attributes:
-        kind: ``joined``, ``moved``, ``left``, ``back``, ``refused`` or ``repeated``; the server adds its own.
-        who: the node or client.
+        kind: ``joined``, ``moved``, ``left``, ``back``, ``refused`` or ``repeated``; the server adds kinds of its own.
+        who: the node or client that it is about.
         text: what happened, or why it was refused; one line.
     """
 
@@ -73,19 +73,20 @@ class Event:
 
 @dataclass(frozen=True)
 class ClientRound:
-    """One client in one round.
+    """The record of one client in one round.
 
     Attributes:
-        downlink_bytes: the bytes of the encoded arrays sent to it.
-        uplink_bytes: the bytes of the encoded arrays that it sent.
-        metrics: the metrics that it reported, name -> one number or one per horizon.
-        num_answers: public samples that it answered.
-        seconds: how long it worked.
-        problem: why its answer was refused or is missing; empty if it counted.
-        fault: the kind of problem; empty if it counted.
-        warning: what the client itself found worth telling; empty for nothing.
-        rounds_late: rounds between the question and this one, which got the answer; 0 in time.
-        seconds_late: the seconds from when its round went on without it until the answer came; None if it was in time.
+        downlink_bytes: the bytes of the encoded arrays that were sent to the client.
+        uplink_bytes: the bytes of the encoded arrays that the client sent.
+        metrics: what the client reported, name -> one number or one per horizon.
+        num_answers: the number of public samples that the client answered.
+        seconds: the seconds that the client worked.
+        problem: why the answer was refused or is missing; empty if it counted.
+        fault: the kind of problem; empty if the answer counted.
+        warning: a warning from the client itself; empty if there is none.
+        rounds_late: the number of rounds from the request to this round, which got the answer; 0 for an answer in time.
+        seconds_late: the seconds from when the round went on without the answer until it came; None for an answer in
+            time.
     """
 
     downlink_bytes: int
@@ -102,14 +103,14 @@ class ClientRound:
 
 @dataclass(frozen=True)
 class RoundAccount:
-    """One round.
+    """The record of one round.
 
     Attributes:
-        round: its number, from 1.
-        clients: what became of each client, by its id.
-        num_asked: public samples asked for.
-        num_targets: public samples for which targets were published.
-        seconds: phase -> wall-clock seconds.
+        round: the number of the round, from 1.
+        clients: client id -> the record of the client.
+        num_asked: the number of public samples that clients were asked about.
+        num_targets: the number of public samples for which targets were published.
+        seconds: phase -> its wall-clock seconds.
     """
 
     round: int
@@ -127,14 +128,14 @@ class PhaseClock:
         self._last = time.monotonic()
 
     def lap(self, phase: str) -> None:
-        """End a phase: its seconds since the last one ended."""
+        """End a phase and note the seconds since the last one ended."""
         now = time.monotonic()
         self.laps[phase] = round(now - self._last, 4)
         self._last = now
 
 
 def one_line(text: str) -> str:
-    """A text from outside as it may be written down: one line of at most ``MAX_TEXT`` characters."""
+    """A received text in the form in which it is recorded: one line of at most ``MAX_TEXT`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 3] + "..."
 
@@ -144,6 +145,6 @@ def break_even_samples(num_parameters: int, bytes_per_sample: float) -> int:
 
     Args:
         num_parameters: the number of parameters of the student.
-        bytes_per_sample: encoded, before entropy coding and without its id.
+        bytes_per_sample: the bytes of an encoded sample, before entropy coding and without its id.
     """
     return int(4 * num_parameters // bytes_per_sample)

@@ -1,6 +1,6 @@
-"""Who lives on which node, and who may; and what a client tells of itself beside its answers, checked.
+"""The roster of clients by node, and the check of what a client says about itself.
 
-Identity is the node's key, not what a node says of itself.
+A node is identified by its key, not by what it says about itself.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class Roster:
 
     A client whose node is away stays a member: it is still invited, but it is not asked. It may come back on the same
     node, or on another one that claims its name while the old node is away. Where there is a registry, a node may
-    hold nobody but the client that was provisioned on it.
+    hold only the client that was provisioned on it.
 
     Args:
-        num_beams: B, of which clients say which they have seen.
-        registry: node id -> who was provisioned there; None lets every node in, as in simulation.
-        members: every client that was ever met, by id, also before the server was stopped; those keep id and modality.
-            The roster alone writes to it, in the order of ids, and whoever makes checkpoints reads it.
+        num_beams: the number B of beams; clients say which of them they have seen.
+        registry: node id -> the client that was provisioned there; None lets every node in, as in simulation.
+        members: every client that was ever met, by id, also before the server was stopped; a client keeps its id and
+            modality. Only the roster writes to it, in the order of ids, and whoever makes checkpoints reads it.
 
     Attributes:
         nodes: node id -> ids of the clients that live there.
@@ -51,15 +51,15 @@ class Roster:
         return frozenset(client for node in self.present for client in self.nodes.get(node, ()))
 
     def may_come(self, node_ids: Iterable[int]) -> frozenset[int]:
-        """Those nodes that are registered; all, where there is no registry."""
+        """The given nodes that are registered; all of them where there is no registry."""
         return frozenset(node_ids) if self.registry is None else frozenset(node_ids) & self.registry.keys()
 
     def strangers(self) -> list[int]:
-        """Connected nodes of which no client is known yet, and that may have one."""
+        """The connected nodes that may have a client, but of which no client is known yet."""
         return sorted(self.may_come(self.present) - self.nodes.keys())
 
     def note_present(self, node_ids: Collection[int]) -> list[Event]:
-        """Note which nodes are connected; what has changed about those that have clients or may have none."""
+        """Note which nodes are connected, and tell which nodes with clients left or came back and which are refused."""
         before, self.present = self.present, frozenset(node_ids)
         events = []
         for node in sorted(self.present - before - self.may_come(self.present)):
@@ -70,9 +70,9 @@ class Roster:
         return events
 
     def introduce(self, node: int, found: Mapping[str, Reply | WireError] | WireError) -> list[Event]:
-        """Take in the clients that a node says it has, or say why not; the same reason is said once."""
+        """Add the clients that a node says it has, or tell why not; the same reason is told only once."""
         if node in self.nodes:
-            return []  # It was asked more than once, and has answered before.
+            return []  # The node was asked more than once and has answered before.
         if isinstance(found, WireError):
             return self._refusal(self._title(node), str(found))
         events = []
@@ -84,7 +84,7 @@ class Roster:
         return events
 
     def update(self, member: Member) -> None:
-        """Take in a client, or replace what is known of it."""
+        """Add a client, or replace what is known about it."""
         self.members[member.id] = member
         if list(self.members) != (ordered := sorted(self.members)):
             members = [self.members.pop(client) for client in ordered]
@@ -133,12 +133,12 @@ def introduced_member(client: str, hello: Reply | WireError, num_beams: int) -> 
     """The client that a hello introduces.
 
     Args:
-        client: id that it goes by.
-        hello: its reply.
-        num_beams: B, for each of which it may say whether it has seen it.
+        client: the id that it goes by.
+        hello: the reply with which it introduces itself.
+        num_beams: the number B of beams; the client may say for each beam whether it has seen it.
 
     Raises:
-        WireError: it cannot take part, or says of itself what cannot be.
+        WireError: the client cannot take part, or what it says about itself is impossible.
     """
     if isinstance(hello, WireError):
         raise hello
@@ -162,10 +162,10 @@ def introduced_member(client: str, hello: Reply | WireError, num_beams: int) -> 
 
 
 def with_counts(member: Member, reply: Reply, num_beams: int) -> Member:
-    """A client with what its reply tells of its labelled data, if it does: it may have recorded new passes.
+    """A client with the counts of labelled data that its reply gives, if any: it may have recorded new passes.
 
     Raises:
-        WireError: what it tells cannot be.
+        WireError: a count is impossible.
     """
     return replace(
         member,
@@ -176,10 +176,10 @@ def with_counts(member: Member, reply: Reply, num_beams: int) -> Member:
 
 
 def worked_seconds(reply: Reply) -> float:
-    """How long a client worked; 0 if it does not say.
+    """The seconds that a client worked; 0 if it does not say.
 
     Raises:
-        WireError: it is not a finite number >= 0.
+        WireError: what it says is not a finite number >= 0.
     """
     seconds = reply.facts.get("seconds", 0.0)
     if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
@@ -204,10 +204,10 @@ def check_metrics(reply: Reply, num_horizons: int) -> None:
 
 
 def warning_of(reply: Reply) -> str:
-    """What a client itself found worth telling; empty for nothing.
+    """The warning that a client sends; empty if there is none.
 
     Raises:
-        WireError: it is not a text.
+        WireError: the warning is not a text.
     """
     warning = reply.facts.get("warning", "")
     if not isinstance(warning, str):

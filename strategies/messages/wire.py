@@ -3,12 +3,12 @@
 One message may carry several clients of a node (a cohort). A message is a Flower RecordDict:
 
     "header"            ConfigRecord: run, experiment and source digest, round, kind of knowledge, "clients"
-    "<client>/targets"  ArrayRecord {"ids", "values", "rounds"}: encoded soft labels that the client lacks   (down)
-    "<client>/ask"      ArrayRecord {"ids"}: public samples to answer                                (down)
-    "<client>/labels"   ArrayRecord {"ids", "values", "rounds"}: the client's encoded answer         (up)
-    "<client>/arrays"   ArrayRecord: what a strategy exchanges that is no soft label                 (both)
-    "<client>/metrics"  MetricRecord: name -> number or one number per horizon                       (up)
-    "<client>/facts"    ConfigRecord: counts, rounds; "error" where the client failed                (both)
+    "<client>/targets"  ArrayRecord {"ids", "values", "rounds"}: encoded soft labels that the client lacks  (down)
+    "<client>/ask"      ArrayRecord {"ids"}: public samples to answer                                       (down)
+    "<client>/labels"   ArrayRecord {"ids", "values", "rounds"}: the client's encoded answer                (up)
+    "<client>/arrays"   ArrayRecord: what a strategy exchanges beside soft labels                           (both)
+    "<client>/metrics"  MetricRecord: name -> number or one number per horizon                              (up)
+    "<client>/facts"    ConfigRecord: counts, rounds; "error" where the client failed                       (both)
 
 "values" is named "delta" where it is a difference against what the receiver holds. Strategies of soft labels put
 neither weights nor frames here; "arrays" is for the baselines, for prototypes, secure sums and relations.
@@ -37,9 +37,9 @@ ROUND = "train.round"
 
 # Rounds travel as 16 bits.
 MAX_ROUND = 65_535
-# Characters of a reason that quotes what came.
+# The most characters of a reason that quotes what was received.
 MAX_REASON = 300
-# The newest targets of a client that holds none; those of round 0 are published before anyone has answered.
+# The round of the newest targets of a client that holds none. Targets of round 0 are published before anyone answers.
 NO_TARGETS = -1
 
 
@@ -49,13 +49,13 @@ class WireError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What every request says first.
+    """The header, with which every request and every reply begins.
 
     Attributes:
-        run: names the run; a client keeps its memory under it.
-        experiment: digest of the experiment.
-        source: digest of the source that both sides must share.
-        round: 0 before the first.
+        run: the name of the run; a client keeps its memory under this name.
+        experiment: the digest of the experiment.
+        source: the digest of the source that both sides must share.
+        round: the number of the round; 0 before the first.
         kind: the kind of knowledge that is exchanged, such as ``public`` (see `clients.exchanges.table`).
     """
 
@@ -68,14 +68,14 @@ class Header:
 
 @dataclass(frozen=True)
 class Request:
-    """What the server wants of one client.
+    """What the server asks of one client.
 
     Attributes:
-        targets: soft labels that the client lacks; None for none.
+        targets: the soft labels that the client lacks; None if it lacks none.
         ask: (N,) public samples to answer, strictly increasing; empty for none.
-        known_round: the client is expected to hold the targets up to this round; a client that does not says so.
-        answered_round: the round of the newest answer of this client that the server holds; 0 for none.
-        arrays: what is no soft label, such as prototypes.
+        known_round: the round up to which the client is expected to hold the targets; a client that does not says so.
+        answered_round: the round of the newest answer of this client that the server holds; 0 if it holds none.
+        arrays: knowledge beside soft labels, such as prototypes, by name.
     """
 
     targets: EncodedLabels | None = None
@@ -92,10 +92,10 @@ class Reply:
     Attributes:
         labels: its soft labels; None where none were asked for.
         metrics: name -> one number, or one per horizon.
-        facts: plain values, such as ``modality`` and ``num_examples``.
-        error: why the client could not; empty if it could.
-        num_bytes: the bytes of the encoded arrays of its answer.
-        arrays: what is no soft label, such as prototypes.
+        facts: plain values, such as ``modality`` and ``num_examples``, by name.
+        error: why the client could not answer; empty if it could.
+        num_bytes: the bytes of the encoded arrays in its answer.
+        arrays: knowledge beside soft labels, such as prototypes, by name.
     """
 
     labels: EncodedLabels | None = None
@@ -126,7 +126,7 @@ def unpack_header(content: RecordDict) -> Header:
     """The header of a request.
 
     Raises:
-        WireError: it is missing or incomplete.
+        WireError: the header is missing or incomplete.
     """
     header = content.config_records.get("header")
     if header is None:
@@ -188,7 +188,7 @@ def unpack_replies(content: RecordDict, header: Header) -> dict[str, Reply | Wir
         header: the header of the request; an answer to another round or run is refused.
 
     Raises:
-        WireError: the message as a whole is malformed or answers something else.
+        WireError: the message as a whole is malformed or answers another request.
     """
     answered = unpack_header(content)
     if answered != header:
@@ -246,12 +246,12 @@ def _arrays(record: ArrayRecord | None) -> dict[str, NDArray[np.generic]]:
 
 
 def count_bytes(record: ArrayRecord) -> int:
-    """Bytes of the record's arrays as they are serialised."""
+    """The bytes of a record's arrays as they are serialised."""
     return sum(len(array.data) for array in record.values())
 
 
 def bytes_by_client(content: RecordDict) -> dict[str, int]:
-    """Serialised bytes of the arrays in a message, by client."""
+    """The serialised bytes of the arrays in a message, by client."""
     total = dict.fromkeys(_clients(content), 0)
     for name, record in content.array_records.items():
         if (client := name.rpartition("/")[0]) in total:
@@ -267,7 +267,7 @@ def _ids(record: ArrayRecord) -> NDArray[np.int64]:
 
 
 def _read_array(record: ArrayRecord, name: str) -> NDArray[np.generic]:
-    """An array of plain numbers, made of the bytes that came and of no more, whatever they claim to be."""
+    """An array of plain numbers, made of the received bytes and of no more, whatever shape they claim."""
     try:
         array = record[name]
         if array.stype != "numpy.ndarray":
@@ -278,7 +278,7 @@ def _read_array(record: ArrayRecord, name: str) -> NDArray[np.generic]:
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, is_fortran, dtype = read_header[version](stream)
     except Exception as error:
-        # Whatever bytes a stranger sent: NumPy answers them with many kinds of errors.
+        # A sender may send any bytes, for which NumPy raises many kinds of errors.
         raise WireError(f"{name}: not a readable array ({type(error).__name__}: {error})"[:MAX_REASON]) from None
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise WireError(f"{name}: must hold plain numbers, got {dtype}"[:MAX_REASON])

@@ -1,1 +1,1 @@
-"""The methods of federated distillation and what they are compared with: what is asked, accepted and concluded."""
+"""The methods of federated distillation and their baselines: what is asked, accepted and concluded in a round."""

@@ -1,10 +1,10 @@
 """A round of any federation as a Flower strategy: invite, ask, accept, conclude.
 
 Flower's own ``Strategy.start`` sends weights, takes two phases per round, polls a deployed grid every three
-seconds and cannot resume. Ours keeps the interface (the "global arrays" are the published targets) and drives
-the grid itself: push, pull with a short poll, record who is missing, go on.
+seconds and cannot resume. The class here keeps the interface (the "global arrays" are the published targets) and
+drives the grid itself: it pushes, pulls with a short poll, records who is missing, and goes on.
 
-What is exchanged, and what becomes of it, is a subclass's: soft labels of public samples in
+A subclass decides what is exchanged and what becomes of it: soft labels of public samples in
 `strategies.methods.distillation`, other knowledge in `strategies.methods.beams`, the baselines in
 `strategies.methods.baselines`.
 """
@@ -46,13 +46,13 @@ class Teacher(Protocol):
         """Return its own soft labels for public samples."""
 
     def learn(self, ensemble: SoftLabels | None) -> None:
-        """A round of optimizer steps on its own labels and on the ensemble."""
+        """Take the optimizer steps of a round, on the server's own labels and on the ensemble; None for no ensemble."""
 
     def public_beams(self) -> NDArray[np.int64] | None:
-        """(N, H) best beams of the public samples, if the server knows them."""
+        """(N, H) best beams of the public samples; None if the server does not know them."""
 
     def features(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, D) its features of public samples, of which only relations are told."""
+        """(N, D) the teacher's features of public samples; only relations between them are sent."""
 
 
 @dataclass
@@ -60,13 +60,13 @@ class FederationState:
     """All that a strategy must remember to go on after a stop.
 
     Attributes:
-        round: rounds completed.
+        round: the number of completed rounds.
         cache: the targets published for all.
-        own_caches: client -> the targets published for it alone, where a strategy does that.
-        known_rounds: client -> it holds the targets up to this round; a client that holds none is not in it.
+        own_caches: client -> the targets published for this client alone, where a strategy does that.
+        known_rounds: client -> the round up to which it holds the targets; a client that holds none is left out.
         answers: client -> its answers, as far as a codec needs them to send differences.
-        ensembles: aggregated answers so far, which the teacher learns from.
-        arrays: what else a strategy remembers, by name.
+        ensembles: the aggregated answers so far, from which the teacher learns.
+        arrays: whatever else a strategy remembers, by name.
         members: every client that was ever met, by id.
     """
 
@@ -85,11 +85,11 @@ class RoundPlan:
     """What a round is about, decided before anybody is asked, and passed along until it is concluded.
 
     Attributes:
-        round: its number, from 1.
-        asked: (N,) public samples, or whatever else is numbered, that clients are asked for.
-        relations: what the teacher tells of the relations of public samples, as it travels; empty for nothing.
-        taught: what the teacher says of the drawn samples before it learns; None where nobody needs to know.
-        participants: client -> the client whose masks are in a secure sum.
+        round: the number of the round, from 1.
+        asked: (N,) the public samples, or other numbered items, that clients are asked about.
+        relations: the teacher's relations of public samples, as arrays that travel; empty if none are sent.
+        taught: the teacher's answer for the drawn samples before it learns; None where no step needs it.
+        participants: the clients whose masks are in a secure sum, by id.
         nonce: the number of this attempt at a secure sum, as bytes; empty without one.
         agreed: what the first answer of the round settles for the others, such as the shapes of weights, by name.
     """
@@ -104,26 +104,26 @@ class RoundPlan:
 
 
 class Choreography(Strategy):
-    """One message per node and round; what a subclass must say is what to ask, what to accept and what follows.
+    """The round of a method, with one message per node; a subclass says what to ask, to accept and to conclude.
 
     Args:
-        experiment: rounds, participation and whatever else the subclass reads.
-        aggregator: how contributions become the ensemble.
-        teacher: the central teacher on the server.
-        num_public: size of the public set.
-        run: the name of the run, which clients keep their memory under.
-        digests: the digests of the experiment and of the source; clients compare them with their own.
-        state: the state to go on from; None starts anew.
-        registry: node id -> who was provisioned there; None lets every node in.
+        experiment: the experiment, with the number of rounds, the participation and whatever else a subclass reads.
+        aggregator: the rule by which contributions become the ensemble.
+        teacher: the teacher of the server.
+        num_public: the size of the public set.
+        run: the name of the run, under which clients keep their memory.
+        digests: the digests of the experiment and of the source, which clients compare with their own.
+        state: the state to go on from; None starts a new run.
+        registry: node id -> the client that was provisioned there; None lets every node in.
 
     Attributes:
         now: the round under way, or the last one.
         grid: the grid of the round under way, for strategies that ask for more before they conclude.
-        extra_bytes: client -> down and up, of what such messages cost.
+        extra_bytes: client -> the bytes down and up of such further messages.
     """
 
     traits: ClassVar[Traits]
-    """What the method is like; those of our own stand beside their recipes in `configs.recipes`."""
+    """The traits of the method; for the methods of Softbeam they stand beside the recipes in `configs.recipes`."""
 
     def __init__(
         self,
@@ -156,13 +156,13 @@ class Choreography(Strategy):
 
     @classmethod
     def check_options(cls, **options: Any) -> None:
-        """Refuse options before anything starts, which building a strategy would do too late.
+        """Refuse wrong options before anything starts; the constructor would refuse them too late.
 
         Raises:
-            ValueError: an option has a wrong value; the text begins with its name.
+            ValueError: an option has a wrong value; the message begins with the name of the option.
         """
 
-    # What a choreography is made of.
+    # The parts of a choreography, which a subclass writes or replaces.
 
     def invite(self, round_number: int) -> list[str]:
         """The clients that take part in a round."""
@@ -180,12 +180,12 @@ class Choreography(Strategy):
         """What a client contributes.
 
         Raises:
-            WireError: its answer is not what it was asked for.
+            WireError: the answer is not what the client was asked for.
         """
 
     @abstractmethod
     def conclude(self, contributions: Sequence[Any], plan: RoundPlan) -> int:
-        """Learn from what was contributed, in order of clients, and prepare the next requests.
+        """Learn from the contributions, in the order of clients, and prepare the next requests.
 
         Returns:
             The number of targets published.
@@ -196,7 +196,7 @@ class Choreography(Strategy):
         return RoundPlan(round_number)
 
     def num_answers(self, contribution: Any) -> int:
-        """Samples, or whatever was asked for, that a client answered."""
+        """The number of samples, or of other items asked for, that a client answered."""
         return 0
 
     def uplink_bytes(self, reply: Reply) -> int:
@@ -204,13 +204,13 @@ class Choreography(Strategy):
         return reply.num_bytes
 
     def published(self) -> ArrayRecord:
-        """What Flower's interface calls the global arrays."""
+        """The published targets, which Flower's interface calls the global arrays."""
         return ArrayRecord()
 
     # The round.
 
     def run_round(self, grid: Grid, round_number: int, timeout: float) -> RoundAccount:
-        """One round; afterwards ``state`` holds everything that the next one needs."""
+        """Run one round; afterwards ``state`` holds everything that the next one needs."""
         clock = PhaseClock()
         self.now = round_number
         self.grid = grid
@@ -219,7 +219,7 @@ class Choreography(Strategy):
         plan = self.prepare(round_number)
         invited, here, busy = self.invite(round_number), self.mailbox.roster.here, self.mailbox.busy(round_number)
         requests = {client: self.request(client, plan) for client in invited if client in here - busy}
-        # Where nobody came, the time is over; what is owed is only picked up.
+        # Where no invited client is connected, the time is over; late answers are only picked up.
         left = timeout if here.intersection(invited) else 0.0
         outcomes = self.mailbox.ask(grid, ROUND, requests, round_number=round_number, timeout=left)
         members = self.mailbox.members
@@ -243,7 +243,7 @@ class Choreography(Strategy):
         return RoundAccount(round_number, dict(sorted(clients.items())), num_asked, num_targets, clock.laps)
 
     def _judge(self, outcome: Outcome, member: Member, plan: RoundPlan) -> tuple[Any, ClientRound]:
-        """What a client contributes, and its line in the account, which names a problem if it does not count."""
+        """The contribution of a client and its record, which names a problem if the answer does not count."""
         entry = ClientRound(
             downlink_bytes=self.mailbox.sent_bytes.get(outcome.client, 0),
             rounds_late=self.now - outcome.round,
@@ -292,12 +292,12 @@ class Choreography(Strategy):
 
         Args:
             grid: the grid that Flower passes in.
-            initial_arrays: not used: before the first round there are no targets.
-            num_rounds: 0 takes the experiment's.
-            timeout: seconds per round; 0 takes the experiment's.
-            train_config: not used.
-            evaluate_config: not used.
-            evaluate_fn: called after each round; ``account`` holds that round's account then.
+            initial_arrays: this is not used, because there are no targets before the first round.
+            num_rounds: the number of rounds of the whole run; 0 takes the number that the experiment gives.
+            timeout: the seconds for each round; 0 takes the seconds that the experiment gives.
+            train_config: this is not used.
+            evaluate_config: this is not used.
+            evaluate_fn: called after each round, when ``account`` holds the account of that round.
         """
         result = Result()
         if not self.mailbox.nodes:
@@ -311,27 +311,27 @@ class Choreography(Strategy):
         return result
 
     def summary(self) -> None:
-        """Log what runs."""
+        """Log which strategy and which aggregator run."""
         log.info("%s with %s", type(self).__name__, self.aggregator)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Not part of our round; see :meth:`run_round`."""
+        """Do nothing: :meth:`run_round` takes the place of this part of Flower's interface."""
         return []
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Not part of our round; see :meth:`run_round`."""
+        """Do nothing: :meth:`run_round` takes the place of this part of Flower's interface."""
         return None, None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Not part of our round: clients evaluate when they answer."""
+        """Do nothing: clients evaluate when they answer."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Not part of our round: clients evaluate when they answer."""
+        """Do nothing: clients evaluate when they answer."""
         return None

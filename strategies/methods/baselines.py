@@ -1,4 +1,4 @@
-"""What federated distillation is measured against, in the same rounds with the same optimizer steps."""
+"""The baselines of federated distillation, which take the same rounds and the same optimizer steps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from strategies.messages.wire import Reply, Request, WireError
 from strategies.methods.base import Choreography, RoundPlan
 
 Weights = Mapping[str, NDArray[np.float32]]
-# Name -> shape of each weight.
+# Name -> the shape of each weight.
 Architecture = dict[str, tuple[int, ...]]
 
 
 class LocalStrategy(Choreography):
-    """Every node alone; messages carry nothing but metrics."""
+    """Every node learns alone; messages carry nothing but metrics."""
 
     traits: ClassVar[Traits] = RECIPES["local"].traits
 
@@ -29,7 +29,7 @@ class LocalStrategy(Choreography):
         return Request()
 
     def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Member:
-        """Whoever answers without an error counts."""
+        """A client that answers without an error counts."""
         if reply.error:
             raise WireError(reply.error)
         return member
@@ -43,13 +43,13 @@ class LocalStrategy(Choreography):
 class CentralisedStrategy(LocalStrategy):
     """Every node trains on the pooled labelled data of its modality: possible in simulation only.
 
-    What its raw recording would cost to send is counted as uplink of its first round.
+    The bytes that sending its raw recording would cost count as the uplink of its first round.
     """
 
     traits: ClassVar[Traits] = RECIPES["centralised"].traits
 
     def uplink_bytes(self, reply: Reply) -> int:
-        """What the client's labelled recording would cost to send, in the round in which it would be sent."""
+        """The bytes that sending the client's labelled recording would cost, in the round in which it would be sent."""
         raw = reply.facts.get("raw_bytes", 0)
         return raw if isinstance(raw, int) else 0
 
@@ -64,7 +64,7 @@ class FedAvgStrategy(Choreography):
     traits: ClassVar[Traits] = RECIPES["fedavg"].traits
 
     def prepare(self, round_number: int) -> RoundPlan:
-        """A modality's architecture is that of its average so far; before there is one, the first answer says it."""
+        """The architecture of a modality is that of its average so far; without one, the first answer sets it."""
         modalities = {name.partition("/")[0] for name in self.state.arrays}
         return RoundPlan(round_number, agreed={name: _architecture(self._average(name)) for name in modalities})
 
@@ -73,23 +73,23 @@ class FedAvgStrategy(Choreography):
         return Request(arrays=self._average(self.mailbox.members[client].modality))
 
     def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> tuple[Member, Weights]:
-        """A client's weights: finite, float32, of the architecture of the others of its modality."""
+        """The weights of a client, checked: finite float32, in the architecture that its modality shares."""
         if reply.error:
             raise WireError(reply.error)
         if not reply.arrays:
-            raise WireError("answered no weights")
+            raise WireError("it answered no weights")
         if member.num_examples == 0:
-            raise WireError("learned from no labelled window, so its weights count nothing")
+            raise WireError("it learned from no labelled window, so its weights count nothing")
         for name, value in reply.arrays.items():
             if value.dtype != np.float32 or not np.all(np.isfinite(value)):
                 raise WireError(f"{name}: weights must be finite float32")
         own = _architecture(reply.arrays)
         if own != plan.agreed.setdefault(member.modality, own):
-            raise WireError(f"fedavg needs one architecture for all {member.modality} students, its weights differ")
+            raise WireError(f"fedavg needs one architecture for all {member.modality} students; its weights differ")
         return member, reply.arrays  # type: ignore[return-value]
 
     def conclude(self, contributions: Sequence[tuple[Member, Weights]], plan: RoundPlan) -> int:
-        """Average within each modality."""
+        """Average the weights within each modality."""
         self.teacher.learn(None)
         for modality in sorted({member.modality for member, _ in contributions}):
             group = [(member, weights) for member, weights in contributions if member.modality == modality]
@@ -100,7 +100,7 @@ class FedAvgStrategy(Choreography):
         return 0
 
     def _average(self, modality: str) -> dict[str, NDArray[Any]]:
-        """The averaged weights of a modality by name; empty before the first."""
+        """The averaged weights of a modality by name; empty before the first average."""
         prefix = f"{modality}/"
         arrays = self.state.arrays
         return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Federations without a public set: what is exchanged belongs to beams, not to samples. B beams, D features."""
+"""Methods without a public set: knowledge belongs to beams, not to samples. N beams of B, H horizons, D features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from strategies.methods.distillation import DistillationStrategy
 
 
 class BeamLabelStrategy(DistillationStrategy):
-    """The mean soft label of every beam instead of soft labels of samples.
+    """Clients send the mean soft label of every beam instead of soft labels of samples.
 
     Source: federated distillation, arXiv 1811.11479; the mean is over all clients, not over the others only.
     """
@@ -31,11 +31,11 @@ class BeamLabelStrategy(DistillationStrategy):
         return np.arange(self.experiment.task.num_beams)
 
     def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
-        """The ensemble of the clients: the teacher has no public answer that would fit."""
+        """The ensemble of the clients alone: the teacher answers for samples, not for beams."""
         return self.aggregator.aggregate(contributions)
 
     def teach(self, ensemble: SoftLabels | None) -> None:
-        """The teacher goes on with its own labels: what it could learn from belongs to samples."""
+        """Let the teacher learn from its own labels only: it cannot learn from soft labels of beams."""
         self.teacher.learn(None)
 
     def targets(self, ensemble: SoftLabels) -> SoftLabels:
@@ -52,9 +52,9 @@ class Prototypes:
     """The mean feature of each beam that a client has seen.
 
     Attributes:
-        beams: (N,) strictly increasing.
-        features: (N, D) float32.
-        counts: (N,) windows in which the beam was the best.
+        beams: (N,) the beams, strictly increasing.
+        features: (N, D) float32 mean features.
+        counts: (N,) the number of windows in which the beam was the best.
     """
 
     beams: NDArray[np.int64]
@@ -63,7 +63,7 @@ class Prototypes:
 
 
 class PrototypeStrategy(Choreography):
-    """The mean feature of every beam, over all clients that have seen it, weighted by how often.
+    """Clients share the mean feature of every beam, over all that have seen it, weighted by how often.
 
     Source: FedProto, arXiv 2105.00243. Features of all students must have one size (``students.*.hidden``).
     """
@@ -71,7 +71,7 @@ class PrototypeStrategy(Choreography):
     traits: ClassVar[Traits] = RECIPES["fedproto"].traits
 
     def prepare(self, round_number: int) -> RoundPlan:
-        """The size of features is that of the prototypes so far; before there are any, the first answer says it."""
+        """The size of features is that of the prototypes so far; before there are any, the first answer sets it."""
         features: NDArray[Any] | None = self.state.arrays.get("features")
         return RoundPlan(round_number, agreed={} if features is None else {"size": int(features.shape[1])})
 
@@ -80,13 +80,13 @@ class PrototypeStrategy(Choreography):
         return Request(arrays=self.state.arrays)
 
     def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Prototypes:
-        """A client's prototypes: finite, one for each of some beams, of the size of the others'."""
+        """The prototypes of a client, checked: they are finite and have the same size as those of the others."""
         if reply.error:
             raise WireError(reply.error)
         try:
             beams, features, counts = (reply.arrays[name] for name in ("beams", "features", "counts"))
         except KeyError as error:
-            raise WireError(f"answered no {error.args[0]}") from None
+            raise WireError(f"it answered no {error.args[0]}") from None
         num_beams = self.experiment.task.num_beams
         if beams.dtype != np.uint16 or beams.ndim != 1 or np.any(np.diff(beams.astype(np.int64)) <= 0):
             raise WireError("beams must be uint16 and strictly increasing")
@@ -112,7 +112,7 @@ class PrototypeStrategy(Choreography):
         return len(contribution.beams)
 
     def conclude(self, contributions: Sequence[Prototypes], plan: RoundPlan) -> int:
-        """The mean of each beam over those who have seen it; beams that nobody answered keep their prototype."""
+        """Average each beam over the clients that have seen it; beams that nobody answered keep their prototype."""
         self.teacher.learn(None)
         contributions = [one for one in contributions if len(one.beams)]
         if not contributions:

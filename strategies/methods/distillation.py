@@ -1,4 +1,4 @@
-"""Federated distillation: soft labels of public samples up, targets down, in hooks that a subclass may replace.
+"""Federated distillation: soft labels of public samples go up, targets come down, in hooks for a subclass to replace.
 
 A new aggregation rule needs no subclass (see `strategies.aggregation`), nor does a new mixture of the parts that the
 ``strategy`` section offers (see `configs.recipes`). A new choreography overrides one of ``choose_samples``,
@@ -31,15 +31,15 @@ from strategies.relations import draw_groups, pack_relations
 log = logging.getLogger(__name__)
 
 
-# Samples are drawn in runs of neighbours: these share most of their frames, so a client encodes each frame about once.
+# Samples are drawn in runs of this many neighbours, which share most frames, so a client encodes a frame about once.
 RUN_LENGTH = 16
 
 
 class DistillationStrategy(Choreography):
-    """Soft labels up, targets down; the arguments are those of `Choreography`.
+    """The method in which clients send soft labels and get targets; the arguments are those of `Choreography`.
 
     Example:
-        A method of one's own replaces a hook, and declares its traits where they differ.
+        A method of your own replaces a hook, and declares its traits where they differ.
 
         >>> class FirstHalf(DistillationStrategy):
         ...     traits = Traits(summable=False)
@@ -60,10 +60,10 @@ class DistillationStrategy(Choreography):
         if self.state.cache is None:
             self.state.cache = TargetCache(self.down.nothing)
 
-    # Hooks: what a new choreography replaces.
+    # The hooks, which a new choreography replaces.
 
     def choose_samples(self, round_number: int) -> NDArray[np.int64]:
-        """Public samples to get targets for in a round."""
+        """The public samples that clients are asked about in a round."""
         drawn = self._draw(round_number)
         if self.settings.ask_cached:
             return drawn
@@ -71,7 +71,7 @@ class DistillationStrategy(Choreography):
         return drawn[~np.isin(drawn, fresh.sample_ids)]
 
     def voters(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> list[Contribution]:
-        """Those whose answers count: the clients and, if it votes, the teacher."""
+        """The contributions that count: those of the clients and, if it votes, that of the teacher."""
         if not self.settings.teacher_votes:
             return list(contributions)
         vote = self.teacher.answer(asked, self.settings.temperature)
@@ -100,11 +100,11 @@ class DistillationStrategy(Choreography):
         return fused
 
     def targets_for(self, contributions: Sequence[Contribution], ensemble: SoftLabels) -> dict[str, SoftLabels]:
-        """What is published to one client alone, by client; those that are not in it get what all get."""
+        """The targets for single clients, by client; a client that is left out gets the targets for all."""
         return {}
 
     def first_targets(self) -> SoftLabels | None:
-        """What clients digest in round 1, before anyone has answered; None for nothing."""
+        """The targets that clients digest in round 1, before anyone has answered; None for no targets."""
         if not self.settings.teacher_starts:
             return None
         return self.teacher.answer(np.arange(self.num_public), self.settings.temperature)
@@ -129,7 +129,7 @@ class DistillationStrategy(Choreography):
     # The protocol.
 
     def prepare(self, round_number: int) -> RoundPlan:
-        """Choose the samples; before the first round, publish what the teacher knows."""
+        """Choose the samples; before the first round, publish the first targets."""
         if round_number == 1 and self.settings.sends_targets and (first := self.first_targets()) is not None:
             self.state.cache = self._cache().publish(self.down.encode(first, 0))
         relations = self.relate(round_number)
@@ -151,13 +151,13 @@ class DistillationStrategy(Choreography):
         )
 
     def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Contribution:
-        """A client's contribution, if its answer is one."""
+        """The contribution of a client, once its answer is checked and decoded."""
         self._note_known_round(outcome, reply)
         if reply.error:
             raise WireError(reply.error)
         if reply.labels is None:
             if len(outcome.request.ask):
-                raise WireError("answered no soft labels")
+                raise WireError("it answered no soft labels")
             nothing = self.up.decode(self.up.nothing, self.settings.temperature)
             return Contribution(member.id, member.modality, nothing, member.num_examples)
         held = self.state.answers.get(member.id) if self.up.is_delta else None
@@ -169,10 +169,10 @@ class DistillationStrategy(Choreography):
         if np.any(cached.rounds != outcome.round):
             raise WireError(f"its answer is of round {cached.rounds[0]}, expected {outcome.round}")
         if self.up.is_delta and len(cached):
-            # What was sent whole replaces what we held: a client that lost its memory starts over.
+            # Whole rows replace what the server held: a client that lost its memory starts over.
             keeps = held is not None and reply.labels.is_delta
             self.state.answers[member.id] = held.update(cached) if keeps and held is not None else cached
-        # A late answer counts where the same samples are asked for now: alone, it would replace a whole ensemble.
+        # A late answer counts only for samples that are asked now: elsewhere it alone would replace a whole ensemble.
         counts = labels.take(labels.sample_ids[np.isin(labels.sample_ids, plan.asked)])
         return Contribution(
             member.id,
@@ -195,7 +195,11 @@ class DistillationStrategy(Choreography):
         return self.publish(ensemble, own, plan)
 
     def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], plan: RoundPlan) -> int:
-        """Teach, then publish targets to all and to some alone, unless relations stand in for them; the number."""
+        """Teach, then publish targets for all and for single clients, unless relations stand in for targets.
+
+        Returns:
+            The number of targets published for all.
+        """
         self.teach(ensemble)
         if ensemble is None or not self.settings.sends_targets:
             return 0
@@ -208,7 +212,7 @@ class DistillationStrategy(Choreography):
         return len(targets)
 
     def published(self) -> ArrayRecord:
-        """The newest targets, as they would travel."""
+        """The newest targets, as arrays that could travel."""
         return encoded_record(self.down.pack(self._cache().newest))
 
     def _draw(self, round_number: int) -> NDArray[np.int64]:
@@ -217,18 +221,18 @@ class DistillationStrategy(Choreography):
         return draw_samples(self.num_public, self.settings.public_samples, rng)
 
     def _cache(self, client: str = "") -> TargetCache:
-        """The targets published to a client: its own, or those for all."""
+        """The targets published for a client: its own, or those for all."""
         return self.state.own_caches.get(client) or self.state.cache or TargetCache(self.down.nothing)
 
     def _held(self, cache: TargetCache, known_round: int, now: int) -> CachedLabels | None:
-        """What a client holds that has the targets up to a round; None where we cannot say."""
+        """The fresh targets of a client that holds all up to a round; None if the server cannot know them."""
         held = cache.held_at(known_round)
         return None if held is None else held.fresh(now, self.settings.target_lifetime)
 
     def _note_known_round(self, outcome: Outcome, reply: Reply) -> None:
-        """After an answer the client holds everything published before that round, unless it says that it has less."""
+        """Note which targets a client holds: all from before the round, unless it says that it has fewer."""
         if reply.error and "known_round" not in reply.facts:
-            return  # It may have failed before it could remember anything.
+            return  # The client may have failed before it could keep anything.
         known = reply.facts.get("known_round", outcome.round - 1)
         if not isinstance(known, int) or not NO_TARGETS <= known < outcome.round:
             raise WireError(f"known_round must be a round from {NO_TARGETS} to {outcome.round - 1}, got {known!r}")
@@ -251,8 +255,8 @@ def draw_samples(num_public: int, wanted: int, rng: np.random.Generator) -> NDAr
     """Public samples for a round, in random runs of consecutive ones.
 
     Args:
-        num_public: size of the public set.
-        wanted: how many to draw; 0, or more than there are, takes all.
+        num_public: the size of the public set.
+        wanted: the number of samples to draw; 0, or more than there are, takes all.
         rng: the only source of randomness.
 
     Returns:
@@ -273,9 +277,9 @@ def sharpen(probs: NDArray[np.float32], kind: Literal["none", "softmax", "power"
     reduction of SCARLET, arXiv 2504.19602. A power of 1 changes nothing, and none moves the ranking of beams.
 
     Args:
-        probs: (..., B).
-        kind: ``none`` leaves them as they are.
-        by: > 0.
+        probs: (..., B) distributions.
+        kind: the function; ``none`` leaves distributions as they are.
+        by: the temperature of the softmax or the exponent of the power, > 0.
     """
     if kind == "none":
         return probs

@@ -1,9 +1,9 @@
-"""Where the teacher is right and where it needs others, on a public set whose best beams the server knows.
+"""The method FedGEMS: clients answer what the teacher gets wrong on a public set whose best beams the server knows.
 
 Source: selective knowledge fusion, FedGEMS, arXiv 2110.11027: the teacher keeps its own answer where it is right, and
-asks the clients about the samples that it gets wrong. Theirs has one label a sample and also learns from it; ours has
-one for each horizon, decides horizon by horizon, and uses the labels for that decision alone. N samples, H horizons,
-B beams.
+asks the clients about the samples that it gets wrong. The paper has one label a sample and also learns from it; here a
+sample has one for each horizon, each horizon is decided by itself, and the labels serve this decision alone. N samples,
+H horizons, B beams.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from strategies.methods.distillation import DistillationStrategy
 
 
 class FedGemsStrategy(DistillationStrategy):
-    """Asks about what the teacher gets wrong; where it is right, its own answer is the target.
+    """Asks about samples that the teacher gets wrong; where it is right, its own answer is the target.
 
-    ``publish: corrected`` asks for it in a YAML: the recipe ``fedgems`` does, and any other method of public samples
-    may (`strategies.registry.find_plugins` puts the two classes together).
+    A YAML chooses it by ``publish: corrected``: the recipe ``fedgems`` does so, and any other method of public samples
+    may (`strategies.registry.find_plugins` combines the two classes).
 
     Source: FedGEMS, arXiv 2110.11027, with the differences above. The arguments are those of `DistillationStrategy`.
 
@@ -43,7 +43,7 @@ class FedGemsStrategy(DistillationStrategy):
         return replace(plan, asked=doubtful(taught, self._beams), taught=taught)
 
     def fuse(self, several: Sequence[SoftLabels]) -> list[SoftLabels]:
-        """Leave corrected targets as they are: the teacher is in them already, as it was before it learned."""
+        """Leave corrected targets as they are: they already hold the teacher's answer from before it learned."""
         return list(several)
 
     def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], plan: RoundPlan) -> int:
@@ -53,9 +53,9 @@ class FedGemsStrategy(DistillationStrategy):
         return super().publish(known if len(known) else None, own, plan)
 
     def _corrected(self, labels: SoftLabels | None, plan: RoundPlan) -> SoftLabels:
-        """What the teacher said before it was asked for help where that is right, else the labels."""
+        """The teacher's answer from before the round where it is right, else the labels."""
         if plan.taught is None:
-            raise ValueError("a plan for FedGEMS holds what the teacher said; begin with super().prepare")
+            raise ValueError("a plan for FedGEMS must hold the teacher's answer; begin with super().prepare")
         nothing = self.down.decode(self.down.nothing, self.settings.temperature)
         return corrected(nothing if labels is None else labels, plan.taught, self._beams)
 
@@ -72,7 +72,7 @@ def is_right(taught: SoftLabels, beams: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def doubtful(taught: SoftLabels, beams: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ids of the samples of which the teacher gets a horizon wrong: the others need no answer of clients."""
+    """The ids of the samples of which the teacher gets a horizon wrong; clients need not answer the others."""
     return taught.sample_ids[~is_right(taught, beams).all(axis=-1)]
 
 
@@ -85,8 +85,8 @@ def corrected(labels: SoftLabels, taught: SoftLabels, beams: NDArray[np.int64]) 
         beams: (P, H) best beams of the whole public set.
 
     Returns:
-        Soft labels of the samples in ``labels`` and of those that the teacher gets right at every horizon. A sample
-        that the teacher gets wrong and nobody answered has none.
+        Soft labels of the samples in ``labels`` and of those that the teacher gets right at every horizon. There are
+        none for a sample that the teacher gets wrong and nobody answered.
     """
     right = is_right(taught, beams)
     rows = np.searchsorted(taught.sample_ids, labels.sample_ids)

@@ -1,4 +1,4 @@
-"""Targets of its own for every client: a mixture of the answers of those others that answer like it.
+"""Personal targets: each client gets a mixture of the answers of those clients whose answers are like its own.
 
 C voters, N samples, H horizons, B beams.
 """
@@ -21,19 +21,19 @@ from strategies.privacy import project_to_simplex
 
 
 class PersonalStrategy(DistillationStrategy):
-    """Every client gets a mixture of its own instead of the ensemble.
+    """Every client gets its own mixture of the others' answers instead of the ensemble.
 
-    ``weights``: of the others, the more of each the nearer its answers are to the client's own (`mixture_weights`).
-    ``clusters``: the plain mean of the client's cluster (`same_cluster`). Where none of these others answered a sample,
-    the client gets the ensemble. The teacher is one of the others if it votes; what is made of a mixture afterwards
-    (``sharpen``, ``publish``) is as for the ensemble.
+    With ``weights``, each of the others counts the more, the nearer its answers are to the client's own
+    (`mixture_weights`). With ``clusters``, the mixture is the plain mean of the client's cluster (`same_cluster`).
+    Where none of these others answered a sample, the client gets the ensemble. The teacher is one of the others if it
+    votes. A mixture is sharpened and fused (``sharpen``, ``publish``) in the same way as the ensemble.
 
     Source: KT-pFL, arXiv 2111.02862, for coefficients learned on the server; COMET, arXiv 2109.08119, for clusters.
 
     Args:
         mixture: ``weights`` or ``clusters``.
-        pull: how strongly the weights are drawn towards equal ones, > 0; large gives everyone the plain mean of the
-        others. num_clusters: of ``clusters``, >= 1.
+        pull: the pull towards equal weights, > 0; a large one gives everyone the plain mean of the others.
+        num_clusters: the most clusters that ``clusters`` makes, >= 1.
         arguments: the arguments of `DistillationStrategy`.
     """
 
@@ -56,7 +56,7 @@ class PersonalStrategy(DistillationStrategy):
     def check_options(
         cls, mixture: str = "weights", pull: float = 1.0, num_clusters: int = 2, **others: object
     ) -> None:
-        """Refuse an unknown mixture, a pull that is not positive and no clusters."""
+        """Refuse an unknown mixture, a pull that is not positive and a number of clusters below 1."""
         if mixture not in ("weights", "clusters"):
             raise ValueError(f"mixture: must be weights or clusters, got {mixture!r}")
         if not (isinstance(pull, (int, float)) and 0 < pull < np.inf):
@@ -81,9 +81,9 @@ class PersonalStrategy(DistillationStrategy):
 def distances(votes: Votes) -> NDArray[np.float64]:
     """(C, C) d_cj = mean |p_c - p_j|^2 over the rows (samples and horizons) of the samples that both answered.
 
-    Divided by the mean |p|^2 of all rows that were answered, so that a scale means the same however certain answers
-    are. Of two that have no sample in common nothing is known: the mean of the known distances stands for theirs, 0
-    where there are none.
+    Distances are divided by the mean |p|^2 of all rows that were answered, so that a scale means the same however
+    certain the answers are. For two voters without a common sample nothing is known: they get the mean of the known
+    distances, or 0 where no distance is known.
     """
     num_horizons = votes.probs.shape[2]
     common = num_horizons * (votes.answered.astype(np.float64) @ votes.answered.T)
@@ -106,12 +106,12 @@ def mixture_weights(votes: Votes, pull: float) -> NDArray[np.float64]:
     distance of the mixture itself, which is nearer to what KT-pFL minimises; but it needs pairs only, so voters that
     answered different samples can be compared.
 
-    Source: the collaboration graph of pFedGraph, ICML 2023 (PMLR v202, ye23b); theirs compares weights by their cosine
-    and draws towards shares of the data.
+    Source: the collaboration graph of pFedGraph, ICML 2023 (PMLR v202, ye23b); that paper compares weights by
+    their cosine and draws towards shares of the data.
 
     Args:
         votes: the votes of C voters; a single voter has a row of zeros.
-        pull: > 0.
+        pull: the pull towards equal weights, > 0.
     """
     distance = distances(votes)
     num_others = len(distance) - 1
@@ -123,9 +123,9 @@ def mixture_weights(votes: Votes, pull: float) -> NDArray[np.float64]:
 
 
 def same_cluster(votes: Votes, num_clusters: int) -> NDArray[np.float64]:
-    """(C, C) 1 where two voters are in the same of at most so many clusters, else 0.
+    """(C, C) 1 where two voters are in the same one of at most ``num_clusters`` clusters, else 0.
 
-    Average linkage of :func:`distances`, which needs pairs only, where COMET has k-means of whole answers.
+    Clusters come from average linkage of :func:`distances`, which needs pairs only; COMET has k-means of whole answers.
     """
     if len(votes.probs) == 1:
         return np.ones((1, 1))
@@ -136,7 +136,7 @@ def same_cluster(votes: Votes, num_clusters: int) -> NDArray[np.float64]:
 
 
 def _mixture(votes: Votes, row: int, weights: NDArray[np.float64]) -> SoftLabels:
-    """The mean by weights (C,), on the samples that another voter with a weight answered."""
+    """The mean with weights (C,), on the samples that another voter with a positive weight answered."""
     counts = (weights > 0) & (np.arange(len(weights)) != row)
     mean = weighted_mean(votes, weights[:, None, None])
     return mean.take(votes.sample_ids[votes.answered[counts].any(axis=0)])

@@ -2,19 +2,20 @@
 
 The sums are made by pairwise masks in integer arithmetic, with dropouts. Every two clients agree on a secret (X25519)
 and derive from it, for each round, a stream of integers that one adds to its soft labels and the other subtracts,
-modulo 2^16 or 2^32. In the sum of all the masks cancel, exactly. Of a client that drops out, the others tell the server
-the seeds that they share with it in that round, and the server takes the rest of its masks out; seeds of other pairs
-and rounds stay secret.
+modulo 2^16 or 2^32. In the sum over all clients the masks cancel exactly. When a client drops out, the others tell the
+server the seeds that they share with it in that round, and the server removes what is left of its masks; seeds of other
+pairs and rounds stay secret.
 
-A sum of one is an answer, so nobody masks, tells seeds or sums for fewer than two. Two are enough against a server that
-only listens. Of two, each can take its own answer out of what is published and has the other's, which no mask can hide:
-of C clients, all but one can do that together. Every attempt at a round has a number of its own (``nonce``), because a
-round that is done again after a stop would otherwise have the same masks over other answers.
+A sum of one answer is that answer, so nobody masks, tells seeds or sums for fewer than two clients. Two are enough
+against a server that only listens. But each of two clients can subtract its own answer from what is published and then
+has the other's, which no mask can hide; of C clients, all but one can do that together. Every attempt at a round has
+its own number (``nonce``), because a round that is done again after a stop would otherwise have the same masks over
+other answers.
 
-Source: Bonawitz et al., CCS 2017, without its second mask. The server must be honest but curious: one that lies about
-who dropped out learns that client's answer of the round if it gets it, too, so an answer that comes after its seeds
-were told is thrown away unread, and a client tells the seeds of a round once. Double masking would mend that at the
-price of a further message a round.
+Source: Bonawitz et al., CCS 2017, without its second mask. The server must be honest but curious: if it lies about who
+dropped out, and also gets that client's answer of the round, it learns the answer. Therefore an answer that comes after
+its seeds were told is thrown away unread, and a client tells the seeds of a round only once. Double masking would mend
+that at the price of a further message a round.
 
 C clients, N samples, H horizons, B beams. A client is known by its public key.
 """
@@ -51,7 +52,7 @@ class MaskedAnswer:
 
     Attributes:
         member: the client.
-        masked: (N, H, B) levels under its masks.
+        masked: (N, H, B) the levels of its probabilities, with its masks added.
     """
 
     member: Member
@@ -67,7 +68,7 @@ class SecureSumStrategy(DistillationStrategy):
     traits: ClassVar[Traits] = replace(DistillationStrategy.traits, exchange="secure_sum")
 
     def prepare(self, round_number: int) -> RoundPlan:
-        """Choose samples and say whose masks there will be, and for which attempt at the round."""
+        """Choose the samples, the clients whose masks will be used, and the number of this attempt at the round."""
         plan = super().prepare(round_number)
         invited = set(self.invite(round_number))
         participants = {
@@ -79,14 +80,14 @@ class SecureSumStrategy(DistillationStrategy):
         return replace(plan, participants=participants, nonce=nonce)
 
     def request(self, client: str, plan: RoundPlan) -> Request:
-        """As ever, with the keys of all participants and the number of this attempt."""
+        """The request of `DistillationStrategy`, with the keys of all participants and the number of this attempt."""
         keys = [np.frombuffer(member.public_key, np.uint8) for member in plan.participants.values()]
         table = np.stack(keys) if keys else np.empty((0, KEY_BYTES), np.uint8)
         request = super().request(client, plan)
         return replace(request, arrays={**request.arrays, "keys": table, "nonce": plan.nonce})
 
     def accept(self, member: Member, outcome: Outcome, reply: Reply, plan: RoundPlan) -> Any:
-        """Masked levels of the right shape; nothing else can be checked, which is the point."""
+        """The masked levels of a client; only their shape can be checked, since the masks hide the values."""
         self._note_known_round(outcome, reply)
         if reply.error:
             raise WireError(reply.error)
@@ -105,7 +106,7 @@ class SecureSumStrategy(DistillationStrategy):
         return len(contribution.masked)
 
     def conclude(self, contributions: Sequence[Any], plan: RoundPlan) -> int:
-        """Recover from those that dropped out, sum, teach, publish."""
+        """Remove the masks of clients that dropped out, sum the answers, teach the teacher and publish targets."""
         ensemble = None
         if contributions and len(plan.asked):
             try:
@@ -116,7 +117,7 @@ class SecureSumStrategy(DistillationStrategy):
 
     def _mean(self, contributions: Sequence[MaskedAnswer], plan: RoundPlan) -> SoftLabels:
         masked = {one.member.public_key: one.masked for one in contributions}
-        # Before anybody is asked for seeds: with them, a single answer would lie open.
+        # This comes before anybody is asked for seeds, since seeds would uncover a single answer.
         check_summands(len(masked))
         participants = [member.public_key for member in plan.participants.values()]
         dropped = [key for key in participants if key not in masked]
@@ -129,7 +130,7 @@ class SecureSumStrategy(DistillationStrategy):
         return SoftLabels(plan.asked, normalise_rows(mean), self.settings.temperature)
 
     def _recover(self, survivors: Sequence[Member], dropped: Sequence[bytes]) -> dict[tuple[bytes, bytes], bytes]:
-        """(survivor, dropped) -> seed, from those who answer."""
+        """(survivor, dropped) -> the seed that they share, from the survivors that answer."""
         table = np.stack([np.frombuffer(key, np.uint8) for key in dropped])
         requests = {member.id: Request(arrays={"dropped": table}) for member in survivors}
         keys = {member.id: member.public_key for member in survivors}
@@ -155,7 +156,7 @@ class SecureSumStrategy(DistillationStrategy):
 
 KEY_BYTES = 32
 NONCE_BYTES = 32
-# Of fewer, the sum shows an answer.
+# A sum of fewer answers would show an answer.
 MIN_SUMMANDS = 2
 
 
@@ -164,14 +165,14 @@ class Scale:
     """How probabilities become integers whose sum fits the words that travel.
 
     Attributes:
-        num_clients: C, whose levels are summed.
+        num_clients: the number C of clients whose levels are summed.
     """
 
     num_clients: int
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
-        """Two bytes for up to 64 clients, whose probabilities then have a thousand levels or more; else four."""
+        """Two bytes for up to 64 clients, whose probabilities then have a thousand levels or more; else four bytes."""
         return np.dtype("<u2" if self.num_clients <= 64 else "<u4")
 
     @property
@@ -185,13 +186,13 @@ class Scale:
 
 
 class SecureKey:
-    """The key of a client.
+    """The private key of a client, and the public key that belongs to it.
 
     Args:
-        private: 32 bytes, made by :meth:`private_bytes`; None makes a new one.
+        private: the 32 bytes that :meth:`private_bytes` gives; None makes a new key.
 
     Raises:
-        ValueError: it is no key.
+        ValueError: the bytes are not a key.
     """
 
     def __init__(self, private: bytes | None = None) -> None:
@@ -199,18 +200,18 @@ class SecureKey:
         self.public = self._key.public_key().public_bytes_raw()
 
     def private_bytes(self) -> bytes:
-        """What a client keeps to itself between rounds."""
+        """The private key, 32 bytes, which a client keeps to itself between rounds."""
         return self._key.private_bytes_raw()
 
     def seed(self, peer: bytes, context: bytes) -> bytes:
         """The 32 bytes that this client and a peer share in one context.
 
         Args:
-            peer: public key.
-            context: names run, round and samples; another gives another seed.
+            peer: the public key of the peer.
+            context: the context, from :func:`context_of`; another context gives another seed.
 
         Raises:
-            ValueError: the peer's key is none, or this client's own.
+            ValueError: the peer's key does not have 32 bytes, or it is this client's own.
         """
         if len(peer) != KEY_BYTES or peer == self.public:
             raise ValueError("the key of a peer must be 32 bytes long, and must not be this client's own key")
@@ -224,9 +225,9 @@ class SecureKey:
         """The levels with the masks of all pairs, modulo the size of their dtype.
 
         Args:
-            levels: an array of levels, of any shape.
-            peers: public keys of all the others.
-            context: the bytes that name the round (:func:`context_of`).
+            levels: the levels, in any shape.
+            peers: the public keys of all other participants.
+            context: the context of the round, from :func:`context_of`.
         """
         masked = levels.copy()
         for peer in peers:
@@ -235,13 +236,13 @@ class SecureKey:
 
 
 def context_of(run: str, round_number: int, sample_ids: NDArray[np.int64], nonce: bytes) -> bytes:
-    """What a round's masks are bound to: they fit no other run, round, samples or attempt.
+    """The context of a round's masks, which fit no other run, round, samples or attempt.
 
     Args:
-        run: its name.
+        run: the name of the run.
         round_number: the number of the round.
-        sample_ids: (N,) that are answered.
-        nonce: ``NONCE_BYTES`` random bytes of this attempt at the round.
+        sample_ids: (N,) the samples that are answered.
+        nonce: the ``NONCE_BYTES`` random bytes of this attempt at the round.
     """
     digest = hashes.Hash(hashes.SHA256())
     digest.update(nonce + f"{run}/{round_number}/".encode() + sample_ids.astype("<i8").tobytes())
@@ -252,7 +253,7 @@ def check_summands(count: int) -> None:
     """Refuse a sum that would show an answer.
 
     Raises:
-        ValueError: it has fewer than ``MIN_SUMMANDS``.
+        ValueError: the sum has fewer than ``MIN_SUMMANDS`` answers.
     """
     if count < MIN_SUMMANDS:
         raise ValueError(f"secure sum: a sum of {count} would show an answer; it takes {MIN_SUMMANDS} or more")
@@ -263,19 +264,19 @@ def sum_masked(
     participants: Sequence[bytes],
     revealed: Mapping[tuple[bytes, bytes], bytes],
 ) -> NDArray[np.unsignedinteger]:
-    """The exact sum of what those who answered had before they masked it.
+    """The exact sum of the levels that the clients which answered had before they masked them.
 
     Args:
-        masked: the masked levels, by the public key of the client that answered.
-        participants: everyone whose keys were given out for the round.
-        revealed: (survivor, dropped) -> seed, for every pair of one that answered and one that did not.
+        masked: the public key of each client that answered -> its masked levels.
+        participants: the public keys that were given out for the round.
+        revealed: (survivor, dropped) -> seed, for every pair of a client that answered and one that did not.
 
     Raises:
-        ValueError: as for :func:`check_summands`; a seed is missing; shapes differ.
+        ValueError: there are too few answers (:func:`check_summands`), a seed is missing, or shapes differ.
     """
     check_summands(len(masked))
     if strangers := set(masked) - set(participants):
-        raise ValueError(f"secure sum: {len(strangers)} answered that were not asked")
+        raise ValueError(f"secure sum: {len(strangers)} clients answered that were not asked")
     if len({(array.shape, array.dtype) for array in masked.values()}) > 1:
         raise ValueError("secure sum: masked answers differ in shape or dtype")
     total = np.zeros_like(next(iter(masked.values())))
@@ -292,7 +293,7 @@ def sum_masked(
 
 
 def _signed(own: bytes, peer: bytes, seed: bytes, like: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-    """A pair's mask as the client with the smaller key adds it; the other subtracts it."""
+    """The mask of a pair with its sign: the client with the smaller key adds it, the other subtracts it."""
     # The seed is used for this stream alone, so a counter from zero is safe.
     stream = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
     mask = np.frombuffer(stream.update(bytes(like.nbytes)), like.dtype).reshape(like.shape)

@@ -1,1 +1,1 @@
-"""Aggregation rules beyond the simplest: weighted ones and robust ones. Numpy only; here is no Flower and no torch."""
+"""The aggregation rules, weighted and robust ones. They need numpy only, neither Flower nor torch."""

@@ -1,10 +1,10 @@
 """Rules that a minority of wrong answers cannot move far. C clients, N samples, H horizons, B beams.
 
-Rules for weights port badly to soft labels: a client that never saw a beam gives it nothing, and where most have not
-seen it, a coordinate median gives it nothing either, attacker or not. So every rule here has a *coverage-aware* form:
-only clients with a labelled window in which a beam was the best vote on that beam (``Votes.seen``); where none of
-those who answered has, all of them do. What a client has seen is its own word: coverage is for honest skew, not
-against liars.
+Robust rules for weights do not suit soft labels as they are: a client that never saw a beam gives it no probability,
+and where most clients have not seen the beam, a coordinate-wise median gives it none either, with or without an
+attacker. So every rule here has a *coverage-aware* form: only clients with a labelled window in which a beam was the
+best vote on that beam (``Votes.seen``); where none of the clients that answered has seen it, all of them vote. Each
+client itself says what it has seen: coverage helps against skewed data, not against clients that lie.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from strategies.aggregation import Votes, align, confidence
 from strategies.labels import Contribution, SoftLabels, normalise_rows
 
-# Samples worked on at once, so that temporaries of 100 clients stay below 100 MB.
+# The number of samples aggregated at once, so that temporary arrays of 100 clients stay below 100 MB.
 CHUNK = 128
-# Of Weiszfeld's iteration: steps, and the distance below which two answers count as equal.
+# The number of steps of Weiszfeld's iteration, and the distance below which two answers count as equal in it.
 NUM_STEPS, SMALLEST_DISTANCE = 32, 1e-6
 
 Probs = NDArray[np.float64]
@@ -30,7 +30,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class _PerSample(ABC):
-    """What the rules have in common: chunks of samples, who may vote, and rows that end on the simplex.
+    """The base of the robust rules: it cuts samples into chunks, decides who votes, and scales rows to the simplex.
 
     Attributes:
         coverage: whether only clients that have seen a beam vote on it.
@@ -43,7 +43,7 @@ class _PerSample(ABC):
             raise ValueError(f"coverage: must be true or false, got {self.coverage!r}")
 
     def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
-        """The ensemble, sample by sample; a row to which the rule gives nothing at all becomes the plain mean."""
+        """The ensemble, sample by sample; a row to which the rule gives no probability becomes the plain mean."""
         votes = align(contributions)
         parts = []
         for probs, voters in _chunks(votes, coverage=self.coverage):
@@ -55,7 +55,7 @@ class _PerSample(ABC):
 
     @abstractmethod
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
-        """(N, H, B) values >= 0 from probabilities (C, N, H, B) and who votes on what (C, N, H, B)."""
+        """(N, H, B) values >= 0, from the probabilities (C, N, H, B) and from who votes on which beam (C, N, H, B)."""
 
 
 def _chunks(votes: Votes, *, coverage: bool) -> Iterator[tuple[Probs, Mask]]:
@@ -69,7 +69,7 @@ def _chunks(votes: Votes, *, coverage: bool) -> Iterator[tuple[Probs, Mask]]:
 
 
 def _sorted_votes(probs: Probs, voters: Mask) -> tuple[Probs, NDArray[np.int64]]:
-    """Votes in rising order along the clients, those of nobody last and zero; and how many there are."""
+    """The votes in rising order along the clients, then zeros in place of missing votes; and the number of votes."""
     rising = np.sort(np.where(voters, probs, np.inf), axis=0)
     return np.where(np.isinf(rising), 0.0, rising), voters.sum(axis=0)
 
@@ -84,7 +84,7 @@ class CoveredMean(_PerSample):
     coverage: bool = True
 
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
-        """The mean over those who vote."""
+        """The mean over the clients that vote."""
         mean: Probs = np.mean(probs, axis=0, where=voters)
         return mean
 
@@ -111,7 +111,7 @@ class TrimmedMean(_PerSample):
     Source: coordinate-wise trimmed mean, Yin et al., arXiv 1803.01498, on soft labels instead of gradients.
 
     Attributes:
-        trim: share of the votes that is left out at each end, in [0, 0.5); rounded down.
+        trim: the share of the votes that is left out at each end, in [0, 0.5); rounded down.
         coverage: whether only clients that have seen a beam vote on it.
     """
 
@@ -123,7 +123,7 @@ class TrimmedMean(_PerSample):
             raise ValueError(f"trim: must be in [0, 0.5), got {self.trim!r}")
 
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
-        """The mean of what is left."""
+        """The mean of the votes that are left."""
         rising, count = _sorted_votes(probs, voters)
         cut = np.floor(self.trim * count).astype(np.int64)
         sums = np.concatenate([np.zeros_like(rising[:1]), np.cumsum(rising, axis=0)])
@@ -137,7 +137,8 @@ class GeometricMedian(_PerSample):
     """The distribution with the smallest sum of distances to the clients' answers.
 
     Source: robust aggregation by the geometric median, Pillutla et al., arXiv 1912.13445 (smoothed Weiszfeld), for each
-    sample and horizon. With coverage, a client's weight is that of its whole row, and counts for the beams it has seen.
+    sample and horizon. With coverage, the weight of a client is that of its whole row, and counts for the beams that it
+    has seen.
     """
 
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
@@ -154,18 +155,18 @@ class GeometricMedian(_PerSample):
 
 @dataclass(frozen=True)
 class Consensus(_PerSample):
-    """Mean by certainty of those whom the typical other client agrees with, sample by sample.
+    """Mean of the clients that the typical other client agrees with, sample by sample.
 
-    A client's standing is the median over the others of the overlap sum_b min(p_i, p_j)_b. Those whose standing is
-    below ``floor`` times the best are left out; the others count by standing and certainty. A group smaller than half
-    cannot lift the median of its members, however well they agree among themselves.
+    A client's standing is the median over the others of the overlap sum_b min(p_i, p_j)_b. Clients whose standing
+    is below ``floor`` times the best are left out; the others count by standing and certainty. A group smaller than
+    half cannot lift the median of its members, however well they agree among themselves.
 
     Source: Softbeam; the median makes standing resist collusion where the sum of agreement does not, as the nearest
     neighbours do in Krum, Blanchard et al., NeurIPS 2017. Certainty as in FedGEMS, arXiv 2110.11027.
 
     Attributes:
         floor: the share of the best standing below which a client is left out, in [0, 1).
-        exponent: the exponent of the certainty, >= 0; 0 lets them count by standing alone.
+        exponent: the exponent of the certainty, >= 0; with 0 clients count by standing alone.
         coverage: whether only clients that have seen a beam vote on it.
     """
 
@@ -181,7 +182,7 @@ class Consensus(_PerSample):
             raise ValueError(f"exponent: must be >= 0, got {self.exponent!r}")
 
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
-        """The mean of those with standing."""
+        """The mean of the clients whose standing is high enough."""
         answered: Mask = np.any(voters, axis=-1)
         standing = _standing(probs, answered)
         trusted = answered & (standing >= self.floor * standing.max(axis=0))
@@ -192,18 +193,18 @@ class Consensus(_PerSample):
 
 
 def _standing(probs: Probs, answered: Mask) -> Probs:
-    """(C, N, H) median overlap with the others that answered; 1 if there is none, 0 for one that did not answer."""
+    """(C, N, H) median overlap with the others that answered; 1 if there are none, 0 for a client without answer."""
     num_clients = len(probs)
     overlaps = np.stack([np.minimum(probs, probs[client]).sum(axis=-1) for client in range(num_clients)])
     others = answered[:, None] & answered[None] & ~np.eye(num_clients, dtype=np.bool_)[..., None, None]
     rising, count = _sorted_votes(np.moveaxis(overlaps, 1, 0), np.moveaxis(others, 1, 0))
-    # Of an even number the upper one: a client and half of the others are a majority, and fewer are none.
+    # Of an even number the upper middle one counts: a client and half of the others are a majority, and fewer are not.
     median = np.take_along_axis(rising, count[None] // 2, axis=0)[0]
     return np.where(count == 0, 1.0, median) * answered
 
 
 def _weighted(probs: Probs, weights: Probs, voters: Mask) -> Probs:
-    """Weighted mean of each beam over those who vote on it; zero where none of them has weight."""
+    """The weighted mean of each beam over the clients that vote on it; zero where none of them has weight."""
     counted = weights * voters
     total = counted.sum(axis=0)
     values: Probs = np.divide((counted * probs).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)

@@ -1,7 +1,7 @@
-"""How much each client counts: one rule, and plain ones as presets of it.
+"""The weighted rule, which says how much each client counts, and simpler rules as presets of it.
 
-C clients, N samples, H horizons, B beams. A weight is a function of the votes; several are multiplied. They say how
-much a client counts, not which answers are outliers: for that see `strategies.rules.robust`.
+C clients, N samples, H horizons, B beams. A weight is a function of the votes; several are multiplied. Weights say
+how much a client counts, not which answers are outliers: for that see `strategies.rules.robust`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Weight = Callable[[Votes, "Weighted"], NDArray[np.float64]]
 
 
 def uniform(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(1, 1, 1) everyone alike."""
+    """(1, 1, 1) the same weight for every client."""
     return np.ones((1, 1, 1))
 
 
 def examples(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, 1, 1) the labelled windows of each client; it says so itself, so an impostor may exaggerate."""
+    """(C, 1, 1) the number of labelled windows; each client itself says it, so an impostor may exaggerate."""
     return votes.num_examples[:, None, None]
 
 
 def entropy(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, N, H) certainty to the power of ``rule.exponent``; presumes that certainty is calibrated.
+    """(C, N, H) certainty to the power of ``rule.exponent``; it presumes that certainty is calibrated.
 
     Source: FedGEMS, arXiv 2110.11027.
     """
@@ -40,8 +40,8 @@ def entropy(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
 def agreement(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
     """(C, N, H) sum_b min(p_c, mean)_b, to the power of ``rule.exponent``: 1 where a client says what the mean does.
 
-    The mean is that of all who answered, the client among them: of the others alone, two clients that contradict each
-    other would both count nothing.
+    The mean is over all clients that answered, the client itself included: with the mean of the others alone, two
+    clients that contradict each other would both count nothing.
     """
     mean = weighted_mean(votes, np.ones((1, 1, 1))).probs
     overlap: NDArray[np.float64] = np.minimum(votes.probs, mean[None]).sum(axis=-1)
@@ -49,7 +49,7 @@ def agreement(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
 
 
 def modality(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, N, 1) one over the clients of the same modality that answered the sample: many cameras count as one sense."""
+    """(C, N, 1) one over the number of clients of the same modality that answered: many cameras count as one sense."""
     names = np.array(votes.modalities)
     same = (names[:, None] == names[None]).astype(np.float64)
     shares: NDArray[np.float64] = 1.0 / np.maximum(same @ votes.answered, 1.0)
@@ -57,7 +57,7 @@ def modality(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
 
 
 def age(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, 1, 1) (1 + age)^-``rule.age_exponent`` of an answer that is so many rounds late.
+    """(C, 1, 1) (1 + age)^-``rule.age_exponent`` of each answer; the age is the number of rounds by which it is late.
 
     Source: the polynomial staleness of FedAsync, arXiv 1903.03934.
     """
@@ -76,15 +76,16 @@ WEIGHTS: dict[str, Weight] = {
 
 @dataclass(frozen=True)
 class Weighted:
-    """Mean or product in which the weights that are named are multiplied.
+    """Weighted mean or product, in which a client's weight is the product of the weights that are named.
 
-    Source: `WEIGHTS` names one for each; the product is the logarithmic opinion pool, Genest and Zidek 1986.
+    Source: `WEIGHTS` names one for each weight; the product is the logarithmic opinion pool, Genest and Zidek 1986.
 
     Attributes:
-        weights: the names of weights in `WEIGHTS`, which are multiplied.
+        weights: the names of the weights, which are keys of `WEIGHTS`.
         pool: ``mean`` or ``product``.
-        exponent: the exponent of certainty and agreement, > 0; larger lets the certain and the agreeing dominate.
-        age_exponent: how fast a late answer loses weight, >= 0; 0 lets it count in full.
+        exponent: the exponent of certainty and agreement, > 0; a larger one gives certain and agreeing clients more
+            weight.
+        age_exponent: says how fast a late answer loses weight, >= 0; with 0 it counts in full.
 
     Example:
         >>> sure = SoftLabels(np.array([0]), np.array([[[0.9, 0.1]]], np.float32), 1.0)
@@ -113,7 +114,7 @@ class Weighted:
             raise ValueError(f"age_exponent: must be >= 0, got {self.age_exponent!r}")
 
     def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
-        """The weighted mean or product per sample."""
+        """The weighted mean or product of each sample."""
         votes = align(contributions)
         product = np.ones((1, 1, 1))
         for name in self.weights:
@@ -148,10 +149,10 @@ class ExampleWeighted(Mean):
 class EntropyMean(Mean):
     """Mean in which a client counts, sample by sample, by how certain it is.
 
-    Source: entropy weights as in FedGEMS, arXiv 2110.11027; presumes answers that are calibrated.
+    Source: entropy weights as in FedGEMS, arXiv 2110.11027; it presumes answers that are calibrated.
 
     Attributes:
-        exponent: the exponent of the confidence, > 0; larger lets the certain dominate.
+        exponent: the exponent of the certainty, > 0; a larger one gives certain clients more weight.
     """
 
     weights: Sequence[str] = field(default=("entropy",), init=False)
@@ -166,7 +167,7 @@ class EntropyProduct(EntropyMean):
     pooled heterogeneous sensors best by night and by day among those tried.
 
     Attributes:
-        exponent: the exponent of the confidence, > 0; larger lets the certain dominate.
+        exponent: the exponent of the certainty, > 0; a larger one gives certain clients more weight.
     """
 
     pool: Literal["mean", "product"] = field(default="product", init=False)

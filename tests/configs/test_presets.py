@@ -160,7 +160,7 @@ def test_a_value_of_the_partition_out_of_range_is_refused_by_its_path(tmp_path: 
         (["data.nodes.1.faults.raw_gps=true"], ": data.nodes.1.faults.raw_gps: camera nodes have no GPS; leave it out"),
         (["data.nodes.0.faults.blind=0.5"], ": data.nodes.0.faults.blind: a GPS node cannot be blind; "),
         (["data.sector_skew=1", "data.by_time_of_day=true"], ": data.sector_skew: passes of one pool have no time of"),
-        (["data.server_lacks=[gps, camera]"], ": data.server_lacks: leaves the teacher without a sensor; "),
+        (["data.server_lacks=[gps, camera]"], ": data.server_lacks: the teacher would have no sensor; "),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_by_their_dotted_path(

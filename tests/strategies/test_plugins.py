@@ -109,7 +109,7 @@ def test_an_option_out_of_range_is_refused_by_its_path(folder: Path) -> None:
 
 def test_a_class_that_is_no_strategy_is_refused(tmp_path: Path) -> None:
     text = refusal(tmp_path, name="strategies.rules.weighted:Mean")
-    assert text == "strategy.name: Mean is no subclass of Choreography"
+    assert text == "strategy.name: Mean is no subclass of Choreography; make it one"
 
 
 MEAN = {"aggregator": {"name": "mean"}}
@@ -128,7 +128,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("Alone", MEAN, "strategy.aggregator: {} aggregates no soft labels; leave it out"),
     ("Alone", {"privacy": {"clip": 1.0}}, "strategy.privacy: {} sends no soft labels, so there is nothing to protect"),
     ("Mine", {"relations": {"share": 1.0}}, "strategy.relations.share: {} mixes soft labels for each client"),
-    ("Plain", {"secure_sum": True, **MEAN}, "strategy.secure_sum: {} is a choreography of its own; it cannot be"),
+    ("Plain", {"secure_sum": True, **MEAN}, "strategy.secure_sum: {} has its own choreography; leave secure_sum out"),
 ]
 
 

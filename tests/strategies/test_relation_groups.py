@@ -138,14 +138,17 @@ def spoilt(value: float, where: int = 0) -> Any:
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda arrays: {"related": arrays["related"]}, "there are no relations"),
-        (lambda arrays: {"relations": arrays["relations"]}, "there are no related"),
+        (lambda arrays: {"related": arrays["related"]}, "the array relations is missing"),
+        (lambda arrays: {"relations": arrays["relations"]}, "the array related is missing"),
         (changed("relations", lambda values: values.astype(np.float32)), "expected relations as float16"),
         (changed("relations", lambda values: values[:-1]), r"expected relations as float16 \(100, 4, 2\)"),
         (changed("relations", lambda values: values[:, :3]), r"expected relations as float16 \(100, 4, 2\)"),
         (changed("relations", lambda values: values.reshape(-1)), r"expected relations as float16 \(100, 4, 2\)"),
         (changed("related", lambda ids: pack_ids(np.arange(0, 100, 2))), r"expected relations as float16 \(50, 4, 2\)"),
-        (changed("related", lambda ids: pack_ids(IDS + 100)), "the public set has 200 samples, not 219"),
+        (
+            changed("related", lambda ids: pack_ids(IDS + 100)),
+            "relations name sample 219, but the public set has 200 samples",
+        ),
         (changed("related", lambda ids: ids.astype(np.float32)), "ids must be uint32"),
         (changed("related", lambda ids: pack_ids(np.arange(1))), "need two samples"),
         (changed("related", lambda ids: np.empty(0, np.uint8)), "need two samples"),

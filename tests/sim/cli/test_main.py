@@ -330,7 +330,7 @@ def refused(*words: str | Path) -> str:
         ),
         (
             lambda values: values["strategy"].update(aggregator={"name": "missing_rules:Mine"}),
-            "strategy.aggregator.name: no module missing_rules",
+            "strategy.aggregator.name: there is no module missing_rules",
         ),
         (
             lambda values: values["strategy"].update(aggregator={"name": "unclosed_rules:Mine"}),

@@ -301,7 +301,7 @@ def test_kept_beams_that_no_row_has_are_refused(payload: NDArray[np.uint8], text
 @pytest.mark.parametrize(
     ("payload", "text"),
     [
-        ([0x33, 0xE9, 0x70], "fall from the highest"),
+        ([0x33, 0xE9, 0x70], "start at the highest"),
         ([0x33, 0xFF, 0x50], "twice"),
         ([0x33, 0xF9, 0x71], "padding"),
     ],
