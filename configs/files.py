@@ -151,16 +151,18 @@ def swap_in(path: Path, content: bytes | str) -> None:
 
 
 def append_line(path: Path, values: dict[str, Any]) -> None:
-    """Add a line of JSON to a file, after which the disk holds it.
+    """Add a line of JSON to a file, after which the disk holds it; it begins a line of its own even after a crash.
 
     Raises:
         OSError: the disk takes no more; the file is as it was.
     """
     # Without a buffer, since a buffer that could not be written would be written after all when the file is closed.
-    with path.open("ab", buffering=0) as file:
-        size = file.tell()
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        start = b"" if file.read(1) in (b"", b"\n") else b"\n"
         try:
-            left = memoryview(json.dumps(values).encode() + b"\n")
+            left = memoryview(start + json.dumps(values).encode() + b"\n")
             while left:
                 left = left[file.write(left) :]
             os.fsync(file.fileno())
@@ -170,13 +172,13 @@ def append_line(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of JSON in a file; none if it is not there. A last line cut short by a crash is left out."""
+    """The lines of JSON in a file; none if it is not there. A line cut short by a crash is left out."""
     lines = []
     for text in path.read_bytes().splitlines() if path.exists() else []:
         try:
             lines.append(json.loads(text))
         except ValueError:
-            break
+            continue
     return lines
 
 

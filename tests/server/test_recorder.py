@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clients.learning.metrics import BeamMetrics
-from configs.files import write_whole
+from configs.files import read_lines, write_whole
 from configs.loading import build_experiment, load_experiment
 from configs.schema import Experiment
 from server.recorder import Recorder, faults_of, metrics_of, read_rounds
@@ -306,6 +306,21 @@ def test_events_are_kept_over_a_stop_and_stand_in_the_summary(recorder: Recorder
     assert first["text"] == "its key is not in the register of nodes"
     assert set(second) == {"time", "round", "kind", "who", "text"}
     assert (second["round"], second["kind"]) == (1, "resumed")
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20])
+def test_what_is_told_after_a_crash_in_an_event_is_not_lost_with_it(
+    recorder: Recorder, experiment: Experiment, cut: int
+) -> None:
+    for kind in ("first", "second"):
+        recorder.write_event(1, Event(kind, "server", "an event"))
+    path = recorder.folder / "events.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = Recorder(recorder.folder, experiment)
+    for kind in ("resumed", "later"):
+        again.write_event(2, Event(kind, "server", "an event"))
+    whole = ["second"] if cut == 1 else []  # only the end of its line is missing
+    assert [line["kind"] for line in read_lines(path)] == ["first", *whole, "resumed", "later"]
 
 
 def test_faults_are_counted_by_client_and_kind_with_the_rounds_and_the_last_reason(recorder: Recorder) -> None:
