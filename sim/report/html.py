@@ -72,7 +72,9 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
     """
     if not runs:
         raise ValueError("no run folders given; name at least one: softbeam report RUN...")
-    runs, _ = without_repeats(runs)
+    runs, notes = without_repeats(runs)
+    for note in notes:
+        log.warning("%s", note)
     found = [Run(load_summary(run), read_rounds(run)) for run in runs]
     summaries = [run.summary for run in found]
     groups = group_by_settings(summaries)
