@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from clients.data.arrivals import open_growing
 from clients.data.material import Material, material_of, pool
 from clients.data.recording import Recording, open_recording
 from clients.learning.learner import Learner, Losses
+from clients.models.seeding import torch_seeded
 from clients.models.tracker import BeamTracker
 from clients.profile import ClientProfile, client_folders
 from configs.schema import Experiment
@@ -100,6 +99,5 @@ def make_student(experiment: Experiment, *, client: str, modality: str) -> BeamT
         client: the id of the client.
         modality: the modality that the student senses.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(experiment.seed, "student", client))
+    with torch_seeded(seed_for(experiment.seed, "student", client)):
         return BeamTracker((modality,), experiment.student_size(modality), experiment.task)

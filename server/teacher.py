@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from clients.data.material import open_material
@@ -15,6 +14,7 @@ from clients.data.recording import PUBLIC_POWER, Recording, open_recording
 from clients.learning.learner import Learner, Losses
 from clients.learning.lessons import public_lesson
 from clients.learning.metrics import BeamMetrics
+from clients.models.seeding import torch_seeded
 from clients.models.tracker import BeamTracker
 from configs.schema import Experiment, Task
 from configs.seeding import seed_for
@@ -34,8 +34,7 @@ def make_teacher(experiment: Experiment, federation: Path) -> Learner:
     """
     teaching = experiment.teaching
     material = open_material(federation / "server", federation / "public", experiment.task)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(experiment.seed, "teacher"))
+    with torch_seeded(seed_for(experiment.seed, "teacher")):
         model = BeamTracker(experiment.data.server_modalities, experiment.teacher, experiment.task)
     return Learner(
         model,

@@ -23,6 +23,8 @@ from clients.data.material import Material
 from clients.data.recording import Recording
 from clients.learning.calibration import fit_temperature
 from clients.learning.metrics import BeamMetrics
+from clients.learning.optimizer import AdamW, Optimizer
+from clients.models.seeding import torch_seeded
 from clients.models.tracker import BeamTracker, predict, predict_features, read_windows
 from configs.schema import Training
 from configs.seeding import rng_for, seed_for
@@ -116,8 +118,8 @@ class Learner:
             model.fit_scale(material.recording, material.train)
         else:
             model.fit_scale(material.public, material.public_starts)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+        self.optimizer = AdamW(
+            model.parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
         )
         self.best_model = _copy(model)
 
@@ -158,8 +160,7 @@ class Learner:
         num_digest = 0 if lesson is None else round(num_steps * digest_share)
         is_digest = rng.permutation(np.arange(num_steps) < num_digest)
         rates = [self._rate(self.progress.steps + step, total_steps) for step in range(num_steps)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(self.seed, self.name, "dropout", self.progress.round))
+        with torch_seeded(seed_for(self.seed, self.name, "dropout", self.progress.round)):
             self.model.train()
             loss = take_steps(
                 self.optimizer,
@@ -318,7 +319,7 @@ def cosine(step: float, num_steps: float) -> float:
 
 
 def take_steps(
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     losses: Iterable[Callable[[], Tensor]],
     learning_rates: Iterable[float],
     *,

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from clients.data.motion import PIXELS
 from clients.models.light import fusion_light, fusion_wide, image_light, image_wide, radar_light
 from clients.models.published import (
@@ -21,6 +19,7 @@ from clients.models.published import (
     long_term_student,
     long_term_teacher,
 )
+from clients.models.seeding import torch_seeded
 from clients.models.step_tracker import Alignment, StepTracker
 from configs.schema import Task
 
@@ -81,6 +80,5 @@ def make_tracker(
     """
     if name not in MODELS:
         raise ValueError(f"model: there is no {name!r}; choose one of {', '.join(MODELS)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seeded(seed):
         return MODELS[name].build(task, pixels, alignment or MODELS[name].alignment)

@@ -21,6 +21,7 @@ from clients.data.material import Material
 from clients.data.recording import Recording, open_recording
 from clients.learning.learner import Learner, Losses
 from clients.learning.lessons import Targets, public_lesson
+from clients.models.seeding import torch_seeded
 from clients.models.tracker import BeamTracker, count_parameters
 from configs.loading import data_digest, to_values
 from configs.schema import Experiment, Task
@@ -127,8 +128,7 @@ def _learner(job: LearningJob, recording: Recording, *, task: Task, longest: Tas
     if unknown := set(modalities) - set(experiment.modalities):
         raise ValueError(f"--inputs: {unknown.pop()!r} is unknown; use {', '.join(experiment.modalities)}, {FUSED}")
     training = experiment.teaching if is_fused else experiment.training
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(experiment.seed, "learnability", job.inputs, job.num_frames))
+    with torch_seeded(seed_for(experiment.seed, "learnability", job.inputs, job.num_frames)):
         size = experiment.teacher if is_fused else experiment.student_size(job.inputs)
         model = BeamTracker(modalities, size, task)
     return Learner(

@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy
 from clients.data.deepsense import Scenario
 from clients.learning.learner import take_steps
 from clients.learning.metrics import dba_score, power_loss_db, rank_beams, top_k
+from clients.models.seeding import torch_seeded
 from configs.seeding import rng_for, seed_for
 
 # The network of arXiv:2205.09054 has five layers of 256; the rest is tuned to reach its numbers fast on one core.
@@ -138,7 +139,6 @@ def _train_and_rank(
 def _network(num_beams: int, seed: int) -> nn.Module:
     widths = [2, *[WIDTH] * (NUM_LAYERS - 1), num_beams]
     # Torch draws initial weights from its global stream, so its state is restored afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "position baseline", "weights"))
+    with torch_seeded(seed_for(seed, "position baseline", "weights")):
         layers = [nn.Linear(size_in, size_out) for size_in, size_out in pairwise(widths)]
     return nn.Sequential(*[part for layer in layers[:-1] for part in (layer, nn.ReLU())], layers[-1])

@@ -24,6 +24,7 @@ from torch import Tensor
 from clients.data.recording import Recording
 from clients.learning.calibration import fit_temperature
 from clients.learning.learner import cosine, window_batches
+from clients.learning.optimizer import Adam
 from clients.models.step_tracker import StepTracker
 from clients.models.tracker import Windows
 from configs.seeding import rng_for, seed_for
@@ -136,9 +137,7 @@ def fit(
         ValueError: the loss is not finite.
     """
     loss_of = _loss(tracker, observation, train, kd, knowledge, recipe, fitting, rng_for(seed, "study", "partners"))
-    optimizer = torch.optim.Adam(
-        tracker.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimizer = Adam(tracker.parameters(), learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
     batches = window_batches(
         np.arange(len(train)), batch_size=fitting.batch_size, rng=rng_for(seed, "study", "batches")
     )
