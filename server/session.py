@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from clients.data.recording import Recording, open_recording
 from clients.models.tracker import count_parameters
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement
+from configs.progress import PhaseProgress, counting, silent
 from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from server.metrics import Metrics
@@ -48,7 +49,7 @@ class Watch:
         started: the time of `time.monotonic` at which the launch began; None takes the time at which the run begins.
     """
 
-    progress: Callable[[str, int, int], None] = lambda phase, done, total: None
+    progress: PhaseProgress = silent
     data_seconds: float = 0.0
     started: float | None = None
 
@@ -268,9 +269,7 @@ class RunSession:
 
     def _count(self, phase: str, done: int, total: int) -> None:
         """Report progress with every reply from here on."""
-        replies = iter(range(done + 1, total + 1))
-        self.watch.progress(phase, done, total)
-        self.strategy.mailbox.on_reply = lambda: self.watch.progress(phase, next(replies, total), total)
+        self.strategy.mailbox.on_reply = counting(self.watch.progress, phase, done, total)
 
 
 def _prepare_teacher(

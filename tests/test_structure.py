@@ -21,7 +21,7 @@ from tests.test_architecture import MODULES, ROOMS, imports_of, module_name
 SOURCES = {module_name(path): path for path in MODULES if path.name != "__init__.py"}
 # Modules whose tests lie elsewhere than in the mirrored place: the test module that holds each, below tests/.
 TESTED_IN = {
-    "clients.data.by_beam": "clients/learning/test_lessons.py",
+    "clients.data.by_beam": "clients/learning/test_beam_lessons.py",
     "clients.data.deepsense_cells": "clients/data/test_deepsense.py",
     "clients.data.deepsense_table": "clients/data/test_deepsense_layouts.py",
     "clients.data.geodesy": "clients/data/test_deepsense.py",
@@ -32,6 +32,7 @@ TESTED_IN = {
     "clients.exchanges.baselines": "sim/test_strategy_laws.py",
     "clients.exchanges.beams": "sim/test_strategy_laws.py",
     "clients.exchanges.labels": "strategies/methods/test_cache_agreement.py",
+    "clients.learning.lessons": "clients/learning/test_learner.py",
     "clients.exchanges.table": "clients/test_app.py",
     "clients.handlers": "clients/test_app.py",
     "clients.health": "sim/test_live_clients.py",
@@ -107,7 +108,6 @@ TESTED_IN = {
     "strategies.rules.weighted": "strategies/test_aggregation.py",
 }
 UNTESTED = {
-    "configs.progress": "two type aliases",
     "clients.sensing.streaming": "an old name; test_public_names.py imports it",
     "strategies.distillation": "an old name; test_public_names.py imports it",
 }

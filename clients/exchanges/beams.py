@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from clients.data.by_beam import count_beams, mean_by_beam
 from clients.exchanges.base import Answer, Exchange, own_beams
 from clients.exchanges.labels import LabelExchange
+from clients.learning.beam_lessons import BeamLesson, PrototypeLesson
 from clients.learning.learner import Lesson
-from clients.learning.lessons import BeamLesson, PrototypeLesson
 from strategies.labels import SoftLabels
 from strategies.messages.wire import WireError
 

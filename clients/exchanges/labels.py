@@ -16,7 +16,8 @@ from clients.context import ClientContext
 from clients.exchanges.base import Answer, BehindError, Exchange, Facts, State
 from clients.learning.density import trusted
 from clients.learning.learner import Learner, Lesson
-from clients.learning.lessons import ComparedSamples, JointLesson, RelationLesson, public_lesson
+from clients.learning.lessons import public_lesson
+from clients.learning.relation_lesson import ComparedSamples, JointLesson, RelationLesson
 from clients.learning.state import as_arrays, as_tensors
 from clients.privacy import book_release, noise_rng
 from configs.strategy import PairRelations

@@ -42,8 +42,7 @@ def run_and_tell(placement: Placement, told: Connection) -> None:
 def forks() -> Iterator[ForkServerContext]:
     """Processes that have imported everything before they begin."""
     context = multiprocessing.get_context("forkserver")
-    # The optimizer imports the other one when it is first made, which takes longer than the run.
-    context.set_forkserver_preload(["tests.sim.test_kills", "torch._dynamo"])
+    context.set_forkserver_preload(["tests.sim.test_kills"])
     with pytest.MonkeyPatch.context() as patch:
         # A fork server of its own sees neither pytest's import path nor what was set for this process alone.
         patch.setenv("PYTHONPATH", str(CHECKOUT))

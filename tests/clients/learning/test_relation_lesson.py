@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clients.learning.learner import Learner
-from clients.learning.lessons import ComparedSamples, JointLesson, RelationLesson
+from clients.learning.relation_lesson import ComparedSamples, JointLesson, RelationLesson
 from clients.profile import ClientProfile
 from clients.training import make_learner
 from configs.schema import Experiment

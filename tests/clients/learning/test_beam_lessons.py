@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from clients.data.by_beam import count_beams, mean_by_beam
 from clients.data.recording import open_recording
+from clients.learning.beam_lessons import BeamLesson, PrototypeLesson
 from clients.learning.density import trusted
 from clients.learning.learner import Learner
-from clients.learning.lessons import BeamLesson, PrototypeLesson
 from clients.profile import ClientProfile
 from clients.training import make_learner, make_pooled_learner
 from configs.seeding import rng_for
