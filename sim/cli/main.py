@@ -16,13 +16,11 @@ import typer
 from rich.console import Console
 
 from sim.cli.bench import bench_cli
+from sim.cli.compare import compare, once, show_runs
 from sim.cli.data import data_cli
 from sim.cli.deploy import deploy_cli
 from sim.cli.study import study
 from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, RunsArgument, SetOption, title_of, wide_console
-
-# If there are more experiments than this, only the table of strategies is shown.
-MAX_DETAILED = 3
 
 cli = typer.Typer(
     help="Federated distillation for sensing-assisted beam tracking.",
@@ -94,7 +92,7 @@ def run(
                 continue
             start = continue_experiment if go_on else run_experiment
             folders.append(start(experiment, plugins=plugins, out=out or Path("runs"), progress=progress))
-    _show(folders, as_json=as_json)
+    show_runs(folders, as_json=as_json)
     if not as_json:
         for folder in folders:
             typer.echo(folder)
@@ -121,7 +119,7 @@ def resume(
             resume_on(on or Path(note["deployment"]), folder, progress)
         else:
             resume_experiment(folder.resolve(), progress)
-    _show([folder], as_json=as_json)
+    show_runs([folder], as_json=as_json)
     if not as_json:
         typer.echo(folder.resolve())
     _refuse_fruitless([folder])
@@ -134,31 +132,13 @@ def report(
     """Write one self-contained HTML report over one or several runs."""
     from sim.report.html import figures_folder, write_report
 
-    runs = _once(runs)
+    runs = once(runs)
     write_report(runs, out)
     typer.echo(out.resolve())
     typer.echo(f"figures: {figures_folder(out).resolve()}")
 
 
-@cli.command()
-def compare(
-    runs: RunsArgument,
-    select: Annotated[
-        bool, typer.Option(help="Choose by validation, for each learner, among runs that differ in training only.")
-    ] = False,
-    figure: Annotated[
-        Path | None, typer.Option(help="Draw Top-5 against bytes into this file (.png, .pdf or .svg).")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Mean and s.d. over seeds; several strategies side by side, with what each costs."""
-    runs = runs if select else _once(runs)
-    _show(runs, as_json=as_json, always_compare=True, select=select)
-    if figure is not None:
-        from sim.report.strategies import save_strategies, strategy_rows
-        from sim.report.summaries import load_summary
-
-        save_strategies(strategy_rows([load_summary(folder) for folder in runs]), figure)
+cli.command()(compare)
 
 
 @cli.command()
@@ -178,30 +158,6 @@ def strategies(as_json: JsonOption = False) -> None:
     wide_console().print(table)
 
 
-def _show(runs: list[Path], *, as_json: bool, always_compare: bool = False, select: bool = False) -> None:
-    from sim.report.faults import fault_lines
-    from sim.report.selection import select_by_validation
-    from sim.report.strategies import strategy_rows, strategy_table
-    from sim.report.summaries import group_by_settings, load_summary
-    from sim.report.tables import bytes_lines, results_table, teacher_lines
-    from sim.report.tables import compare as compare_summaries
-
-    summaries = select_by_validation(runs) if select else [load_summary(folder) for folder in runs]
-    if as_json:
-        several = always_compare or len(summaries) > 1
-        typer.echo(json.dumps(compare_summaries(summaries) if several else summaries[0], indent=1))
-        return
-    console = wide_console()
-    num_groups = len(group_by_settings(summaries))
-    if num_groups > 1 and (rows := strategy_rows(summaries)):
-        console.print(strategy_table(rows))
-    if num_groups > MAX_DETAILED:
-        return
-    console.print(results_table(summaries))
-    for line in [*teacher_lines(summaries), *bytes_lines(summaries), *fault_lines(summaries)]:
-        console.print(line, highlight=False)
-
-
 def _seed_overrides(seeds: str) -> list[list[str]]:
     try:
         numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
@@ -213,16 +169,6 @@ def _seed_overrides(seeds: str) -> list[list[str]]:
             "which says nothing about the spread: name different seeds"
         )
     return [[f"seed={seed}"] for seed in numbers] or [[]]
-
-
-def _once(runs: list[Path]) -> list[Path]:
-    """The runs without those that are the same run once more, and a line on stderr for each that is left out."""
-    from sim.report.summaries import without_repeats
-
-    kept, notes = without_repeats(runs)
-    for note in notes:
-        typer.echo(note, err=True)
-    return kept
 
 
 def _refuse_fruitless(folders: list[Path]) -> None:
