@@ -54,6 +54,10 @@ def encoded(ids: NDArray[np.int64], beam: int, number: int) -> EncodedLabels:
     return encoding().pack(encoding().encode(certain(ids, beam), number))
 
 
+class ObjectPushError(Exception):
+    """As Flower raises it where a push session is lost with its SuperLink."""
+
+
 class MadeUpTeacher:
     """Answers beam 9 with certainty and notes what it is given to learn from.
 

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from flwr.app import Message
 from flwr.serverapp import Grid
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError, TransportError
 
 from configs.schema import Experiment, Strategy
 from strategies.messages.records import Event, Fault, Member, RegisteredNode
@@ -36,10 +37,12 @@ from strategies.messages.wire import (
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # The seconds between two looks at the grid for replies.
 POLL_SECONDS = 0.05
-# The seconds between attempts to push to a SuperLink that went away; its supervisor starts it again.
-PUSH_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+# The seconds between attempts to reach a SuperLink that went away; its supervisor starts it again.
+AGAIN_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 # A node that joins during a run may delay the round for at most this many seconds while it introduces itself.
 INTRODUCTION_SECONDS = 30.0
 
@@ -188,9 +191,14 @@ class Mailbox:
         registry = self.roster.registry
         wanted = num_nodes if registry is None else len(registry)
         end = time.monotonic() + timeout
-        while len(self.roster.may_come(grid.get_node_ids())) < wanted and time.monotonic() < end:
+        while len(self.roster.may_come(_node_ids(grid))) < wanted and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
-        problems = [event for event in self._look(grid, timeout=timeout, asks_again=True) if event.kind == "refused"]
+        events = self._look(grid, timeout=timeout, asks_again=True)
+        if not self.members and self._hellos:
+            # A SuperLink that was killed may have taken the introductions with it: they are asked for once more.
+            self._hellos = {}
+            events = self._look(grid, timeout=timeout, asks_again=True)
+        problems = [event for event in events if event.kind == "refused"]
         for event in problems:
             self._tell(event)
         if not self.members:
@@ -269,7 +277,7 @@ class Mailbox:
         silent before is asked again, but this does not wait for it; its answer is read at a later look.
         """
         before = self.roster.present
-        events = self.roster.note_present(frozenset(grid.get_node_ids()))
+        events = self.roster.note_present(frozenset(_node_ids(grid)))
         strangers = self.roster.strangers() if asks_again or self.roster.present != before else []
         new = self._send(grid, HELLO, {node: {} for node in strangers}, 0) if strangers else {}
         silent = {one.node for one in self._hellos.values()}
@@ -423,17 +431,46 @@ def time_limit(
     return min(timeout_s, patience * sorted(answered_s)[needed - 1])
 
 
-def _push(grid: Grid, messages: list[Message]) -> list[str]:
-    """Push messages, again while the SuperLink is away, and give their ids; there are none if it stays away."""
-    for wait_s in PUSH_AGAIN_S:
+def _is_away(error: Exception) -> bool:
+    """Whether an error means that the SuperLink went away during a call, or is not itself yet: it may soon be back.
+
+    Flower waits by itself for a SuperLink that does not answer. What it raises all the same is an object push whose
+    session was lost with the SuperLink, and the status of a server error.
+    """
+    if isinstance(error, HTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, TransportError | ConnectionError) or type(error).__name__ == "ObjectPushError"
+
+
+def _insist(call: Callable[[], T], what: str) -> T:
+    """What a call of the grid gives; it is repeated while the SuperLink is away, and raises if that stays away."""
+    for wait_s in AGAIN_S:
         try:
-            return list(grid.push_messages(messages))
+            return call()
         except Exception as error:
-            if type(error).__name__ != "ObjectPushError":
+            if not _is_away(error):
                 raise
-            log.warning("messages could not be pushed (%s); trying again in %g s", error, wait_s)
+            log.warning("%s: the SuperLink is away (%s); trying again in %g s", what, error, wait_s)
             time.sleep(wait_s)
-    return []
+    return call()
+
+
+def _node_ids(grid: Grid) -> list[int]:
+    """The ids of the nodes that are connected."""
+    return _insist(lambda: list(grid.get_node_ids()), "looking for nodes")
+
+
+def _push(grid: Grid, messages: list[Message]) -> list[str]:
+    """Push messages, again while the SuperLink is away, and give their ids; there are none if it stays away.
+
+    A message has one id however often it is pushed, so a node gets it once.
+    """
+    try:
+        return _insist(lambda: list(grid.push_messages(messages)), "pushing messages")
+    except Exception as error:
+        if not _is_away(error):
+            raise
+        return []
 
 
 def _pull(grid: Grid, waiting: Collection[str]) -> tuple[list[Message], dict[str, WireError]]:
@@ -443,16 +480,20 @@ def _pull(grid: Grid, waiting: Collection[str]) -> tuple[list[Message], dict[str
     with it, since it has confirmed them. So it is asked for one reply at a time.
     """
     if type(grid).__name__ != "HttpGrid":
-        return list(grid.pull_messages(list(waiting))), {}
+        return _insist(lambda: list(grid.pull_messages(list(waiting))), "pulling replies"), {}
     replies, unreadable = list[Message](), dict[str, WireError]()
     for key in waiting:
         try:
-            replies += grid.pull_messages([key])
+            replies += _insist(partial(_pull_one, grid, key), "pulling replies")
         except (OSError, RuntimeError, HTTPError):
             raise
         except Exception as error:
             unreadable[key] = WireError(f"its reply cannot be unpacked ({type(error).__name__}: {error})"[:MAX_REASON])
     return replies, unreadable
+
+
+def _pull_one(grid: Grid, key: str) -> list[Message]:
+    return list(grid.pull_messages([key]))
 
 
 def _outcome(client: str, sent: Sent, came: Arrival | NoAnswer, begin: float) -> Outcome:

@@ -36,7 +36,7 @@ from strategies.methods.baselines import FedAvgStrategy
 from strategies.methods.beams import BeamLabelStrategy, PrototypeStrategy
 from strategies.methods.distillation import DistillationStrategy
 from strategies.methods.secure_sum import KEY_BYTES, Scale, SecureSumStrategy
-from tests.made_up import BEAMS, HORIZONS, MadeUpTeacher, build, experiment
+from tests.made_up import BEAMS, HORIZONS, MadeUpTeacher, ObjectPushError, build, experiment
 
 NUM_PUBLIC, CLIENT = 200, "000-gps"
 # Of a message of some tens of kilobytes: what may be allocated at the most while it is judged.
@@ -347,18 +347,15 @@ def test_a_reply_that_flower_cannot_unpack_is_refused_and_the_others_arrive() ->
 
 
 @pytest.mark.parametrize("error", [ConnectionError("gone"), RuntimeError("over")])
-def test_a_connection_that_is_gone_is_no_fault_of_a_client(error: Exception) -> None:
+def test_a_connection_that_is_gone_is_no_fault_of_a_client(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "AGAIN_S", (0.0,))
     grid: Any = HttpGrid(error)
     with pytest.raises(type(error)):
         mailbox._pull(grid, ["bad"])
 
 
-class ObjectPushError(Exception):
-    """As Flower raises it where a SuperLink goes away during a push."""
-
-
 def test_messages_are_pushed_again_when_the_superlink_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailbox, "PUSH_AGAIN_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(mailbox, "AGAIN_S", (0.0, 0.0, 0.0))
     failures = [ObjectPushError(), ObjectPushError()]
 
     class Grid:
@@ -369,7 +366,7 @@ def test_messages_are_pushed_again_when_the_superlink_is_back(monkeypatch: pytes
 
     grid: Any = Grid()
     assert mailbox._push(grid, []) == ["m"]
-    failures += [ObjectPushError()] * 3
+    failures += [ObjectPushError()] * 4
     assert mailbox._push(grid, []) == []
     failures += [ValueError("no such node")]  # type: ignore[list-item]
     with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""Letters to nodes that come, go, repeat themselves and say who they are not."""
+"""Letters to nodes that come, go, repeat themselves and say who they are not, by a SuperLink that may be killed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Context, Message
@@ -18,7 +19,7 @@ from strategies.messages.wire import Reply, Request, pack_replies, unpack_header
 from strategies.methods.base import FederationState
 from strategies.methods.distillation import DistillationStrategy
 from strategies.rules.weighted import Mean
-from tests.made_up import MadeUpTeacher, encoded, experiment
+from tests.made_up import MadeUpTeacher, ObjectPushError, encoded, experiment
 
 A, B = "000-gps", "001-gps"
 NODE_A, NODE_B, NODE_C = (FIRST_NODE_ID + number for number in range(3))
@@ -414,3 +415,98 @@ def test_messages_that_flower_does_not_take_are_nobodys_debt_and_hold_nothing_up
     assert faults(account) == {A: "missing", B: "missing"}
     world.grid.push_messages = takes  # type: ignore[method-assign]
     assert faults(world.round(2)) == {A: "", B: ""}
+
+
+def server_error(status: int) -> Exception:
+    request = httpx.Request("POST", "https://localhost/v1/runtime")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+
+class MortalGrid(MovingGrid):
+    """A grid whose SuperLink is killed once in a phase of a round, and takes a node with it or not.
+
+    A message that was stored before the kill is not stored again, as Flower tells messages apart by their ids.
+    """
+
+    def __init__(self, app: ClientApp, phase: str, *, at_round: int, with_node: bool) -> None:
+        super().__init__(app)
+        self.phase, self.at_round, self.with_node = phase, at_round, with_node
+        self.now, self.kills = 0, 0
+
+    def dies(self, phase: str) -> bool:
+        """Whether this is the moment; the node is silent in this round and away until the next look."""
+        if self.kills or phase != self.phase or self.now != self.at_round:
+            return False
+        self.kills += 1
+        if self.with_node:
+            self.silent, self.away = {NODE_B}, {NODE_B, NODE_C}
+        return True
+
+    def get_node_ids(self) -> list[int]:
+        if self.dies("while the server looks for nodes"):
+            raise server_error(500)
+        return super().get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        if self.dies("before a push"):
+            raise httpx.ConnectError("refused")
+        away, self.away = self.away, set()  # Flower stores messages for nodes that went away meanwhile
+        super().push_messages([message for message in messages if not message.metadata.message_id])
+        self.away = away
+        if self.dies("in the middle of a push"):
+            raise ObjectPushError("the session is lost")
+        if self.dies("after a push, before its answer"):
+            raise httpx.RemoteProtocolError("disconnected")
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        if self.dies("while nodes work"):
+            raise server_error(503)
+        if self.dies("before a pull"):
+            raise httpx.ReadError("reset")
+        replies = super().pull_messages(message_ids)
+        if replies and self.dies("in the middle of a pull"):
+            raise httpx.ReadError("reset")  # They were handed out, and so are deleted.
+        return replies
+
+
+PHASES = [
+    "while the server looks for nodes",
+    "before a push",
+    "in the middle of a push",
+    "after a push, before its answer",
+    "while nodes work",
+    "before a pull",
+    "in the middle of a pull",
+]
+
+
+@pytest.mark.parametrize("with_node", [False, True], ids=["alone", "with a node"])
+@pytest.mark.parametrize("at_round", [0, 1, 2, 3], ids=["at the meeting", "first", "between", "last"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_superlink_that_is_killed_in_any_phase_ends_no_run(
+    phase: str, at_round: int, with_node: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strategies.messages.mailbox.AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr("strategies.messages.mailbox.INTRODUCTION_SECONDS", 0.1)
+    world = World(meets=False, registry=REGISTRY)
+    grid = world.grid = MortalGrid(world._app(), phase, at_round=at_round, with_node=with_node)
+    world.mailbox.meet(grid, num_nodes=2, timeout=0.1 if at_round == 0 else 5.0)
+    grid.silent, grid.away = set(), {NODE_C}
+    accounts = []
+    for number in (1, 2, 3):
+        grid.now = number
+        asked = number == at_round and (with_node or phase == "in the middle of a pull")
+        accounts.append(world.round(number, timeout=0.1 if asked else 5.0))
+        assert len(set(world.asked)) == len(world.asked), "a client was asked twice"
+        grid.silent, grid.away = set(), {NODE_C}
+    assert grid.kills == 1
+    for number, account in enumerate(accounts, start=1):
+        hit = number == at_round
+        lost = hit and phase == "in the middle of a pull"
+        assert account.clients[A].fault == ("missing" if lost else ""), number
+        if not hit:
+            assert account.clients[B].fault == "", number
+        elif with_node:
+            assert account.clients[B].fault in ("missing", "away"), number
