@@ -22,6 +22,7 @@ from clients.health import report_health
 from clients.profile import ClientProfile, profiles_of
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement, native_placement
+from strategies.messages.records import printable
 from strategies.messages.wire import Header, Reply, Request, WireError, pack_replies, unpack_header, unpack_requests
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def describe(error: BaseException) -> str:
     """
     kind = type(error).__name__
     if isinstance(error, (ValueError, OSError, MemoryError)):
-        text = f"{kind}: {' '.join(str(error).split())}"
+        text = printable(f"{kind}: {' '.join(str(error).split())}")
     else:
         frames = extract_tb(error.__traceback__)
         place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from clients.context import ClientContext
 from configs.files import write_durably
+from strategies.messages.records import one_line
 from strategies.messages.wire import Reply
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ def health_of(context: ClientContext, reply: Reply, *, seconds: float, now: date
         passes=passes if isinstance(passes, int) else None,
         examples=examples if isinstance(examples, int) else None,
         ok=not reply.error,
-        error=reply.error,
-        warning=str(reply.facts.get("warning", "")),
+        error=one_line(reply.error),
+        warning=one_line(str(reply.facts.get("warning", ""))),
     )
 
 

@@ -56,7 +56,7 @@ def show_runs(runs: list[Path], *, as_json: bool, always_compare: bool = False, 
         return
     console.print(results_table(summaries))
     for line in [*teacher_lines(summaries), *bytes_lines(summaries), *fault_lines(summaries)]:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
 
 
 def once(runs: list[Path]) -> list[Path]:

@@ -83,7 +83,9 @@ def check(folder: FolderArgument, as_json: JsonOption = False) -> None:
         console = wide_console()
         for finding in findings:
             style = {"error": "bold red", "warning": "yellow", "ok": "green"}[finding.level]
-            console.print(f"{finding.level:8}{finding.where}: {finding.text}", style=style, highlight=False)
+            console.print(
+                f"{finding.level:8}{finding.where}: {finding.text}", style=style, highlight=False, markup=False
+            )
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 

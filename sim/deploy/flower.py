@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strategies.messages.records import printable
+
 CONNECTION = "softbeam"
 """Name of the connection in the config of Flower."""
 TASK_POLL_S = "0.2"
@@ -141,7 +143,7 @@ class Flower:
         answer = _last_json(done.stdout)
         if answer is None or not answer.get("success", done.returncode == 0):
             reason = (answer or {}).get("error-message") or done.stderr or done.stdout or f"exit code {done.returncode}"
-            raise RuntimeError(f"flwr {' '.join(arguments[:2])}: {' '.join(str(reason).split())[-500:]}")
+            raise RuntimeError(f"flwr {' '.join(arguments[:2])}: {printable(' '.join(str(reason).split()))[-500:]}")
         return answer
 
 

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from strategies.messages.records import printable
+
 # A program that ends is started again after 1, 2, 4, 8, 10 seconds; if it ran for a minute, after 1 second again.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 10.0, 60.0
 STOP_S = 10.0
@@ -155,7 +157,8 @@ class KeptProgram:
             return
         with process.stdout as stream:
             for raw in stream:
-                line = _ANSI.sub("", raw.decode(errors="replace")).rstrip()
+                # Programs print colours of their own, and texts of strangers, which are shown as what they are.
+                line = printable(_ANSI.sub("", raw.decode(errors="replace")).expandtabs().rstrip())
                 if line and not (self._noise and self._noise.search(line)):
                     level = _LEVEL.match(line)
                     self._note(level.group(1) if level else "INFO", line[level.end() :] if level else line)

@@ -134,9 +134,31 @@ class PhaseClock:
         self._last = now
 
 
+# Characters that Unicode calls printable although nobody sees them: fillers, joiners and selectors of variants.
+_UNSEEN = frozenset(
+    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0))
+) | frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+
+
+def printable(text: str) -> str:
+    r"""A text that was received, with an escape in place of each character that a terminal or a page would obey.
+
+    Those are control characters (also those of colours and titles), marks that turn the direction of writing, what has
+    no width, line separators, and halves of characters. Whatever is shown or recorded of a stranger's text passes here.
+
+    Example:
+        >>> printable("[31mred" + chr(0x202E) + "txt.exe")
+        '\x1b[31mred\u202etxt.exe'
+    """
+    return "".join(
+        one if one.isprintable() and one not in _UNSEEN else one.encode("unicode_escape").decode() for one in text
+    )
+
+
 def one_line(text: str) -> str:
-    """A received text in the form in which it is recorded: one line of at most ``MAX_TEXT`` characters."""
-    line = " ".join(text.split())
+    """A received text in the form in which it is recorded: one printable line of at most ``MAX_TEXT`` characters."""
+    # A text of many megabytes is cut before each of its characters is looked at.
+    line = printable(" ".join(text[: 4 * MAX_TEXT].split()))
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 3] + "..."
 
 

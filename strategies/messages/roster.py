@@ -152,9 +152,12 @@ def introduced_member(client: str, hello: Reply | WireError, num_beams: int) -> 
         public_key = bytes.fromhex(str(hello.facts.get("public_key", "")))
     except ValueError:
         raise WireError("introduced itself with a public_key that is not hexadecimal") from None
+    modality = hello.facts.get("modality", "")
+    if not isinstance(modality, str) or one_line(modality) != modality:
+        raise WireError(f"modality must be a name, got {modality!r:.80}")
     return Member(
         id=client,
-        modality=str(hello.facts.get("modality", "")),
+        modality=modality,
         seen=_seen(hello.facts.get("seen"), num_beams),
         public_key=public_key,
         **numbers,

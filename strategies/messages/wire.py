@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from strategies.codecs.encoding import EncodedLabels
 from strategies.codecs.packing import pack_ids, unpack_ids
+from strategies.messages.records import one_line, printable
 
 HELLO = "query.hello"
 REVEAL = "query.reveal"
@@ -39,12 +40,21 @@ ROUND = "train.round"
 MAX_ROUND = 65_535
 # The most characters of a reason that quotes what was received.
 MAX_REASON = 300
+# The most characters in the name of a client or of a metric.
+MAX_NAME = 100
 # The round of the newest targets of a client that holds none. Targets of round 0 are published before anyone answers.
 NO_TARGETS = -1
 
 
 class WireError(ValueError):
-    """A message that is not what the protocol says; the text says what is wrong."""
+    """A message that is not what the protocol says.
+
+    Args:
+        text: what is wrong; it may quote what was received, and becomes one printable line.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 @dataclass(frozen=True)
@@ -208,13 +218,15 @@ def _unpack_reply(content: RecordDict, client: str) -> Reply:
     facts = dict(content.config_records.get(f"{client}/facts", ConfigRecord()))
     metrics = dict(content.metric_records.get(f"{client}/metrics", MetricRecord()))
     for name, value in metrics.items():
+        if not _is_name(name):
+            raise WireError(f"a metric has the name {name!r:.80}, which cannot be shown")
         if not np.all(np.isfinite(value)):
             raise WireError(f"metric {name} is not finite")
     records = [content.array_records.get(f"{client}/{name}") for name in ("labels", "arrays")]
     return Reply(
         labels=_encoded(records[0]),
         metrics=metrics,  # type: ignore[arg-type]
-        error=str(facts.pop("error", "")),
+        error=one_line(str(facts.pop("error", ""))),
         facts=facts,  # type: ignore[arg-type]
         num_bytes=sum(count_bytes(record) for record in records if record is not None),
         arrays=_arrays(records[1]),
@@ -294,4 +306,12 @@ def _clients(content: RecordDict) -> list[str]:
         raise WireError("the header must list each client once, by its name")
     if len(set(clients)) != len(clients):
         raise WireError("the header must list each client once")
+    for client in clients:
+        if not _is_name(client):
+            raise WireError(f"the header lists a client {client!r:.80}, whose name cannot be shown")
     return [str(client) for client in clients]
+
+
+def _is_name(text: str) -> bool:
+    """Whether a received name can be shown as it is: in records, tables and the report."""
+    return 0 < len(text) <= MAX_NAME and printable(text) == text

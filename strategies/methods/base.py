@@ -15,6 +15,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from traceback import format_exception
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -30,7 +31,15 @@ from strategies.aggregation import Aggregator
 from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
 from strategies.messages.mailbox import Mailbox, Outcome
-from strategies.messages.records import ClientRound, Member, PhaseClock, RegisteredNode, RoundAccount, one_line
+from strategies.messages.records import (
+    ClientRound,
+    Member,
+    PhaseClock,
+    RegisteredNode,
+    RoundAccount,
+    one_line,
+    printable,
+)
 from strategies.messages.roster import check_metrics, warning_of, with_counts, worked_seconds
 from strategies.messages.wire import ROUND, Reply, Request, WireError
 
@@ -261,7 +270,7 @@ class Choreography(Strategy):
             # A stranger's bytes may raise anything, here or in a strategy of the user's: it costs that client the
             # round.
             if not isinstance(error, WireError):
-                log.warning("round %d: the answer of %s raised", self.now, outcome.client, exc_info=error)
+                log.warning("round %d: the answer of %s raised\n%s", self.now, outcome.client, _traceback(error))
                 error = WireError(f"{type(error).__name__}: {error}")
             problem = one_line(str(error)) or "refused without a reason"
             log.warning("round %d: client %s does not count: %s", self.now, outcome.client, problem)
@@ -335,3 +344,8 @@ class Choreography(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Do nothing: clients evaluate when they answer."""
         return None
+
+
+def _traceback(error: Exception) -> str:
+    """The traceback of an error, whose text may quote what a stranger sent."""
+    return "\n".join(printable(line) for line in "".join(format_exception(error)).splitlines())

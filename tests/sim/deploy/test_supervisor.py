@@ -140,6 +140,19 @@ def test_output_becomes_lines_of_json_without_colours_and_noise(tmp_path: Path) 
     assert {entry["program"] for entry in entries} == {"talker"}
 
 
+def test_what_a_terminal_would_obey_in_a_program_s_output_is_shown_as_what_it_is(tmp_path: Path) -> None:
+    said = "from a stranger: \x1b]0;title\x07\x9b2J\u202e\u200b"
+    write = f"sys.stdout.buffer.write({said!r}.encode() + b'\\xff\\n'); sys.stdout.flush()"
+    code = f"import sys, time; {write}; time.sleep(60)"
+    log, echoed = tmp_path / "state/log/talker.jsonl", list[str]()
+    keeper = Supervisor(tmp_path / "state", [python("talker", code)], echo=lambda name, line: echoed.append(line))
+    with stopped_after(keeper, lambda: log.is_file() and "stranger" in log.read_text()):
+        keeper.run()
+    assert any("\\x1b]0;title\\x07\\x9b2J\\u202e\\u200b" in line for line in echoed)
+    assert all(line.isprintable() for line in echoed)
+    assert all(json.loads(line)["message"].isprintable() for line in log.read_text().splitlines())
+
+
 def test_two_supervisors_do_not_share_a_folder(tmp_path: Path) -> None:
     with claimed(tmp_path):
         assert running_pid(tmp_path) == os.getpid()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Context, Message, MetricRecord
 from flwr.clientapp import ClientApp
 
 from sim.inline import FIRST_NODE_ID, InlineGrid
@@ -420,6 +420,92 @@ def test_messages_that_flower_does_not_take_are_nobodys_debt_and_hold_nothing_up
 def server_error(status: int) -> Exception:
     request = httpx.Request("POST", "https://localhost/v1/runtime")
     return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+
+class Nasty(Exception):
+    """An error whose text a terminal would obey."""
+
+
+NASTY = "\x1b[2J\u202e\u2066\u200b\n\x9b"
+
+
+def in_the_warning(world: World) -> None:
+    world.facts = {"warning": NASTY}
+
+
+def tampered(change: Callable[[Message], None]) -> Callable[[World], None]:
+    def tamper(world: World) -> None:
+        def replies(found: list[Message]) -> list[Message]:
+            for reply in found:
+                if reply.metadata.src_node_id == NODE_B:
+                    change(reply)
+            return found
+
+        world.grid.tamper = replies
+
+    return tamper
+
+
+def renamed_metric(reply: Message) -> None:
+    reply.content.metric_records[f"{B}/metrics"] = MetricRecord({NASTY: 1.0})
+
+
+def with_error(reply: Message) -> None:
+    reply.content.config_records[f"{B}/facts"]["error"] = NASTY
+
+
+def of_another_run(reply: Message) -> None:
+    reply.content.config_records["header"]["run"] = NASTY
+
+
+def with_a_strange_client(reply: Message) -> None:
+    reply.content.config_records["header"]["clients"] = [B, NASTY]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [in_the_warning, *map(tampered, (renamed_metric, with_error, of_another_run, with_a_strange_client))],
+    ids=["warning", "metric", "error", "run", "client"],
+)
+def test_texts_of_a_stranger_are_recorded_and_logged_as_printable_lines(
+    way: Callable[[World], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    way(world)
+    account = world.round(1)
+    texts = [text for entry in account.clients.values() for text in (entry.problem, entry.warning, *entry.metrics)]
+    assert any("x1b" in text for text in texts)
+    assert all(text.isprintable() for text in texts)
+    assert all(line.isprintable() for line in caplog.text.split("\n"))
+    assert all(event.text.isprintable() and event.who.isprintable() for event in world.events)
+
+
+@pytest.mark.parametrize("name", ["client", "modality"])
+def test_a_client_whose_name_cannot_be_shown_is_refused_at_the_meeting(name: str) -> None:
+    world = World(meets=False)
+    if name == "client":
+        world.lives_on[NODE_B] = NASTY
+    else:
+        world.modality[NODE_B] = NASTY
+    assert list(world.mailbox.meet(world.grid, num_nodes=2, timeout=5.0)) == [A]
+    (event,) = world.events
+    assert event.kind == "refused"
+    assert event.text.isprintable() and event.who.isprintable() and "x1b" in event.text
+
+
+def test_the_traceback_of_what_an_answer_raises_is_logged_as_printable_lines(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+
+    def accept(*arguments: Any) -> Any:
+        raise Nasty(NASTY)
+
+    monkeypatch.setattr(world.strategy, "accept", accept)
+    account = world.round(1)
+    assert account.clients[A].problem.startswith("Nasty: \\x1b[2J")
+    assert "Traceback" in caplog.text
+    assert all(line.isprintable() for line in caplog.text.split("\n"))
 
 
 class MortalGrid(MovingGrid):
