@@ -306,10 +306,11 @@ def _clients(content: RecordDict) -> list[str]:
         raise WireError("the header must list each client once, by its name")
     if len(set(clients)) != len(clients):
         raise WireError("the header must list each client once")
-    for client in clients:
-        if not _is_name(client):
-            raise WireError(f"the header lists a client {client!r:.80}, whose name cannot be shown")
-    return [str(client) for client in clients]
+    names = [str(client) for client in clients]
+    for name in names:
+        if not _is_name(name):
+            raise WireError(f"the header lists a client {name!r:.80}, whose name cannot be shown")
+    return names
 
 
 def _is_name(text: str) -> bool:
