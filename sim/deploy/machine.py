@@ -21,7 +21,14 @@ from typing import Any
 from configs.files import swap_in
 from server.metrics import PORT_VARIABLE
 from server.nodes import VARIABLE
-from sim.deploy.credentials import CA_CERTIFICATE, NODE_KEY, NODE_PUBLIC_KEY, SECRET, SERVER_CERTIFICATE, SERVER_KEY
+from sim.deploy.credentials import (
+    CA_CERTIFICATE,
+    NODE_KEY,
+    NODE_PUBLIC_KEY,
+    SECRET,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+)
 from sim.deploy.flower import Flower, flower_environment, program
 from sim.deploy.programs import Program
 from sim.deploy.registration import register_nodes
@@ -107,10 +114,18 @@ class ServerMachine:
         environment = self.environment()
         return [
             Program(
-                "superlink", superlink, environment, fatal=_FATAL, ready=self._is_open_and_registered, noise=_ACCESS
+                "superlink",
+                superlink,
+                environment,
+                fatal=_FATAL,
+                ready=self._is_open_and_registered,
+                noise=_ACCESS,
+                port=self.settings.superlink_port,
             ),
-            Program("superexec", superexec, environment),
-            Program("proxy", proxy_command(self.folder), environment, ready=self._proxy_is_open),
+            Program("superexec", superexec, environment, children_go_on=True),
+            Program(
+                "proxy", proxy_command(self.folder), environment, ready=self._proxy_is_open, port=self.settings.port
+            ),
         ]
 
     def register_nodes(self) -> list[dict[str, str]]:
@@ -211,8 +226,20 @@ class NodeMachine:
             *("--node-config", self.node_config()),
         ]
         return [
-            Program("supernode", supernode, self.environment(), fatal=_FATAL, noise=_ACCESS),
-            Program("superexec", _superexec(address, ["--insecure"], self.folder), superexec_environment),
+            Program(
+                "supernode",
+                supernode,
+                self.environment(),
+                fatal=_FATAL,
+                noise=_ACCESS,
+                port=self.settings.runtime_port,
+            ),
+            Program(
+                "superexec",
+                _superexec(address, ["--insecure"], self.folder),
+                superexec_environment,
+                children_go_on=True,
+            ),
         ]
 
     def health(self) -> dict[str, Any]:
