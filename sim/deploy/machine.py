@@ -28,6 +28,7 @@ from sim.deploy.credentials import (
     SECRET,
     SERVER_CERTIFICATE,
     SERVER_KEY,
+    key_header,
 )
 from sim.deploy.flower import Flower, flower_environment, program
 from sim.deploy.programs import Program
@@ -96,7 +97,7 @@ class ServerMachine:
     def programs(self) -> list[Program]:
         """SuperLink, SuperExec and proxy, in this order; the files that they read are written again."""
         make_private(self.state)
-        (self.state / PROXY_CONFIG).write_text(proxy(self.settings))
+        (self.state / PROXY_CONFIG).write_text(proxy(self.settings, self._key_headers()))
         self.flower.connect(port=self.settings.superlink_port, certificate=self.folder / CA_CERTIFICATE)
         address = f"127.0.0.1:{self.settings.superlink_port}"
         superlink = [
@@ -160,6 +161,14 @@ class ServerMachine:
         self.flower.unregister(int(found[0]["node_id"]))
         for path in (self.folder / NODE_LIST, self.state / NODE_LIST):
             write_nodes(path, [entry for entry in read_nodes(path) if entry["name"] != name])
+
+    def _key_headers(self) -> dict[str, str]:
+        """The name of each node that may take part -> its public key; those without one are told by registration."""
+        keys = {
+            entry["name"]: self.folder / KEYS_FOLDER / f"{entry['name']}.pub"
+            for entry in read_nodes(self.folder / NODE_LIST)
+        }
+        return {name: key_header(path) for name, path in keys.items() if path.is_file()}
 
     def _is_open_and_registered(self) -> bool:
         if not is_open(self.settings.superlink_port):
