@@ -25,6 +25,8 @@ from strategies.messages.wire import Reply, Request, WireError
 
 log = logging.getLogger(__name__)
 
+MetricValues = dict[str, float | list[float]]
+
 
 def introduce(context: ClientContext, request: Request) -> Reply:
     """Say what this client senses, how much data it has and which beams it has seen."""
@@ -45,7 +47,7 @@ def train_controls(context: ClientContext, request: Request) -> Reply:
 
     The targets of the request are the soft labels of the teacher before the federation.
     """
-    metrics: dict[str, float | list[float]] = {}
+    metrics: MetricValues = {}
     strategy, task = context.placement.experiment.strategy, context.placement.experiment.task
     taught = None
     if request.targets is not None:
@@ -76,6 +78,7 @@ def take_round(context: ClientContext, request: Request) -> Reply:
     loss = _learn(learner, exchange.lesson(), context)
     said = exchange.answer()
     metrics = {**said.metrics, **window_bound(context), **_evaluate(learner, context, prefix="")}
+    metrics |= _evaluate_now(learner, context, metrics)
     if not context.placement.experiment.strategy.privacy.has_noise:
         metrics["loss"] = loss
     facts: Facts = said.facts
@@ -121,14 +124,35 @@ def _learn(learner: Learner, lesson: Lesson | None, context: ClientContext) -> f
     return learner.learn(lesson, num_steps=num_steps, total_steps=training.total_steps(rounds))
 
 
-def _evaluate(learner: Learner, context: ClientContext, *, prefix: str) -> dict[str, float | list[float]]:
+def _evaluate_now(learner: Learner, context: ClientContext, kept: MetricValues) -> MetricValues:
+    """The scores of the current state on the common test set, and whether it is the state that is kept (1 or 0).
+
+    Args:
+        learner: the student after its round.
+        context: where the client runs.
+        kept: the scores of the state that validated best; the current state has the same ones if it is that state.
+    """
+    experiment = context.placement.experiment
+    # Which state is kept follows from the validation score, which no account with noise covers.
+    metrics: MetricValues = {} if experiment.strategy.privacy.has_noise else {"kept": float(learner.is_best)}
+    if context.profile.test is None:
+        return metrics
+    if learner.is_best:
+        return metrics | {name.replace(".", "_now."): kept[name] for name in kept if name.startswith("common.")}
+    common = open_recording(context.profile.test)
+    starts = common.window_starts(experiment.task.num_frames, experiment.task.num_future)
+    scores = learner.evaluate(common, starts, best=False).to_dict() if len(starts) else {}
+    return metrics | {f"common_now.{metric}": values for metric, values in scores.items()}
+
+
+def _evaluate(learner: Learner, context: ClientContext, *, prefix: str) -> MetricValues:
     """The scores on the common test set and on the client's own test passes, and the best validation score.
 
     A client withholds those of them that its privacy account does not cover (`strategies.privacy`).
     """
     experiment, privacy = context.placement.experiment, context.placement.experiment.strategy.privacy
     lengths = (experiment.task.num_frames, experiment.task.num_future)
-    metrics: dict[str, float | list[float]] = {}
+    metrics: MetricValues = {}
     if not privacy.has_noise:
         metrics[f"{prefix}validation"] = learner.progress.best_score
     places: list[tuple[str, Any, Any]] = []

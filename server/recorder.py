@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,23 @@ from strategies.messages.records import ClientRound, Event, Member, RoundAccount
 ARMS = ("local", "offline_kd", "federated")
 VALIDATION_FILE = "validation.json"
 EVENTS_FILE = "events.jsonl"
+
+
+@dataclass(frozen=True)
+class TeacherRound:
+    """The teacher after a round.
+
+    Attributes:
+        kept: the scores on the common test set of the state that is kept: the one that validated best so far.
+        now: the scores of the state in which the round left it.
+        is_kept: whether both are the same state: the round's update is kept.
+        validation: the validation score of the state that is kept.
+    """
+
+    kept: BeamMetrics
+    now: BeamMetrics
+    is_kept: bool
+    validation: float
 
 
 class Recorder:
@@ -41,7 +59,7 @@ class Recorder:
         write_whole(folder / "experiment.yaml", yaml.safe_dump(to_values(experiment), sort_keys=False))
         write_whole(folder / "environment.json", json.dumps(_environment(experiment), indent=1) + "\n")
 
-    def write_round(self, account: RoundAccount, teacher: BeamMetrics, teacher_validation: float) -> None:
+    def write_round(self, account: RoundAccount, teacher: TeacherRound) -> None:
         """Add the line of a round durably, because the checkpoint that follows relies on it.
 
         Raises:
@@ -52,7 +70,12 @@ class Recorder:
             "num_asked": account.num_asked,
             "num_targets": account.num_targets,
             "seconds": dict(account.seconds),
-            "teacher": {"common": teacher.to_dict(), "validation": teacher_validation},
+            "teacher": {
+                "common": teacher.kept.to_dict(),
+                "common_now": teacher.now.to_dict(),
+                "kept": teacher.is_kept,
+                "validation": teacher.validation,
+            },
             "clients": {client: _client_line(entry) for client, entry in account.clients.items()},
         }
         append_line(self.folder / "rounds.jsonl", line)
@@ -104,7 +127,8 @@ class Recorder:
             seconds: the seconds of ``data``, ``start``, ``rounds`` and ``total``.
             members: every client.
             controls: client -> arm -> metrics on the common test set.
-            teacher: ``parameters`` of the teacher, and its metrics ``before`` and ``after`` the federation.
+            teacher: ``parameters`` of the teacher, and its metrics ``before`` and ``after`` the federation; those of
+                its last state and the round that it was kept from are added from the record.
             break_even_samples: public samples per message above which the smallest student's weights are cheaper.
 
         Returns:
@@ -117,7 +141,7 @@ class Recorder:
             "engine": engine,
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "clients": [_client_summary(member, controls.get(member.id, {}), rounds) for member in members],
-            "teacher": dict(teacher),
+            "teacher": {**teacher, **_teacher_at_the_end(rounds)},
             "break_even_samples": break_even_samples,
             "rounds": len(rounds),
             "faults": faults_of(rounds),
@@ -177,6 +201,8 @@ def metrics_of(values: Mapping[str, Any], prefix: str) -> dict[str, list[float]]
 def _client_line(entry: ClientRound) -> dict[str, Any]:
     return {
         "common": metrics_of(entry.metrics, "common."),
+        "common_now": metrics_of(entry.metrics, "common_now."),
+        "kept": None if (kept := entry.metrics.get("kept")) is None else bool(kept),
         "own": metrics_of(entry.metrics, "own."),
         "validation": entry.metrics.get("validation"),
         "loss": entry.metrics.get("loss"),
@@ -198,6 +224,7 @@ def _client_line(entry: ClientRound) -> dict[str, Any]:
 def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     lines = [line["clients"][member.id] for line in rounds if member.id in line["clients"]]
     scored = [line["common"] for line in lines if line["common"]]
+    now = [line["common_now"] for line in lines if line["common_now"]]
     return {
         "id": member.id,
         "modality": member.modality,
@@ -206,10 +233,25 @@ def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequenc
         "local": controls.get("local"),
         "offline_kd": controls.get("offline_kd"),
         "federated": scored[-1] if scored else None,
+        "federated_now": now[-1] if now else None,
+        "kept_round": _kept_round((line["round"], line["clients"].get(member.id, {}).get("kept")) for line in rounds),
         "uplink_bytes": sum(line["uplink_bytes"] for line in lines),
         "downlink_bytes": sum(line["downlink_bytes"] for line in lines),
         "refused": sum(bool(line["problem"]) for line in lines),
     }
+
+
+def _teacher_at_the_end(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "after_now": rounds[-1]["teacher"]["common_now"] if rounds else None,
+        "kept_round": _kept_round((line["round"], line["teacher"]["kept"]) for line in rounds),
+    }
+
+
+def _kept_round(rounds: Iterable[tuple[int, bool | None]]) -> int | None:
+    """The last round whose state is kept; 0 if none of those recorded is, None if no round says whether it is."""
+    said = {number: is_kept for number, is_kept in rounds if is_kept is not None}
+    return max((number for number, is_kept in said.items() if is_kept), default=0) if said else None
 
 
 def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:

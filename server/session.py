@@ -25,7 +25,7 @@ from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from server.metrics import Metrics
 from server.nodes import registered_nodes
-from server.recorder import Recorder, metrics_of
+from server.recorder import Recorder, TeacherRound, metrics_of
 from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
 from strategies.codecs.encoding import Encoding
@@ -252,8 +252,9 @@ class RunSession:
         account = self.strategy.account
         if account is None:
             return None
-        scores = self.teacher.evaluate(self.common)
-        self.recorder.write_round(account, scores, self.teacher.learner.progress.best_score)
+        learner, scores = self.teacher.learner, self.teacher.evaluate(self.common)
+        now = scores if learner.is_best else self.teacher.evaluate(self.common, best=False)
+        self.recorder.write_round(account, TeacherRound(scores, now, learner.is_best, learner.progress.best_score))
         self.checkpoint()
         self.status.complete(round_number)
         self.metrics.observe(account, teacher_top5=scores.mean("top5"))

@@ -111,7 +111,7 @@ class Distiller:
         num_steps, total_steps = training.steps(self.round), training.total_steps(self.total_rounds)
         self.learner.learn(public_lesson(ensemble), num_steps=num_steps, total_steps=total_steps)
 
-    def evaluate(self, recording: Recording) -> BeamMetrics:
-        """Score the teacher that validated best on every window of a labelled recording."""
+    def evaluate(self, recording: Recording, *, best: bool = True) -> BeamMetrics:
+        """Score the teacher that validated best, or the current one, on every window of a labelled recording."""
         task = self.learner.model.task
-        return self.learner.evaluate(recording, recording.window_starts(task.num_frames, task.num_future))
+        return self.learner.evaluate(recording, recording.window_starts(task.num_frames, task.num_future), best=best)

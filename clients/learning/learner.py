@@ -128,6 +128,11 @@ class Learner:
         """Whether the learner has learned in at least one round."""
         return self.progress.round > 0
 
+    @property
+    def is_best(self) -> bool:
+        """Whether the tracker is as its last round left it and no earlier one validated better: it is what is kept."""
+        return 0 < self.progress.round == self.progress.best_round
+
     def begin_phase(self) -> None:
         """Return to the tracker that validated best, and start the learning-rate schedule again."""
         self.model.load_state_dict(self.best_model)
@@ -217,10 +222,10 @@ class Learner:
         probs: NDArray[np.float32] = torch.softmax(logits / softness, dim=-1).numpy()
         return probs
 
-    def evaluate(self, recording: Recording, starts: NDArray[np.int64]) -> BeamMetrics:
-        """Score, on labelled windows, the tracker that validated best."""
+    def evaluate(self, recording: Recording, starts: NDArray[np.int64], *, best: bool = True) -> BeamMetrics:
+        """Score, on labelled windows, the tracker that validated best or, without ``best``, the current one."""
         task = self.model.task
-        scores = self.predict(recording, starts, best=True).numpy()
+        scores = self.predict(recording, starts, best=best).numpy()
         return BeamMetrics.of(scores, recording.powers(starts, task.num_frames, task.num_future))
 
     def state(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
 
 from clients.app import build_app as build_client_app
+from clients.learning.learner import Learner
 from configs.files import held_alone
 from configs.placement import Placement
 from server.app import build_app as build_server_app
@@ -198,3 +199,37 @@ def test_a_second_server_is_kept_off_a_run_that_goes_on(tmp_path: Path) -> None:
     assert not (placement.run / "rounds.jsonl").exists()
     run_apps(placement)
     assert (placement.run / "summary.json").is_file()
+
+
+def test_a_run_in_which_nothing_is_kept_after_the_first_round_says_so_beside_what_each_round_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Learner._validate
+
+    def only_the_first_is_best(self: Learner) -> None:
+        validate(self)
+        self.progress.best_score = 2.0  # more than any score
+
+    monkeypatch.setattr(Learner, "_validate", only_the_first_is_best)
+    placement = place(tiny_experiment(rounds=3), tmp_path / "run")
+    run_apps(placement)
+    first, *later = read_rounds(placement.run)
+    summary = read(placement.run / "summary.json")
+    assert (first["teacher"]["kept"], summary["teacher"]["kept_round"]) == (False, 0)
+    assert summary["teacher"]["after"] == summary["teacher"]["before"] == first["teacher"]["common"]
+    assert summary["teacher"]["after_now"] == later[-1]["teacher"]["common_now"] != summary["teacher"]["after"]
+    for client in summary["clients"]:
+        entries = [line["clients"][client["id"]] for line in (first, *later)]
+        assert [entry["kept"] for entry in entries] == [True, False, False]
+        assert [entry["common"] for entry in entries] == [entries[0]["common_now"]] * 3
+        assert client["kept_round"] == 1
+        assert client["federated_now"] == entries[2]["common_now"]
+
+
+def test_a_client_that_adds_noise_does_not_say_which_state_its_validation_chose(tmp_path: Path) -> None:
+    noise = {"clip": 0.5, "noise_multiplier": 0.2}
+    placement = place(tiny_experiment(rounds=1, privacy=noise, codec="float32"), tmp_path / "run")
+    run_apps(placement)
+    for entry in read_rounds(placement.run)[0]["clients"].values():
+        assert entry["kept"] is entry["validation"] is None
+        assert entry["common_now"] is not None

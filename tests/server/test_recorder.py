@@ -14,7 +14,7 @@ from clients.learning.metrics import BeamMetrics
 from configs.files import read_lines, write_whole
 from configs.loading import build_experiment, load_experiment
 from configs.schema import Experiment
-from server.recorder import Recorder, faults_of, metrics_of, read_rounds
+from server.recorder import Recorder, TeacherRound, faults_of, metrics_of, read_rounds
 from strategies.messages.records import ClientRound, Event, Member, RoundAccount
 from tests.server.test_checkpoint import disk_with_room_for
 
@@ -31,6 +31,11 @@ def metrics(value: float) -> BeamMetrics:
 def flat(value: float, prefix: str) -> dict[str, float | list[float]]:
     """Metrics as a client reports them."""
     return {f"{prefix}{name}": values for name, values in metrics(value).to_dict().items()}
+
+
+def taught(number: int) -> TeacherRound:
+    """The teacher after a round; its state of round 2 is kept for good."""
+    return TeacherRound(kept=metrics(0.2 * number), now=metrics(0.01 * number), is_kept=number == 2, validation=0.6)
 
 
 @pytest.fixture
@@ -59,7 +64,14 @@ def write_rounds(recorder: Recorder, *numbers: int) -> None:
             "000-gps": ClientRound(
                 100,
                 200,
-                {**flat(0.1 * number, "common."), **flat(0.9, "own."), "loss": 1.5, "validation": 0.7},
+                {
+                    **flat(0.1 * number, "common."),
+                    **flat(0.02 * number, "common_now."),
+                    **flat(0.9, "own."),
+                    "loss": 1.5,
+                    "validation": 0.7,
+                    "kept": float(number == 1),
+                },
                 24,
                 0.5,
             ),
@@ -68,7 +80,7 @@ def write_rounds(recorder: Recorder, *numbers: int) -> None:
             else ClientRound(100, problem="no answer in time", fault="missing"),
         }
         account = RoundAccount(number, clients, num_asked=24, num_targets=20, seconds={"clients": 1.0, "teach": 0.5})
-        recorder.write_round(account, metrics(0.2 * number), teacher_validation=0.6)
+        recorder.write_round(account, taught(number))
 
 
 def write_summary(recorder: Recorder) -> dict[str, Any]:
@@ -101,9 +113,16 @@ def test_a_round_is_one_line_with_every_client_and_phase(recorder: Recorder) -> 
     assert first["round"] == 1
     assert (first["num_asked"], first["num_targets"]) == (24, 20)
     assert first["seconds"] == {"clients": 1.0, "teach": 0.5}
-    assert first["teacher"] == {"common": metrics(0.2).to_dict(), "validation": 0.6}
+    assert first["teacher"] == {
+        "common": metrics(0.2).to_dict(),
+        "common_now": metrics(0.01).to_dict(),
+        "kept": False,
+        "validation": 0.6,
+    }
     assert first["clients"]["000-gps"] == {
         "common": metrics(0.1).to_dict(),
+        "common_now": metrics(0.02).to_dict(),
+        "kept": True,
         "own": metrics(0.9).to_dict(),
         "validation": 0.7,
         "window_epsilon": None,
@@ -168,10 +187,10 @@ def test_the_summary_has_exactly_the_keys_of_the_contract(recorder: Recorder) ->
     contract = "experiment seed engine seconds clients teacher break_even_samples rounds faults events"
     assert set(read) == set(contract.split())
     assert set(read["seconds"]) == {"data", "start", "rounds", "total"}
-    assert set(read["teacher"]) == {"parameters", "before", "after"}
-    client_keys = "id modality parameters passes local offline_kd federated uplink_bytes downlink_bytes refused"
+    assert set(read["teacher"]) == {"parameters", "before", "after", "after_now", "kept_round"}
+    client_keys = "id modality parameters passes local offline_kd federated federated_now kept_round"
     for client in read["clients"]:
-        assert set(client) == set(client_keys.split())
+        assert set(client) == {*client_keys.split(), "uplink_bytes", "downlink_bytes", "refused"}
     for scores in (read["teacher"]["after"], read["clients"][0]["local"], read["clients"][0]["federated"]):
         assert set(scores) == {"top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"}
         assert all(len(row) == 2 for row in scores.values())
@@ -186,6 +205,9 @@ def test_the_summary_by_hand(recorder: Recorder) -> None:
     gps, lidar = summary["clients"]
     assert (gps["id"], gps["modality"], gps["parameters"], gps["passes"]) == ("000-gps", "gps", 1000, 4)
     assert gps["federated"]["top1"] == pytest.approx([0.3, 0.15])
+    assert gps["federated_now"]["top1"] == pytest.approx([0.06, 0.03])
+    assert (gps["kept_round"], summary["teacher"]["kept_round"]) == (1, 2)
+    assert summary["teacher"]["after_now"]["top1"] == pytest.approx([0.03, 0.015])
     assert gps["local"]["top1"] == [0.3, 0.15]
     assert (gps["uplink_bytes"], gps["downlink_bytes"], gps["refused"]) == (600, 300, 0)
     assert (lidar["uplink_bytes"], lidar["downlink_bytes"], lidar["refused"]) == (200, 300, 2)
@@ -200,6 +222,13 @@ def test_a_client_that_dropped_out_keeps_its_last_score_and_one_that_never_answe
     write_rounds(recorder, 2, 3)
     lidar = write_summary(recorder)["clients"][1]
     assert lidar["federated"] is lidar["local"] is lidar["offline_kd"] is None
+    assert lidar["federated_now"] is lidar["kept_round"] is None
+
+
+def test_of_rounds_in_which_no_state_was_kept_the_last_one_kept_is_0(recorder: Recorder) -> None:
+    write_rounds(recorder, 3)
+    summary = write_summary(recorder)
+    assert summary["teacher"]["kept_round"] == summary["clients"][0]["kept_round"] == 0
 
 
 def test_the_table_has_a_row_for_every_learner_arm_and_horizon(recorder: Recorder) -> None:
@@ -332,7 +361,7 @@ def test_faults_are_counted_by_client_and_kind_with_the_rounds_and_the_last_reas
     ]
     for number, clients in enumerate(entries, start=1):
         account = RoundAccount(number, clients, num_asked=1, num_targets=1, seconds={})
-        recorder.write_round(account, metrics(0.5), teacher_validation=0.5)
+        recorder.write_round(account, taught(number))
     found = faults_of(read_rounds(recorder.folder))
     columns = ("client", "kind", "times", "first_round", "last_round", "reason")
     assert [tuple(fault[name] for name in columns) for fault in found] == [

@@ -253,12 +253,23 @@ def test_the_tracker_that_validated_best_is_the_one_that_is_evaluated(street: Re
     assert not torch.equal(one.model.head.weight, best["head.weight"])
 
 
+def test_the_tracker_is_best_after_a_round_that_validated_best_only(street: Recording, public: Recording) -> None:
+    one = learner(street, public)
+    assert not one.is_best  # nothing was learned or validated yet
+    one.learn(None, num_steps=STEPS, total_steps=100)
+    assert one.is_best
+    one.progress.best_score = 2.0  # better than any
+    one.learn(None, num_steps=STEPS, total_steps=100)
+    assert not one.is_best
+
+
 def test_evaluating_the_best_leaves_the_present_as_it_is(street: Recording, public: Recording) -> None:
     one = learner(street, public)
     rounds(one, public, range(1, 3))
     one.best_model = {name: torch.zeros_like(value) for name, value in one.best_model.items()}
     before = weights(one)
-    one.evaluate(street, street.window_starts(4, 2, "train"))
+    starts = street.window_starts(4, 2, "train")
+    assert one.evaluate(street, starts) != one.evaluate(street, starts, best=False)
     assert_equal(weights(one), before)
 
 
