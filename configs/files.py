@@ -59,6 +59,20 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     sync(path.parent)
 
 
+@contextmanager
+def modes_like(folder: Path) -> Iterator[None]:
+    """Within the block, let those read and write new files who may read and write in a folder, and nobody else.
+
+    So all files of a run have one mode, whichever process writes them and whatever its umask is: the one that the umask
+    gave when the run folder was made. Files that are their owner's alone stay so.
+    """
+    before = os.umask(~folder.stat().st_mode & 0o777)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents durably; one that is there stays as it is.
 

@@ -13,7 +13,7 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from configs.files import held_alone
+from configs.files import held_alone, modes_like
 from configs.placement import Placement, native_placement
 from server.metrics import Metrics
 from server.session import Watch, run_session
@@ -45,6 +45,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
     torch.set_num_threads(1)
     with ExitStack() as stack:
         stack.enter_context(held_alone(placement.run))
+        stack.enter_context(modes_like(placement.run))
         status = stack.enter_context(Status(placement.run, num_rounds=placement.experiment.strategy.rounds))
         metrics = Metrics()
         stack.callback(metrics.serve())

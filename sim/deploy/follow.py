@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from configs.files import write_whole
+from configs.files import modes_like, write_whole
 from configs.loading import to_values
 from configs.placement import Placement
 from configs.progress import PhaseProgress
@@ -104,7 +104,8 @@ def _submit_and_follow(
             "plugins": str(plugins),
         },
     )
-    write_whole(folder / "flower.json", json.dumps({"run_id": str(run_id)}) + "\n")
+    with modes_like(folder):
+        write_whole(folder / "flower.json", json.dumps({"run_id": str(run_id)}) + "\n")
     try:
         status = _follow(server, run_id, folder, progress)
     except KeyboardInterrupt:
@@ -116,7 +117,8 @@ def _submit_and_follow(
             f"{folder}: {status.get('error') or 'the ServerApp ended without a message'}; softbeam resume goes on "
             f"from the last completed round (the log is in {server.state / 'log'})"
         )
-    write_run_report(folder)
+    with modes_like(folder):
+        write_run_report(folder)
 
 
 def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def provision(folder: Path, deployment: Deployment, *, bind: str, metrics_port: 
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder}: not empty; give a new folder, or delete it and with it every key of its nodes")
     folder.mkdir(parents=True, exist_ok=True)
+    _keep_out_of_git(folder)
     make_authority(folder / "ca", name=deployment.host)
     _write_server(folder, deployment, bind=bind, metrics_port=metrics_port)
     for number, node in enumerate(deployment.nodes):
@@ -125,6 +126,7 @@ def same_frames(one: Path, other: Path) -> bool:
 def _write_server(folder: Path, deployment: Deployment, *, bind: str, metrics_port: int | None) -> None:
     server = folder / SERVER_FOLDER
     server.mkdir()
+    _keep_out_of_git(server)
     make_server_certificate(folder / "ca", server, host=deployment.host)
     shutil.copyfile(folder / "ca" / CA_CERTIFICATE, server / CA_CERTIFICATE)
     make_secret(server / SECRET)
@@ -146,6 +148,7 @@ def _write_server(folder: Path, deployment: Deployment, *, bind: str, metrics_po
 def _write_node(folder: Path, deployment: Deployment, node: Node, *, runtime_port: int) -> None:
     target = folder / NODES_FOLDER / node.name
     target.mkdir(parents=True)
+    _keep_out_of_git(target)
     make_node_key(target)
     install_node_key(target, folder / SERVER_FOLDER, name=node.name)
     shutil.copyfile(folder / "ca" / CA_CERTIFICATE, target / CA_CERTIFICATE)
@@ -165,6 +168,11 @@ def _write_node(folder: Path, deployment: Deployment, node: Node, *, runtime_por
     save_settings(settings, target / NODE_FILE)
     (target / "softbeam-node.service").write_text(templates.unit("node"))
     (target / "Containerfile").write_text(templates.containerfile("node"))
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    """Have git ignore a folder with private keys, in whatever checkout it lies or is copied to."""
+    (folder / ".gitignore").write_text("# Private keys, secrets and recordings are here.\n*\n")
 
 
 def _replace_tree(source: Path, target: Path) -> None:

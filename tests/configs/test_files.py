@@ -15,6 +15,7 @@ from configs.files import (
     is_plain_name,
     make_folder,
     make_once,
+    modes_like,
     remove_leftovers,
     reserve,
     temporary_beside,
@@ -133,3 +134,25 @@ def test_a_disk_that_is_full_while_a_folder_is_written_is_one_line_that_names_it
     with pytest.raises(OSError, match=text), fresh_folder(tmp_path / "data"):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("umask_of_folder", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640), (0, 0o666)])
+def test_files_have_the_mode_of_their_folder_whatever_the_umask_of_who_writes_them(
+    umask_of_folder: int, expected: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    before = os.umask(umask_of_folder)
+    try:
+        folder.mkdir()
+        for umask in (0o077, 0o022):
+            os.umask(umask)
+            with modes_like(folder):
+                write_durably(folder / f"whole-{umask}", b"x")
+                (folder / f"plain-{umask}").write_text("x")
+                write_durably(folder / f"secret-{umask}", b"x", mode=0o600)
+            assert os.umask(umask) == umask, "it is as it was"
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert {mode for name, mode in modes.items() if "secret" not in name} == {expected}
+    assert {mode for name, mode in modes.items() if "secret" in name} == {0o600}

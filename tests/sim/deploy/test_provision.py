@@ -19,6 +19,7 @@ from sim.deploy.machine import NodeMachine, ServerMachine, proxy_command, read_n
 from sim.deploy.provision import hand_out, provision
 from sim.deploy.settings import load_deployment, load_node, load_server
 from sim.deploy.templates import can_compose, compose
+from tests.conftest import CHECKOUT
 from tests.labs import free_ports, give_data, make_lab
 
 PRIVATE = ["ca/ca.key", "server/server.key", "server/superexec.secret"]
@@ -196,3 +197,25 @@ def test_ports_of_a_lab_differ(lab: Path) -> None:
     ports = free_ports(6)
     assert len(set(ports)) == 6
     assert json.loads((lab / "server/nodes.json").read_text())["nodes"]
+
+
+@pytest.mark.deployment
+def test_git_sees_no_key_of_a_deployment_in_whatever_checkout_it_or_a_part_of_it_lies(
+    lab: Path, tmp_path: Path
+) -> None:
+    for number, part in enumerate([lab, lab / "server", lab / "nodes/van-4"]):
+        checkout = tmp_path / f"checkout-{number}"
+        subprocess.run(["git", "init", "-q", str(checkout)], check=True)
+        shutil.copytree(part, checkout / "any name")
+        (checkout / "seen").touch()
+        command = ["git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=all"]
+        assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "?? seen\n"
+
+
+def test_every_folder_that_may_be_copied_alone_keeps_itself_out_of_git_and_the_checkout_lists_them(lab: Path) -> None:
+    with_secrets = {path.parent for pattern in ("*.key", "*.secret") for path in lab.rglob(pattern)}
+    assert len(with_secrets) >= 4
+    for folder in with_secrets - {lab / "ca"} | {lab}:
+        assert (folder / ".gitignore").read_text().splitlines()[-1] == "*"
+    listed = (CHECKOUT / ".gitignore").read_text().splitlines()
+    assert {"lab/", "site/", "*.key", "superexec.secret"} <= set(listed)
