@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from configs.schema import Experiment
 from configs.section import Section
+from configs.spelling import asked, did_you_mean
+from configs.yaml_files import CONFIG_FOLDER, EXTENDS, ConfigValues, find_config, read_config
 
 Checked = TypeVar("Checked", bound=Section)
-CONFIG_FOLDER = Path(__file__).parent
 # The source that server and clients must have in common.
 SHARED_SOURCES = ("configs/**/*.py", "strategies/**/*.py", "clients/**/*.py")
 # A change in one of these files may change the data, so older data is made again.
@@ -56,13 +57,10 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
         >>> experiment.seed, experiment.strategy.rounds
         (3, 2)
     """
-    path = find_config(source)
-    values = read_yaml(path)
-    if "parts" in values:
-        raise ValueError(f"{path}: this is a study, not an experiment; use softbeam study")
-    for override in overrides:
-        set_value(values, override)
-    return build_experiment(values, origin=str(path))
+    config = read_config(find_config(source))
+    if "parts" in config.values:
+        raise ValueError(f"{config.files[0]}: this is a study, not an experiment; use softbeam study")
+    return checked_config(Experiment, config, overrides)
 
 
 def build_experiment(values: Any, *, origin: str) -> Experiment:
@@ -78,33 +76,43 @@ def build_experiment(values: Any, *, origin: str) -> Experiment:
     return checked(Experiment, values, origin=origin)
 
 
-def checked(kind: type[Checked], values: Any, *, origin: str) -> Checked:
+def checked_config(kind: type[Checked], config: ConfigValues, overrides: Sequence[str]) -> Checked:
+    """Put overrides on top of the values of a YAML file, and check them as a section of that kind.
+
+    Raises:
+        ValueError: as for :func:`build_experiment`; each mistake says in which line it stands.
+    """
+    places = dict(config.places)
+    for override in overrides:
+        set_value(config.values, override)
+        path = override.partition("=")[0].strip()
+        places = {place: where for place, where in places.items() if place != path and not place.startswith(f"{path}.")}
+        places[path] = "--set"
+    return checked(kind, config.values, origin=str(config.files[0]), places=places)
+
+
+def checked(kind: type[Checked], values: Any, *, origin: str, places: Mapping[str, str] | None = None) -> Checked:
     """Check plain values and turn them into a section of that kind.
+
+    Args:
+        kind: the section.
+        values: the values.
+        origin: where they come from.
+        places: dotted path -> where in the origin a key stands.
 
     Raises:
         ValueError: as for :func:`build_experiment`.
     """
     try:
-        # JSON mode: lists are accepted for tuples, while "3" is still no integer.
-        return kind.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        lines = [_line(item) for item in error.errors()]
-        raise ValueError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from None
-    except TypeError as error:
+        text = json.dumps(values)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{origin}: {error}; use numbers, text, lists and mappings only") from None
-
-
-def find_config(source: str | Path) -> Path:
-    """The YAML file that a user means by a path or a short name.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    for path in (Path(source), CONFIG_FOLDER / f"{source}.yaml"):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml")))
-    raise ValueError(f"{source}: no such config; give a YAML file or one of {known}")
+    try:
+        # JSON mode: lists are accepted for tuples, while "3" is still no integer.
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        lines = [_line(item, kind, places or {}) for item in error.errors()]
+        raise ValueError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from None
 
 
 def to_values(experiment: Experiment) -> dict[str, Any]:
@@ -166,21 +174,6 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The values of a YAML file.
-
-    Raises:
-        ValueError: the file is not YAML, or holds something else than ``key: value`` lines.
-    """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected `key: value` lines, got {type(values).__name__}")
-    return values
-
-
 def set_value(values: dict[str, Any], override: str) -> None:
     """Put a ``dotted.path=value`` entry, the value as in YAML, into nested dictionaries and lists.
 
@@ -211,12 +204,16 @@ def set_value(values: dict[str, Any], override: str) -> None:
             here = here.setdefault(index, {}) if isinstance(here, dict) else here[index]
 
 
-def _line(item: Any) -> str:
-    """One mistake: the dotted path and what is wrong; a section that names one of its keys makes the path longer."""
-    path, text = _dotted(item), _explain(item)
+def _line(item: Any, kind: type[Section], places: Mapping[str, str]) -> str:
+    """One mistake: the dotted path, what is wrong and where it stands.
+
+    A section that names one of its keys makes the path longer.
+    """
+    path, text = _dotted(item), _explain(item, kind)
+    where = f" ({places[path]})" if path in places else ""
     if item["type"] == "value_error" and re.match(r"[a-z0-9_.]+: ", text):
         return text if path == "experiment" else f"{path}.{text}"
-    return f"{path}: {text}"
+    return f"{path}: {text}{where}"
 
 
 def _dotted(item: Any) -> str:
@@ -228,16 +225,69 @@ def _dotted(item: Any) -> str:
     return ".".join(parts) or "experiment"
 
 
-def _explain(item: Any) -> str:
+def _sections(annotation: Any) -> set[type[Section]]:
+    """The sections that a type consists of."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return {annotation}
+    return set[type[Section]]().union(*(_sections(part) for part in get_args(annotation)))
+
+
+def _sections_at(kind: type[Section], location: Sequence[str | int]) -> set[type[Section]]:
+    """The sections that a mistake of pydantic may be in; positions and keys of mappings lead to no other section."""
+    here = {kind}
+    for part in location:
+        fields = [section.model_fields[str(part)] for section in here if str(part) in section.model_fields]
+        tagged = {one for one in here if "source" in one.model_fields and part in get_args(_source_of(one))}
+        if fields:
+            here = set[type[Section]]().union(*(_sections(field.annotation) for field in fields))
+        elif tagged:
+            here = tagged
+    return here
+
+
+def _source_of(section: type[Section]) -> Any:
+    return section.model_fields["source"].annotation
+
+
+def _paths_to(key: str, kind: type[Section], above: str = "") -> Iterator[str]:
+    """The dotted paths at which a section and those in it have a key."""
+    for name, field in kind.model_fields.items():
+        if name == key:
+            yield f"{above}{name}"
+        # A path through a list or a mapping has no name that we could write here.
+        if not any(word in str(field.annotation) for word in ("tuple", "dict")):
+            for section in sorted(_sections(field.annotation), key=lambda one: one.__name__):
+                yield from _paths_to(key, section, f"{above}{name}.")
+
+
+def _explain_unknown(item: Any, kind: type[Section]) -> str:
+    *above, key = item["loc"]
+    if [key] == [EXTENDS] and not above:
+        return f"stands in a YAML file only, as {EXTENDS}: NAME"
+    found = sorted(_sections_at(kind, above), key=lambda one: one.__name__)
+    file = "/".join(["configs", *found[0].__module__.split(".")[1:]]) + ".py"
+    meant = did_you_mean(key, {name for section in found for name in section.model_fields})
+    return f"unknown key; see {file} for the known ones{meant or asked(dict.fromkeys(_paths_to(str(key), kind)))}"
+
+
+def _nearest_value(item: Any) -> str:
+    """A question for the allowed text that is nearest to the one that was given."""
+    context = item.get("ctx", {})
+    given = context.get("tag", item.get("input"))
+    allowed = re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected", ""))))
+    return did_you_mean(given, allowed) if isinstance(given, str) else ""
+
+
+def _explain(item: Any, kind: type[Section]) -> str:
     value = item.get("input")
     shown = f", got {value!r}" if isinstance(value, (str, int, float, bool, type(None))) else ""
     match item["type"]:
         case "extra_forbidden":
-            return "unknown key; see configs/schema.py for the known ones"
+            return _explain_unknown(item, kind)
         case "missing":
             return "required, but missing"
         case "union_tag_invalid":
-            return f"must be one of {item['ctx']['expected_tags']}, got {item['ctx']['tag']!r}"
+            return f"must be one of {item['ctx']['expected_tags']}, got {item['ctx']['tag']!r}{_nearest_value(item)}"
         case "union_tag_not_found":
             return "required, but missing; street or deepsense"
         case "value_error":
@@ -245,7 +295,11 @@ def _explain(item: Any) -> str:
         case "float_type" | "int_type" if isinstance(value, str) and _is_number(value):
             return f"must be a number, got the text {value!r}; YAML wants a point in it: write 2.0e-3 for 2e-3"
         case _:
-            return str(item["msg"]).replace("Input should be", "must be").replace("Input", "it") + shown
+            return (
+                str(item["msg"]).replace("Input should be", "must be").replace("Input", "it")
+                + shown
+                + _nearest_value(item)
+            )
 
 
 def _is_number(text: str) -> bool:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.loading import CONFIG_FOLDER, build_experiment, data_digest, find_config, load_experiment
+from configs.loading import build_experiment, data_digest, load_experiment
+from configs.paths import expanded
 from configs.schema import Experiment
+from configs.yaml_files import CONFIG_FOLDER, find_config, read_config
 
 # Generated data and the memory of native runs lie here unless the environment says otherwise.
 HOME_VARIABLE = "SOFTBEAM_HOME"
@@ -28,18 +30,19 @@ class Placement:
         experiment: the experiment that runs.
         federation: the folder of the recordings.
         run: the folder of the results; clients of a simulation keep their memory in it.
-        plugins: the folder of the YAML, in which a user's own modules may lie.
+        plugins: the folders in which a user's own modules may lie: those of the YAML and of what it extends, then the
+            one in which the run was started.
     """
 
     experiment: Experiment
     federation: Path
     run: Path
-    plugins: Path
+    plugins: tuple[Path, ...]
 
 
 def softbeam_home() -> Path:
     """The folder for generated data: ``$SOFTBEAM_HOME``, or ``.softbeam`` in the working directory."""
-    return Path(os.environ.get(HOME_VARIABLE, DEFAULT_HOME)).resolve()
+    return expanded(os.environ.get(HOME_VARIABLE, DEFAULT_HOME)).resolve()
 
 
 def federation_folder(experiment: Experiment) -> Path:
@@ -57,7 +60,7 @@ def federation_folder(experiment: Experiment) -> Path:
 
 def resolved_folder(folder: str | Path) -> Path:
     """The folder of measurements that a YAML names: ``~`` is the user's home, and it is relative to the checkout."""
-    return CONFIG_FOLDER.parent / Path(folder).expanduser()
+    return CONFIG_FOLDER.parent / expanded(folder)
 
 
 def folder_digest(folder: Path) -> str:
@@ -86,7 +89,8 @@ def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement
     Args:
         run_config: ``config`` (a name or file) and ``overrides`` (as for ``--set``, separated by spaces), as ``flwr
             run`` takes them; or ``experiment`` (all of it, as JSON) with the server's folders ``run``, ``federation``
-            and ``plugins``, as ``softbeam run --on`` gives them. Clients on other machines have no use for the folders.
+            and ``plugins`` (a list, as JSON), as ``softbeam run --on`` gives them. Clients on other
+            machines have no use for the folders.
         run_id: the id that Flower gave the run.
 
     Raises:
@@ -99,17 +103,33 @@ def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement
     else:
         experiment = load_experiment(source, shlex.split(str(run_config.get("overrides", ""))))
     run, federation, plugins = (str(run_config.get(name, "")) for name in ("run", "federation", "plugins"))
+    if plugins:
+        folders = plugin_folders(_parse(plugins))
+    else:
+        folders = () if whole else read_config(find_config(source)).plugin_folders
     return Placement(
         experiment=experiment,
         federation=Path(federation) if federation else federation_folder(experiment),
         run=Path(run) if run else softbeam_home() / "runs" / f"{experiment.name}-{run_id}",
-        plugins=Path(plugins) if plugins else Path() if whole else find_config(source).resolve().parent,
+        plugins=folders,
     )
+
+
+def plugin_folders(value: object) -> tuple[Path, ...]:
+    """The folders of plug-ins as a note or a run config holds them: a list, or one alone as earlier versions wrote it.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    folders = [value] if isinstance(value, str) else value
+    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        raise ValueError(f"plugins: must be a list of folders, got {value!r}")
+    return tuple(Path(folder) for folder in folders)
 
 
 def _parse(text: str) -> object:
     try:
         value: object = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"the run config's experiment: not valid JSON ({error})") from None
+        raise ValueError(f"the run config: not valid JSON ({error})") from None
     return value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from configs.loading import DATA_SOURCES, checked, digest_with_sources, find_config, read_yaml, set_value
+from configs.loading import DATA_SOURCES, checked_config, digest_with_sources
 from configs.study import Study, StudyPasses
+from configs.yaml_files import find_config, merged, read_config
 
 
 def load_study(source: str | Path, overrides: Sequence[str] = (), *, quick: bool = False) -> Study:
@@ -23,30 +24,21 @@ def load_study(source: str | Path, overrides: Sequence[str] = (), *, quick: bool
         ValueError: the file is missing, not YAML, not a study or without a section ``quick``; or a key, a type or a
             range is wrong.
     """
-    path = find_config(source)
-    values = read_yaml(path)
+    config = read_config(find_config(source))
+    path, values = config.files[0], config.values
     if "parts" not in values:
         raise ValueError(f"{path}: has no parts, so it is not a study; experiments are for softbeam run")
     smaller = values.pop("quick", None)
     if quick:
         if not isinstance(smaller, dict):
             raise ValueError(f"{path}: has no section quick; leave --quick out")
-        values = _merged(values, smaller)
-    for override in overrides:
-        set_value(values, override)
-    return checked(Study, values, origin=str(path))
+        values = merged(values, smaller)
+        quick_places = {path: place for path, place in config.places.items() if path.startswith("quick.")}
+        config.places.update({path.removeprefix("quick."): place for path, place in quick_places.items()})
+    return checked_config(Study, replace(config, values=values), overrides)
 
 
 @lru_cache(maxsize=16)
 def passes_digest(data: StudyPasses) -> str:
     """The digest of what the passes of a study depend on, which includes the code that makes them."""
     return digest_with_sources({"study": data.model_dump(mode="json")}, DATA_SOURCES)
-
-
-def _merged(values: Mapping[str, Any], smaller: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with the leaves of ``smaller`` put in their place."""
-    merged = dict(values)
-    for key, value in smaller.items():
-        before = merged.get(key)
-        merged[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return merged

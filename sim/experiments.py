@@ -13,7 +13,7 @@ from clients.app import build_app as build_client_app
 from clients.profile import client_folders
 from configs.files import LOCK, waited_for, write_whole
 from configs.loading import build_experiment, experiment_digest, source_digest
-from configs.placement import Placement, federation_folder
+from configs.placement import Placement, federation_folder, plugin_folders
 from configs.progress import PhaseProgress
 from configs.schema import Experiment
 from server.app import build_app as build_server_app
@@ -24,12 +24,12 @@ from sim.report.html import write_run_report
 from strategies.registry import find_plugins
 
 
-def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: PhaseProgress) -> Path:
+def run_experiment(experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, progress: PhaseProgress) -> Path:
     """Run an experiment in a new folder.
 
     Args:
         experiment: the experiment to run.
-        plugins: the folder of the YAML, where a user's own modules are looked for.
+        plugins: the folders in which a user's own modules are looked for.
         out: the folder that holds all runs.
         progress: is called with the phase, the work that is done and the whole work.
 
@@ -43,13 +43,15 @@ def run_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress
     find_plugins(Placement(experiment, Path(), Path(), plugins))
     federation, seconds = make_data(experiment, progress)
     folder = new_run_folder(out, experiment.name)
-    note = {"plugins": str(plugins), "data_seconds": seconds, "federation": str(federation)}
+    note = {"plugins": [str(one) for one in plugins], "data_seconds": seconds, "federation": str(federation)}
     write_whole(folder / "placement.json", json.dumps(note) + "\n")
     _launch(Placement(experiment, federation, folder, plugins), seconds, progress)
     return folder
 
 
-def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, progress: PhaseProgress) -> Path:
+def continue_experiment(
+    experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, progress: PhaseProgress
+) -> Path:
     """Return the run of this same experiment in ``out``; resume it if it was stopped, or start it if there is none.
 
     The engine may differ: it makes no difference to what comes out. An unfinished run that another version of the
@@ -59,7 +61,7 @@ def continue_experiment(experiment: Experiment, *, plugins: Path, out: Path, pro
         return _continue(experiment, plugins=plugins, out=out, progress=progress)
 
 
-def _continue(experiment: Experiment, *, plugins: Path, out: Path, progress: PhaseProgress) -> Path:
+def _continue(experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, progress: PhaseProgress) -> Path:
     federation = str(federation_folder(experiment))
     for folder in sorted(out.glob(f"{experiment.name}-*")):
         try:
@@ -93,7 +95,7 @@ def resume_experiment(folder: Path, progress: PhaseProgress) -> Path:
     federation = Path(note.get("federation", ""))
     if not (federation / "clients").is_dir():
         federation, _ = make_data(experiment, progress)
-    _launch(Placement(experiment, federation, folder, Path(note["plugins"])), note["data_seconds"], progress)
+    _launch(Placement(experiment, federation, folder, plugin_folders(note["plugins"])), note["data_seconds"], progress)
     return folder
 
 

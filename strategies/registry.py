@@ -1,7 +1,7 @@
 """The table of plug-in names, the search for a user's own plug-in, and the check of every plug-in that a YAML names.
 
 Nothing registers itself by being imported. ``"my_rules:Trimmed"`` names a class in a user's own module;
-the module may be a file that lies beside the YAML.
+the module may be a file that lies beside the YAML or in the current folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 
 from configs.placement import Placement
 from configs.recipes import RECIPES, Traits
+from configs.spelling import did_you_mean
 from configs.strategy import Strategy, check_traits
 from strategies.aggregation import Aggregator
 from strategies.attacks import ATTACKS
@@ -50,17 +51,22 @@ def find_plugins(placement: Placement) -> tuple[type[Choreography], Aggregator]:
     Raises:
         ValueError: a name is unknown or an option is refused; the message begins with its dotted path.
     """
-    experiment, folder = placement.experiment, placement.plugins
+    experiment, folders = placement.experiment, placement.plugins
     strategy = experiment.strategy
-    strategy_class = _find_strategy(strategy, folder)
-    aggregator_class = find_class(strategy.aggregator.name, AGGREGATORS, key="strategy.aggregator.name", folder=folder)
+    strategy_class = _find_strategy(strategy, folders)
+    aggregator_class = find_class(
+        strategy.aggregator.name, AGGREGATORS, key="strategy.aggregator.name", folders=folders
+    )
     aggregator = build_plugin(aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options")
     if not callable(getattr(aggregator, "aggregate", None)):
         raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate; write one")
     experiment.check_hostility(strategy_class.traits)
     if experiment.hostility is not None and experiment.hostility.attack not in ATTACKS:
         attack = experiment.hostility.attack
-        raise ValueError(f"hostility.attack: unknown attack {attack!r}; known are {', '.join(ATTACKS)}")
+        raise ValueError(
+            f"hostility.attack: unknown attack {attack!r}; known are {', '.join(ATTACKS)}"
+            f"{did_you_mean(attack, ATTACKS)}"
+        )
     for key, codec in (("codec", strategy.codec), ("downlink_codec", strategy.codec_down)):
         try:
             Encoding(codec, experiment.task.num_horizons, experiment.task.num_beams)
@@ -69,9 +75,9 @@ def find_plugins(placement: Placement) -> tuple[type[Choreography], Aggregator]:
     return strategy_class, aggregator
 
 
-def _find_strategy(strategy: Strategy, folder: Path) -> type[Choreography]:
+def _find_strategy(strategy: Strategy, folders: Sequence[Path]) -> type[Choreography]:
     """The class that a ``strategy`` section names; ``publish`` and ``secure_sum`` may replace it or add to it."""
-    found = find_class(strategy.name, STRATEGIES, key="strategy.name", folder=folder)
+    found = find_class(strategy.name, STRATEGIES, key="strategy.name", folders=folders)
     if not issubclass(found, Choreography):
         raise ValueError(f"strategy.name: {found.__name__} is no subclass of Choreography; make it one")
     if not isinstance(getattr(found, "traits", None), Traits):
@@ -103,14 +109,14 @@ def _combined(first: type[Choreography], second: type[Choreography]) -> type[Cho
     return type(f"{first.__name__}Of{second.__name__}", (first, second), {"traits": second.traits})
 
 
-def find_class(name: str, table: Mapping[str, str], *, key: str, folder: Path | None = None) -> type[Any]:
+def find_class(name: str, table: Mapping[str, str], *, key: str, folders: Sequence[Path] = ()) -> type[Any]:
     """The class that a short name or ``"module:Class"`` stands for.
 
     Args:
         name: the name as the YAML writes it.
         table: short name -> ``"module:Class"``.
         key: the dotted path of the name in the YAML, for the error.
-        folder: the folder of the YAML, in which a user's own module may be a file; None looks in no folder.
+        folders: the folders in which a user's own module may be a file; the first that has it counts.
 
     Raises:
         ValueError: there is no such name, module or class.
@@ -118,11 +124,13 @@ def find_class(name: str, table: Mapping[str, str], *, key: str, folder: Path | 
     target = table.get(name, name)
     module_name, sign, class_name = target.partition(":")
     if not sign:
-        raise ValueError(f'{key}: unknown name {name!r}; known are {", ".join(sorted(table))}, or write "module:Class"')
-    module = _load_module(module_name, key=key, folder=folder if name not in table else None)
+        known = f'known are {", ".join(sorted(table))}, or write "module:Class"'
+        raise ValueError(f"{key}: unknown name {name!r}; {known}{did_you_mean(name, table)}")
+    module = _load_module(module_name, key=key, folders=folders if name not in table else ())
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
-        raise ValueError(f"{key}: {module_name} has no class {class_name}")
+        classes = [one for one, value in vars(module).items() if isinstance(value, type)]
+        raise ValueError(f"{key}: {module_name} has no class {class_name}{did_you_mean(class_name, classes)}")
     return found
 
 
@@ -163,6 +171,7 @@ def check_options(cls: type[Any], options: Mapping[str, Any], *, key: str, base:
         if option not in known and not takes_any:
             raise ValueError(
                 f"{key}.{option}: unknown option of {cls.__name__}; known are: {', '.join(known) or 'none'}"
+                f"{did_you_mean(option, known)}"
             )
 
 
@@ -184,19 +193,20 @@ def _parameters(cls: type[Any], base: type[Any]) -> tuple[list[str], bool]:
     return known, is_open and base is object
 
 
-def _load_module(name: str, *, key: str, folder: Path | None) -> ModuleType:
+def _load_module(name: str, *, key: str, folders: Sequence[Path]) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f'{key}: {name!r} is not the name of a module; write "module:Class"')
-    file = None if folder is None else folder / f"{name}.py"
-    if file is not None and file.is_file():
-        return _load_file(file)
+    for folder in folders:
+        if (file := folder / f"{name}.py").is_file():
+            return _load_file(file)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        beside = "" if folder is None else f" and no {name}.py in {folder}"
-        raise ValueError(f"{key}: there is no module {name}{beside}") from None
+        beside = f" and no {name}.py in {' or '.join(str(folder) for folder in folders)}" if folders else ""
+        files = [path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.py")]
+        raise ValueError(f"{key}: there is no module {name}{beside}{did_you_mean(name, files)}") from None
 
 
 def _load_file(file: Path) -> ModuleType:

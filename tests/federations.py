@@ -27,7 +27,7 @@ def quiet(phase: str, done: int, total: int) -> None:
 def place(experiment: Experiment, run: Path) -> Placement:
     run.mkdir(parents=True, exist_ok=True)
     federation, _ = ensure_federation(experiment)
-    return Placement(experiment, federation, run, run)
+    return Placement(experiment, federation, run, (run,))
 
 
 def run_apps(placement: Placement, client_app: ClientApp | None = None, shuffle_seed: int | None = None) -> None:

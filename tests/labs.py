@@ -63,7 +63,7 @@ class Lab:
 
     def run(self, out: Path, *overrides: str) -> Path:
         """Run the experiment on it; the run folder."""
-        return run_on(self.folder, self.experiment(*overrides), plugins=out, out=out, progress=quiet)
+        return run_on(self.folder, self.experiment(*overrides), plugins=(out,), out=out, progress=quiet)
 
     def simulate(self, run: Path, *overrides: str) -> Path:
         """The same experiment in this process."""

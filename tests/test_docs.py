@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from configs.loading import load_experiment
+from configs.placement import Placement
 from configs.recipes import RECIPES
+from configs.yaml_files import read_config
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from sim.cli.main import main
 from strategies.codecs.table import CODECS
-from strategies.registry import AGGREGATORS
-from tests.conftest import tiny_values
+from strategies.registry import AGGREGATORS, find_plugins
+from tests.conftest import CHECKOUT, tiny_values
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text()
 
@@ -54,6 +57,34 @@ def test_the_strategy_of_the_guide_publishes_half_and_then_everything(
     assert checkpoint is not None and checkpoint.federation.cache is not None
     published = [len(holding) for holding in checkpoint.federation.cache.recent]
     assert published == [line["num_targets"] for line in read_rounds(folder)] == [12, 24, 24]
+
+
+YAMLS = [
+    (page.name, block)
+    for page in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+    for block in re.findall(r"```yaml\n(# [a-z-]+\.yaml\n.*?)```", page.read_text(), flags=re.DOTALL)
+]
+
+
+def test_the_pages_show_yamls_of_a_reader() -> None:
+    assert [page for page, _ in YAMLS] == ["README.md", "commands.md", "strategies.md", "strategies.md"]
+
+
+@pytest.mark.parametrize(("page", "block"), YAMLS)
+def test_a_yaml_of_a_page_is_whole_and_its_modules_are_those_that_the_page_shows(
+    page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(block)
+    text = (CHECKOUT / ("" if page == "README.md" else "docs") / page).read_text()
+    for name, snippet in re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, flags=re.DOTALL):
+        (tmp_path / f"{name}.py").write_text(snippet)
+    experiment = load_experiment(tmp_path / "mine.yaml")
+    assert experiment.name != "quickstart"
+    assert experiment.teaching == load_experiment("quickstart").teaching
+    # Beside the YAML, and in the current folder.
+    for folder in (tmp_path, Path.cwd()):
+        monkeypatch.chdir(folder)
+        find_plugins(Placement(experiment, tmp_path, tmp_path, read_config(tmp_path / "mine.yaml").plugin_folders))
 
 
 @pytest.mark.parametrize(

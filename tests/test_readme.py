@@ -60,7 +60,7 @@ def own_rule(tmp_path: Path) -> Path:
 
 def test_the_rule_in_the_readme_is_an_aggregator(own_rule: Path) -> None:
     name = load_experiment(own_rule).strategy.aggregator.name
-    rule = build_plugin(find_class(name, AGGREGATORS, key="name", folder=own_rule.parent), {}, key="options")
+    rule = build_plugin(find_class(name, AGGREGATORS, key="name", folders=(own_rule.parent,)), {}, key="options")
     ids = np.arange(2)
     agreeing = np.array([[[0.8, 0.1, 0.1]]] * 2, np.float32)
     odd = np.array([[[0.0, 0.1, 0.9]]] * 2, np.float32)

@@ -45,7 +45,8 @@ def init(
     ] = False,
 ) -> None:
     """Make keys, certificates, settings and a folder to copy for every machine."""
-    from configs.loading import find_config, load_experiment
+    from configs.loading import load_experiment
+    from configs.yaml_files import find_config
     from sim.deploy.provision import provision
     from sim.deploy.settings import build_deployment, parse_nodes
 
@@ -118,18 +119,15 @@ def node(
     from sim.deploy.machine import NodeMachine
     from sim.deploy.settings import load_node, node_folder
     from sim.deploy.supervisor import Supervisor
-    from sim.deploy.warm import warm_clients, warm_health
+    from sim.deploy.warm import warm_clients
 
     where = node_folder(folder, name).resolve()
     machine = NodeMachine(where, load_node(where))
     require_no_errors(check_node(where))
     echo = _echo(quiet)
-    warm = machine.state / "warm"
-    with warm_clients(warm, machine.environment(), stock=stock, echo=echo) as environment:
+    with warm_clients(machine.state / "warm", machine.environment(), stock=stock, echo=echo) as environment:
         programs = machine.programs(environment)
-        supervisor = Supervisor(
-            machine.state, programs, details=lambda: {**machine.health(), **warm_health(warm)}, echo=echo
-        )
+        supervisor = Supervisor(machine.state, programs, details=machine.health, echo=echo)
         supervisor.run(started=lambda: echo("node", f"{machine.settings.name} runs"))
 
 

@@ -68,10 +68,11 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment, or several; the last lines that it prints are the run folders."""
-    from configs.loading import find_config, load_experiment
+    from configs.loading import load_experiment
+    from configs.yaml_files import find_config, read_config
     from sim.experiments import continue_experiment, run_experiment
 
-    plugins = find_config(config).resolve().parent
+    plugins = read_config(find_config(config)).plugin_folders
     overrides = [*(override or []), *([f"engine.name={engine}"] if engine else [])]
     if on is not None:
         from sim.deploy.follow import overrides_of, run_on

@@ -15,11 +15,10 @@ from typing import Any
 
 from configs.files import modes_like, write_whole
 from configs.loading import to_values
-from configs.placement import Placement
+from configs.placement import Placement, plugin_folders
 from configs.progress import PhaseProgress
 from configs.schema import Experiment
 from server.status import FILE
-from sim.deploy.flower import Flower
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
 from sim.deploy.settings import load_deployment, load_server, server_folder
 from sim.deploy.supervisor import running_pid
@@ -33,14 +32,14 @@ _ENDED = ("finished", "failed")
 
 
 def run_on(
-    deployment: Path, experiment: Experiment, *, plugins: Path, out: Path | None, progress: PhaseProgress
+    deployment: Path, experiment: Experiment, *, plugins: tuple[Path, ...], out: Path | None, progress: PhaseProgress
 ) -> Path:
     """Run an experiment on a deployment, in a new folder.
 
     Args:
         deployment: the folder of the deployment, or of its server.
         experiment: the experiment to run; its nodes are those of the deployment.
-        plugins: the folder of the YAML, where a user's own modules are looked for.
+        plugins: the folders in which a user's own modules are looked for.
         out: the folder of all runs, where the server's user may write; None means ``runs`` in the server's state.
         progress: is called with the phase, the work that is done and the whole work.
 
@@ -54,7 +53,7 @@ def run_on(
     server = _server(deployment)
     find_plugins(Placement(experiment, Path(), Path(), plugins))
     folder = new_run_folder(server.state / "runs" if out is None else out, experiment.name)
-    note = {"plugins": str(plugins), "data_seconds": 0.0, "deployment": str(deployment.resolve())}
+    note = {"plugins": [str(one) for one in plugins], "data_seconds": 0.0, "deployment": str(deployment.resolve())}
     write_whole(folder / "placement.json", json.dumps(note) + "\n")
     _submit_and_follow(server, experiment, folder, plugins, progress)
     return folder
@@ -72,7 +71,7 @@ def resume_on(deployment: Path, folder: Path, progress: PhaseProgress) -> None:
     status = read_status(folder)
     if status["state"] not in _ENDED and "pid" in status and is_alive(int(status["pid"])):
         raise ValueError(f"{folder}: process {status['pid']} still works on it; end it with softbeam deploy stop")
-    _submit_and_follow(_server(deployment), experiment, folder.resolve(), Path(note["plugins"]), progress)
+    _submit_and_follow(_server(deployment), experiment, folder.resolve(), plugin_folders(note["plugins"]), progress)
 
 
 def overrides_of(deployment: Path) -> list[str]:
@@ -91,7 +90,7 @@ def _server(deployment: Path) -> ServerMachine:
 
 
 def _submit_and_follow(
-    server: ServerMachine, experiment: Experiment, folder: Path, plugins: Path, progress: PhaseProgress
+    server: ServerMachine, experiment: Experiment, folder: Path, plugins: tuple[Path, ...], progress: PhaseProgress
 ) -> None:
     (folder / FILE).unlink(missing_ok=True)
     progress("waiting for the server", 0, 1)
@@ -101,7 +100,7 @@ def _submit_and_follow(
             "experiment": json.dumps(to_values(experiment)),
             "run": str(folder),
             "federation": str(server.data),
-            "plugins": str(plugins),
+            "plugins": json.dumps([str(one) for one in plugins]),
         },
     )
     with modes_like(folder):
@@ -174,15 +173,10 @@ def is_alive(pid: int) -> bool:
         return True  # The process belongs to another user, or there is no /proc here.
 
 
-def describe_nodes(server: ServerMachine, flower: Flower | None = None) -> list[dict[str, str]]:
-    """One row per node that may take part: name, modality, client, status and the time since when it has it.
-
-    Args:
-        server: the machine of the server.
-        flower: what asks its SuperLink; None asks with the patience of a command.
-    """
+def describe_nodes(server: ServerMachine) -> list[dict[str, str]]:
+    """One row per node that may take part: name, modality, client, status and the time since when it has it."""
     ids = {entry["name"]: int(entry["node_id"]) for entry in read_nodes(server.state / NODE_LIST)}
-    known = {entry.id: entry for entry in (flower or server.flower).nodes()}
+    known = {entry.id: entry for entry in server.flower.nodes()}
     rows = []
     for node in read_nodes(server.folder / NODE_LIST):
         entry = known.get(ids.get(node["name"], -1))

@@ -79,7 +79,7 @@ class Supervisor:
         try:
             for kept in self._kept:
                 kept.start()
-                self._wait_for(kept)
+                self._wait_for(kept.program)
             if not self._stop.is_set():
                 self._is_ready = True
                 self._write_health()
@@ -97,16 +97,13 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop()
 
-    def _wait_for(self, kept: KeptProgram) -> None:
-        program, end = kept.program, time.monotonic() + READY_S
+    def _wait_for(self, program: Program) -> None:
+        end = time.monotonic() + READY_S
         reason = f"see {self.folder / LOG_FOLDER / program.name}.jsonl"
         while not self._stop.is_set():
             try:
-                # What answers at its port may be somebody else.
                 if program.ready():
-                    if not (trouble := kept.trouble()):
-                        return
-                    reason = trouble
+                    return
             except RuntimeError as error:
                 reason = str(error)
             if time.monotonic() >= end:
@@ -122,12 +119,11 @@ class Supervisor:
 
     def _write_health(self) -> None:
         self._health_at = time.monotonic()
-        programs = {kept.program.name: kept.health() for kept in self._kept}
         health = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "pid": os.getpid(),
-            "ready": self._is_ready and not any(program["trouble"] for program in programs.values()),
-            "programs": programs,
+            "ready": self._is_ready,
+            "programs": {kept.program.name: kept.health() for kept in self._kept},
             **self._details(),
         }
         try:

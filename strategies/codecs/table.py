@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.spelling import did_you_mean
 from strategies.codecs.dense import FloatCodec, FourBitCodec, SquareRootCodec
 from strategies.codecs.sparse import ArgMaxCodec, TopCodec, TopFourBitCodec
 
@@ -78,7 +79,8 @@ def find_codec(spec: str, num_beams: int) -> Codec:
             return TopFourBitCodec(int(top[1])) if top[2] else TopCodec(int(top[1]))
         if top is None and name in CODECS:
             return CODECS[name]
+    known = [f"{name}{suffix}" for name in CODECS for suffix in ("", *(f"+{layer}" for layer in SUFFIXES))]
     raise ValueError(
         f"unknown codec {spec!r}; known are {', '.join(CODECS)}, other topK and topK-uint4 up to K = {num_beams}, each "
-        "also with +zlib or +delta"
+        f"also with +zlib or +delta{did_you_mean(spec, known)}"
     )

@@ -15,7 +15,7 @@ from tests.conftest import tiny_experiment
 
 def context(run: str = "street-1", memory: Path | None = None, *, is_virtual: bool = False) -> ClientContext:
     profile = ClientProfile("mast-3", "gps", None, Path("public"), None, memory=memory, is_virtual=is_virtual)
-    placement = Placement(tiny_experiment(), Path("federation"), Path("/results/street-1-of-flower"), Path())
+    placement = Placement(tiny_experiment(), Path("federation"), Path("/results/street-1-of-flower"), ())
     return ClientContext(profile, placement, Header(run, "e", "s", 1, "public"))
 
 

@@ -15,10 +15,10 @@ from configs.loading import (
     commit_of_source,
     data_digest,
     experiment_digest,
-    find_config,
     load_experiment,
     to_values,
 )
+from configs.yaml_files import find_config
 
 SMALLEST: dict[str, Any] = {
     "name": "smallest",

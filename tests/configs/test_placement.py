@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.loading import find_config, load_experiment
+from configs.loading import load_experiment
 from configs.placement import federation_folder, folder_digest, native_placement, resolved_folder, softbeam_home
+from configs.yaml_files import find_config
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_native_run_takes_its_config_and_overrides_from_flat_strings(home: Pat
     assert placement.experiment.seed == 4
     assert placement.experiment.strategy.aggregator.name == "mean"
     assert placement.run == home / "runs" / "quickstart-12"
-    assert placement.plugins == find_config("quickstart").resolve().parent
+    assert placement.plugins == (find_config("quickstart").resolve().parent, Path.cwd())
     assert placement.federation == federation_folder(placement.experiment)
 
 

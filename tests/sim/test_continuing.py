@@ -19,21 +19,21 @@ from tests.federations import quiet
 @pytest.mark.usefixtures("without_report")
 def test_a_finished_run_of_the_same_experiment_is_taken_as_it_is(tmp_path: Path) -> None:
     experiment = tiny_experiment(rounds=1)
-    first = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    first = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     written = (first / "summary.json").stat().st_mtime_ns
-    again = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    again = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     assert again == first
     assert (first / "summary.json").stat().st_mtime_ns == written
-    other = continue_experiment(tiny_experiment(rounds=2), plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    other = continue_experiment(tiny_experiment(rounds=2), plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     assert other != first
 
 
 @pytest.mark.usefixtures("without_report")
 def test_an_unfinished_run_of_the_same_experiment_is_resumed(tmp_path: Path) -> None:
     experiment = tiny_experiment(rounds=1)
-    first = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    first = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     (first / "summary.json").unlink()
-    again = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    again = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     assert again == first
     assert (first / "summary.json").is_file()
 
@@ -48,7 +48,7 @@ def test_a_run_of_other_source_is_not_resumed_but_named_and_made_anew(
     commit: str | None, named: str, tmp_path: Path
 ) -> None:
     experiment = tiny_experiment(rounds=1)
-    first = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    first = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     (first / "summary.json").unlink()
     environment = json.loads((first / "environment.json").read_text())
     assert environment["source_digest"] == source_digest()
@@ -60,7 +60,7 @@ def test_a_run_of_other_source_is_not_resumed_but_named_and_made_anew(
     assert str(caught.value).startswith(f"{first}: was made by other source (f00, {named}) than this one (")
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in first.iterdir()) == before
-    again = continue_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    again = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     assert again != first
     assert (again / "summary.json").is_file()
 

@@ -39,7 +39,7 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTBEAM_HOME", str(home))
         out = tmp_path_factory.mktemp("runs")
-        return run_experiment(tiny_experiment(), plugins=out, out=out, progress=quiet)
+        return run_experiment(tiny_experiment(), plugins=(out,), out=out, progress=quiet)
 
 
 def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_run_that_its_engine_refuses_leaves_neither_folder_nor_data(
     monkeypatch.delattr("flwr.supercore.telemetry.FLWR_TELEMETRY_ENABLED")
     experiment = tiny_experiment().model_copy(update={"engine": Engine(name="ray")})
     with pytest.raises(ValueError, match=r"lacks: flwr\.supercore\.telemetry\.FLWR_TELEMETRY_ENABLED; "):
-        run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+        run_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -236,7 +236,7 @@ def test_an_aggregator_in_a_file_beside_the_yaml_is_used_by_name(tmp_path: Path)
     values = tiny_values(rounds=1, aggregator={"name": "my_rules:Loudest"}, teacher_starts=False)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     experiment = load_experiment(tmp_path / "mine.yaml")
-    run = run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    run = run_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     checkpoint = load_checkpoint(run)
     assert checkpoint is not None and checkpoint.federation.cache is not None
     assert len(checkpoint.federation.cache.newest) == 24
@@ -245,10 +245,10 @@ def test_an_aggregator_in_a_file_beside_the_yaml_is_used_by_name(tmp_path: Path)
 def test_a_mistake_in_a_plugin_is_found_before_anything_is_written(tmp_path: Path) -> None:
     experiment = tiny_experiment(aggregator={"name": "entropy_mean", "options": {"exponent": -1}})
     with pytest.raises(ValueError, match=r"^strategy\.aggregator\.options\.exponent: must be > 0, got -1$"):
-        run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+        run_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     assert not (tmp_path / "runs").exists()
     with pytest.raises(ValueError, match=r"^strategy\.name: unknown name 'nope'"):
-        find_plugins(Placement(tiny_experiment(name="nope"), tmp_path, tmp_path, tmp_path))
+        find_plugins(Placement(tiny_experiment(name="nope"), tmp_path, tmp_path, (tmp_path,)))
 
 
 def test_a_corrupt_array_of_one_client_leaves_the_others_a_federation(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_corrupt_array_of_one_client_leaves_the_others_a_federation(tmp_path: 
     federation = tmp_path / "federation"
     shutil.copytree(placement.federation, federation)
     (federation / "clients" / "000-gps" / "gps.npy").write_bytes(b"not an array")
-    run_apps(Placement(placement.experiment, federation, placement.run, tmp_path))
+    run_apps(Placement(placement.experiment, federation, placement.run, (tmp_path,)))
     summary = json.loads((placement.run / "summary.json").read_text())
     assert [client["id"] for client in summary["clients"]] == ["001-gps", "002-lidar"]
 
@@ -317,7 +317,7 @@ def test_nodes_that_see_motion_and_maps_of_the_cube_are_nodes_like_others(tmp_pa
     values["data"]["nodes"] = [{"modality": name} for name in names]
     values["students"] = dict.fromkeys(names, values["teacher"])
     values["strategy"] |= {"rounds": 2, "public_samples": 8}
-    folder = run_experiment(build_experiment(values, origin="test"), plugins=tmp_path, out=tmp_path, progress=quiet)
+    folder = run_experiment(build_experiment(values, origin="test"), plugins=(tmp_path,), out=tmp_path, progress=quiet)
     summary = json.loads((folder / "summary.json").read_text())
     assert [client["modality"] for client in summary["clients"]] == list(names)
     assert all(client["federated"] and not client["refused"] for client in summary["clients"])

@@ -34,7 +34,7 @@ def finished(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("field")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME_VARIABLE, str(home))
-        return run_experiment(tiny_experiment(rounds=1), plugins=out, out=out, progress=quiet)
+        return run_experiment(tiny_experiment(rounds=1), plugins=(out,), out=out, progress=quiet)
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
@@ -187,7 +187,9 @@ def test_runs_that_are_continued_at_once_wait_for_each_other(tmp_path: Path) -> 
     threads = [
         threading.Thread(
             target=lambda: found.append(
-                continue_experiment(tiny_experiment(rounds=1), plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+                continue_experiment(
+                    tiny_experiment(rounds=1), plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet
+                )
             )
         )
         for _ in range(2)

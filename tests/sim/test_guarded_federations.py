@@ -261,10 +261,10 @@ def test_every_attack_is_carried_out_by_the_largest_client_and_stops_nobody_else
 def test_an_unknown_attack_is_refused(tmp_path: Path) -> None:
     settings = experiment({"attack": "bribe", "clients": 1})
     with pytest.raises(ValueError, match=r"^hostility\.attack: unknown attack 'bribe'; known are label_flip"):
-        find_plugins(Placement(settings, tmp_path, tmp_path, tmp_path))
+        find_plugins(Placement(settings, tmp_path, tmp_path, (tmp_path,)))
 
 
 def test_only_virtual_clients_lie(tmp_path: Path) -> None:
     settings = experiment({"attack": "nan", "clients": 1})
     with pytest.raises(ValueError, match="only virtual clients can attack"):
-        attack_of(Placement(settings, tmp_path, tmp_path, tmp_path), "000-gps")
+        attack_of(Placement(settings, tmp_path, tmp_path, (tmp_path,)), "000-gps")

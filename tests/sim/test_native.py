@@ -116,7 +116,7 @@ def test_flwr_run_on_a_clean_copy_gives_the_same_bits_as_this_process(
     assert [run["status"] for run in listed["runs"]] == ["finished:completed"]
     (native,) = (tmp_path / "home" / "runs").iterdir()
     assert native.name == f"tiny-{listed['runs'][0]['run-id']}"
-    inline = run_experiment(experiment, plugins=tmp_path, out=tmp_path / "runs", progress=quiet)
+    inline = run_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     assert_same_outcome(native, inline)
     one, other = (json.loads((run / "summary.json").read_text()) for run in (native, inline))
     for part in ("clients", "teacher", "break_even_samples", "rounds"):

@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def find(folder: Path, **strategy: Any) -> tuple[type[Any], Any]:
-    return find_plugins(Placement(tiny_experiment(**strategy), folder, folder, folder))
+    return find_plugins(Placement(tiny_experiment(**strategy), folder, folder, (folder,)))
 
 
 def refusal(folder: Path, **strategy: Any) -> str:
@@ -155,7 +155,7 @@ def test_attacks_are_refused_where_a_user_s_class_sends_no_soft_labels(folder: P
     values = {**tiny_values(name=f"{folder.name}:Alone"), "hostility": {"attack": "label_flip", "clients": 1}}
     experiment = build_experiment(values, origin="test")
     with pytest.raises(ValueError, match=r"^hostility: .*:Alone sends no soft labels"):
-        find_plugins(Placement(experiment, folder, folder, folder))
+        find_plugins(Placement(experiment, folder, folder, (folder,)))
 
 
 def test_relations_and_corrections_go_with_sums_and_with_classes_of_public_samples(folder: Path) -> None:

@@ -51,9 +51,9 @@ def folder(tmp_path: Path, module: str) -> Path:
     return tmp_path
 
 
-def refusal(name: str, *, folder: Path | None = None) -> str:
+def refusal(name: str, *, folders: tuple[Path, ...] = ()) -> str:
     with pytest.raises(ValueError) as caught:
-        find_class(name, AGGREGATORS, key=KEY, folder=folder)
+        find_class(name, AGGREGATORS, key=KEY, folders=folders)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -70,13 +70,13 @@ def test_a_class_may_be_named_by_its_module() -> None:
 
 
 def test_a_class_may_lie_in_a_file_beside_the_yaml(folder: Path, module: str) -> None:
-    cls = find_class(f"{module}:Trimmed", AGGREGATORS, key=KEY, folder=folder)
+    cls = find_class(f"{module}:Trimmed", AGGREGATORS, key=KEY, folders=(folder,))
     assert build_plugin(cls, {"share": 0.2}, key="strategy.aggregator.options").share == 0.2
 
 
 def test_a_file_beside_the_yaml_does_not_hide_a_short_name(tmp_path: Path) -> None:
     (tmp_path / "strategies.py").write_text("raise RuntimeError('not this one')")
-    assert find_class("mean", AGGREGATORS, key=KEY, folder=tmp_path) is Mean
+    assert find_class("mean", AGGREGATORS, key=KEY, folders=(tmp_path,)) is Mean
 
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_given() -> None:
@@ -98,11 +98,11 @@ def test_an_unknown_name_is_refused_and_the_known_ones_are_given() -> None:
 )
 def test_an_unknown_module_is_refused_by_the_key(name: str, tmp_path: Path) -> None:
     assert refusal(name).startswith(f"{KEY}: ")
-    assert refusal(name, folder=tmp_path).startswith(f"{KEY}: ")
+    assert refusal(name, folders=(tmp_path,)).startswith(f"{KEY}: ")
 
 
 def test_a_missing_module_names_the_folder_where_it_was_looked_for(tmp_path: Path) -> None:
-    assert f"no no_such_module.py in {tmp_path}" in refusal("no_such_module:Rule", folder=tmp_path)
+    assert f"no no_such_module.py in {tmp_path}" in refusal("no_such_module:Rule", folders=(tmp_path,))
 
 
 @pytest.mark.parametrize("name", ["strategies.aggregation:Median", "strategies.aggregation:", "math:pi", "math:sqrt"])
@@ -112,14 +112,14 @@ def test_what_is_not_a_class_is_refused_by_the_key(name: str) -> None:
 
 def test_a_user_s_module_that_does_not_parse_is_refused_by_its_file(tmp_path: Path) -> None:
     (tmp_path / "half_written_rules.py").write_text("class Trimmed(:\n")
-    text = refusal("half_written_rules:Trimmed", folder=tmp_path)
+    text = refusal("half_written_rules:Trimmed", folders=(tmp_path,))
     assert "half_written_rules.py" in text
 
 
 def test_a_user_s_module_that_imports_something_missing_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "needy_rules.py").write_text("import no_such_library\n")
     with pytest.raises((ValueError, ModuleNotFoundError), match="no_such_library"):
-        find_class("needy_rules:Trimmed", AGGREGATORS, key=KEY, folder=tmp_path)
+        find_class("needy_rules:Trimmed", AGGREGATORS, key=KEY, folders=(tmp_path,))
 
 
 def test_options_are_the_keyword_arguments_of_the_class() -> None:
@@ -143,13 +143,13 @@ def test_an_option_out_of_range_is_refused_by_its_path() -> None:
 
 
 def test_a_missing_option_is_refused_by_the_key(folder: Path, module: str) -> None:
-    cls = find_class(f"{module}:Needy", AGGREGATORS, key=KEY, folder=folder)
+    cls = find_class(f"{module}:Needy", AGGREGATORS, key=KEY, folders=(folder,))
     with pytest.raises(ValueError, match=r"^strategy\.aggregator\.options: .*needed"):
         build_plugin(cls, {}, key="strategy.aggregator.options")
 
 
 def test_a_class_that_takes_anything_is_given_anything(folder: Path, module: str) -> None:
-    cls = find_class(f"{module}:Open", AGGREGATORS, key=KEY, folder=folder)
+    cls = find_class(f"{module}:Open", AGGREGATORS, key=KEY, folders=(folder,))
     assert build_plugin(cls, {"a": 1, "b": 2}, key="o").options == {"a": 1, "b": 2}
 
 

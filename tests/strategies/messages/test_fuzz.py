@@ -248,7 +248,7 @@ def test_of_a_hundred_thousand_mutated_replies_none_ends_the_process(name: str) 
 def fuzz_client(name: str, count: int, monkeypatch: pytest.MonkeyPatch, *, watched: bool) -> tuple[int, int]:
     """Answers and errors of a client to so many mutated requests."""
     case = CASES[name]()
-    placement = Placement(case.settings, Path("federation"), Path("run"), Path())
+    placement = Placement(case.settings, Path("federation"), Path("run"), ())
     profile = SimpleNamespace(id=CLIENT, modality="gps", memory=None, is_virtual=True)
     monkeypatch.setattr(client_app, "profiles_of", lambda config, federation: [profile])
     monkeypatch.setattr(client_app, "report_health", lambda *arguments, **keywords: None)

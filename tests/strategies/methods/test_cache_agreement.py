@@ -161,7 +161,7 @@ class Federation:
             replies = {}
             for client, request in unpack_requests(message.content).items():
                 profile = ClientProfile(client, "gps", Path(), Path(), None)
-                context = ClientContext(profile, Placement(self.settings, Path(), Path(), Path()), header)
+                context = ClientContext(profile, Placement(self.settings, Path(), Path(), ()), header)
                 replies[client] = self._take_round(context, request)
             return Message(pack_replies(header, replies), reply_to=message)
 
