@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
+_FOREIGN = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin")
 ROOM = "make room on the disk, then give the same command again"
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,15 @@ log = logging.getLogger(__name__)
 def is_plain_name(text: str) -> bool:
     """Whether a text names one file or folder right here: no separator in it, not empty, not ``.`` or ``..``."""
     return text not in ("", ".", "..") and not set(text) & set("/\\\0")
+
+
+def is_foreign(relative: Path | str) -> bool:
+    """Whether a path, relative to a folder that is listed, is what an operating system left there, or is hidden.
+
+    macOS puts a file ``._name`` beside each file on other disks and ``__MACOSX`` into archives; file managers leave
+    ``.DS_Store``, ``Thumbs.db`` and ``desktop.ini``. Hidden names of our own are drafts and locks. None of it is data.
+    """
+    return any(part.startswith(".") or part.lower() in _FOREIGN for part in Path(relative).parts)
 
 
 def temporary_beside(path: Path) -> Path:

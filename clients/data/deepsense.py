@@ -13,14 +13,24 @@ R rows of the CSV, F frames (the rows that are whole), B = 64 beams.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.deepsense_cells import CellReader, array_cells, file_cells, path_in, read_numbers, sensor_files
+from clients.data.bearing import check_bearing
+from clients.data.blocks import BLOCK_FRAMES, cut_blocks, is_in_time_order
+from clients.data.deepsense_cells import (
+    CellReader,
+    array_cells,
+    file_cells,
+    find_archive,
+    path_in,
+    read_numbers,
+    sensor_files,
+)
 from clients.data.deepsense_table import (
     BOX_COLUMN,
     LABEL_COLUMNS,
@@ -32,10 +42,22 @@ from clients.data.deepsense_table import (
     Table,
     read_table,
 )
-from clients.data.geodesy import to_metres
+from clients.data.row_faults import (
+    ADVICE,
+    NUM_BEAMS,
+    RowFault,
+    check_distance,
+    check_faults,
+    check_label,
+    check_position,
+    check_power,
+    whole_number,
+)
 from clients.data.row_order import order_rows
 
-NUM_BEAMS = 64
+LONG_FRAMES = 10 * BLOCK_FRAMES
+"""A single pass of more rows is a recording that nobody has cut; the longest measured pass has 238."""
+USUAL_POWER = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +76,7 @@ class Scenario:
             which some files are missing.
         files: kind of sensor file (`clients.data.sensor_files.FILE_KINDS`) -> file of each frame, None if it is
             missing. Kinds without any file are absent.
-        has_passes: False if the release does not say which frames belong together; each frame is then a pass of its
-            own.
+        has_passes: False if nobody can say which frames belong together; each frame is then a pass of its own.
     """
 
     name: str
@@ -90,6 +111,13 @@ class Scenario:
         return best
 
 
+class _Readers(NamedTuple):
+    pass_column: str | None
+    power: CellReader | None
+    position_m: CellReader | None
+    box: CellReader | None
+
+
 class _Frame(NamedTuple):
     row: int
     pass_id: int
@@ -102,91 +130,148 @@ def read_scenario(folder: Path) -> Scenario:
     """Read a release in the official or in the compact layout.
 
     Rows that are broken (a missing or damaged file, no finite power, a label that is not the strongest beam) are left
-    out and reported in ``problems``. Sweeps with single missing readings stay: their released label is the first
-    missing beam, so the strongest measured beam is taken instead. If there are labels but no power (the archive of the
-    radar task), the power is 1 in the labelled beam and 0 elsewhere.
+    out and reported in ``problems``; a cause that most rows share is refused (`clients.data.row_faults`). Sweeps with
+    single missing readings stay: their released label is the first missing beam, so the strongest measured beam is
+    taken instead. If there are labels but no power (the archive of the radar task), the power is 1 in the labelled beam
+    and 0 elsewhere. A recording without ``seq_index`` is cut into blocks (`clients.data.blocks`).
 
     Args:
         folder: the folder that holds the CSV.
 
     Raises:
-        ValueError: the release as a whole cannot be read; the message names the file and how to mend it.
+        ValueError: the release as a whole cannot be read, or its beams run against the bearings of the vehicles
+            (`clients.data.bearing`); the message names the file and how to mend it.
     """
     table = read_table(folder)
-    archives = sorted(table.folder.glob("*_arrays.npz"))
-    source = archives[0] if archives else table.source
-    label_column, pass_column = table.column(LABEL_COLUMNS), table.column(PASS_COLUMNS)
+    archive = find_archive(table.folder)
+    source = archive or table.source
+    cells = array_cells(archive, len(table.rows)) if archive else file_cells(table)
     if table.is_scenario:
-        _check_columns([PASS_COLUMNS, LABEL_COLUMNS], table.rows[0], table.source)
-    cells = array_cells(archives[0], len(table.rows)) if archives else file_cells(table)
-    if table.is_scenario:
+        _check_columns([LABEL_COLUMNS], table.rows[0], table.source)
         has_positions = any(name in cells for name in POSITION_COLUMNS)
         _check_columns([POWER_COLUMNS, *([STATION_COLUMNS] if has_positions else [])], cells, source)
-    read_power, read_position = _power_reader(table, cells, label_column), _position_reader(table, cells)
-    read_box = cells.get(BOX_COLUMN) if archives else None
     files, problems = sensor_files(table)
-    if read_power is None and read_position is None and not files:
+    problems = [*table.notes, *problems]
+    readers = _Readers(
+        pass_column=_pass_column(table, problems),
+        power=_power_reader(table, cells, problems),
+        position_m=_position_reader(table, cells, is_in_files=archive is None, problems=problems),
+        box=cells.get(BOX_COLUMN) if archive else None,
+    )
+    if readers.power is None and readers.position_m is None and not files:
         raise ValueError(
-            f"{source}: there is no {' or '.join(POWER_COLUMNS)} and no sensor that can be read; "
-            "is this a DeepSense 6G release?"
+            f"{source}: there is no {' or '.join(POWER_COLUMNS)} and no sensor that can be read; its columns are "
+            f"{_listed(table.rows[0])}; is this a DeepSense 6G release?"
         )
-    if not any(name in cells for name in POWER_COLUMNS):
-        problems.append(
-            f"{source.name}: there is no power, and there are no beam labels"
-            if label_column is None
-            else f"{source.name}: there is no power; it is set to 1 in the labelled beam and 0 elsewhere"
-        )
-    if read_position is not None and not archives and _has_no_positions(table):
-        problems.append(f"gps: none of {len(table.rows)} files is there")
-        read_position = None
-
-    def read_frame(row: int) -> _Frame:
-        return _Frame(
-            row=row,
-            pass_id=row + 1 if pass_column is None else _whole_number(table, row, pass_column),
-            power=None if read_power is None else read_power(row),
-            position_m=None if read_position is None else read_position(row),
-            box=None if read_box is None else read_box(row),
-        )
-
-    frames: list[_Frame] = []
-    for row in range(len(table.rows)):
-        try:
-            frames.append(read_frame(row))
-        except ValueError as error:
-            problems.append(f"{table.places[row]}: {error}")
-    if not frames:
-        raise ValueError(
-            f"{table.source}: not one of {len(table.rows)} rows is whole ({problems[-1]}); "
-            "is the download complete, and are the beams in the official order?"
-        )
-    frames, disorder = _in_order(table, frames, has_passes=pass_column is not None)
-    problems += disorder
+    frames, broken = _read_rows(table, readers)
+    frames, has_passes, disorder = _in_order(table, frames, readers.pass_column)
     positions = [frame.position_m for frame in frames if frame.position_m is not None]
     boxes = [frame.box for frame in frames if frame.box is not None]
     sensors: dict[str, NDArray[np.generic]] = {"gps": np.stack(positions)} if positions else {}
     if boxes:
         sensors["box"] = np.stack(boxes).astype(np.float32)
     power = [frame.power for frame in frames if frame.power is not None]
-    return Scenario(
+    scenario = Scenario(
         name=table.name,
         pass_ids=np.array([frame.pass_id for frame in frames], np.int32),
         sensors=sensors,
         power=np.stack(power).astype(np.float32) if power else None,
-        problems=tuple(problems),
+        problems=(*problems, *broken, *disorder),
         files={kind: tuple(paths[frame.row] for frame in frames) for kind, paths in files.items()},
-        has_passes=pass_column is not None,
+        has_passes=has_passes,
+    )
+    return replace(scenario, problems=(*_misfits(scenario, source), *scenario.problems))
+
+
+def _pass_column(table: Table, problems: list[str]) -> str | None:
+    """The column that says which rows belong together; None if there is none, or it says nothing."""
+    column = table.column(PASS_COLUMNS)
+    if column is None:
+        return None
+    cells = {table.cell(row, column) for row in range(len(table.rows))}
+    if cells == {""}:
+        problems.append(f"{table.source.name}: {column} is blank in every row")
+        return None
+    if len(cells) == 1 and len(table.rows) > LONG_FRAMES:
+        problems.append(f"{table.source.name}: {column} is {cells.pop()} in all of {len(table.rows)} rows")
+        return None
+    return column
+
+
+def _read_rows(table: Table, readers: _Readers) -> tuple[list[_Frame], list[str]]:
+    """The rows that are whole, and a line for each that is not."""
+    frames: list[_Frame] = []
+    faults: list[tuple[str, RowFault]] = []
+    for row in range(len(table.rows)):
+        try:
+            frames.append(_read_row(table, readers, row))
+        except RowFault as fault:
+            faults.append((table.places[row], fault))
+    check_faults(table.source, faults, len(table.rows))
+    return frames, [f"{place}: {fault}" for place, fault in faults]
+
+
+def _read_row(table: Table, readers: _Readers, row: int) -> _Frame:
+    if row in table.too_long:
+        raise RowFault("too many cells", f"there are more cells than the {len(table.rows[0])} columns have names")
+    pass_column = readers.pass_column
+    return _Frame(
+        row=row,
+        pass_id=row + 1 if pass_column is None else whole_number(pass_column, table.cell(row, pass_column)),
+        power=None if readers.power is None else readers.power(row),
+        position_m=None if readers.position_m is None else readers.position_m(row),
+        box=None if readers.box is None else readers.box(row),
     )
 
 
-def _in_order(table: Table, frames: list[_Frame], *, has_passes: bool) -> tuple[list[_Frame], tuple[str, ...]]:
-    """The frames in time order, with passes that are one run of rows each; and what was out of order."""
-    if not has_passes:
-        return frames, ()
-    order = order_rows(table, [frame.row for frame in frames], [frame.pass_id for frame in frames])
+def _in_order(table: Table, frames: list[_Frame], pass_column: str | None) -> tuple[list[_Frame], bool, list[str]]:
+    """The frames in time order, with passes that are one run of rows each; whether these are passes; what was said."""
+    if pass_column is None and not table.is_recorded:
+        return frames, False, []
+    passes = [1 if pass_column is None else frame.pass_id for frame in frames]
+    order = order_rows(table, [frame.row for frame in frames], passes)
     by_row = {frame.row: frame for frame in frames}
     pairs = zip(order.rows.tolist(), order.passes.tolist(), strict=True)
-    return [by_row[row]._replace(pass_id=pass_id) for row, pass_id in pairs], order.problems
+    ordered = [by_row[row]._replace(pass_id=pass_id) for row, pass_id in pairs]
+    if pass_column is not None:
+        return ordered, True, list(order.problems)
+    return _cut(table, frames, ordered, list(order.problems))
+
+
+def _cut(
+    table: Table, frames: list[_Frame], ordered: list[_Frame], said: list[str]
+) -> tuple[list[_Frame], bool, list[str]]:
+    """The frames of a recording without passes, cut into blocks if they follow one another in time."""
+    positions = [frame.position_m for frame in ordered if frame.position_m is not None]
+    powers = [frame.power for frame in ordered if frame.power is not None]
+    position_m = np.stack(positions) if positions else None
+    if not is_in_time_order(position_m, np.argmax(powers, axis=1) if powers else None):
+        told = f"{table.source.name}: there is no seq_index, and neighbouring rows are no neighbours in time"
+        return frames, False, [f"{told}: each row is taken by itself"]
+    blocks = cut_blocks(position_m, len(ordered))
+    kept = [ordered[at]._replace(pass_id=number) for at, number in zip(blocks.keep, blocks.pass_ids, strict=True)]
+    told = (
+        f"{table.source.name}: there is no seq_index, so the rows are cut at {blocks.num_jumps} jumps of the position "
+        f"and into blocks of about {BLOCK_FRAMES} rows: {kept[-1].pass_id} passes; {blocks.num_gap_frames} rows "
+        "between blocks are left out, so that no two passes hold neighbouring rows"
+    )
+    return kept, True, [told, *said]
+
+
+def _misfits(scenario: Scenario, source: Path) -> list[str]:
+    """A line for each way in which power and positions do not look like those of a release."""
+    found = []
+    if scenario.power is not None and (level := float(np.median(scenario.power.max(axis=1)))) > USUAL_POWER:
+        found.append(
+            f"{source.name}: the strongest beam of a typical sweep has power {level:g}; linear powers of the releases "
+            "lie between 0.007 and 1.05, so is it in dB?"
+        )
+    if scenario.power is not None and "gps" in scenario.sensors:
+        try:
+            found += check_bearing(scenario.beams, scenario.sensors["gps"].astype(np.float64))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+    return found
 
 
 def _check_columns(needed: Sequence[Sequence[str]], available: Collection[str], source: Path) -> None:
@@ -194,29 +279,51 @@ def _check_columns(needed: Sequence[Sequence[str]], available: Collection[str], 
     for names in needed:
         if not any(name in available for name in names):
             raise ValueError(
-                f"{source}: there is no {' or '.join(names)}; is this the file of a DeepSense 6G scenario?"
+                f"{source}: there is no {' or '.join(names)}; its columns are {_listed(available)}; is this the file "
+                "of a DeepSense 6G scenario?"
             )
 
 
-def _power_reader(table: Table, cells: Mapping[str, CellReader], label_column: str | None) -> CellReader | None:
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(name for name in names if name) or "without names"
+
+
+def _power_reader(table: Table, cells: Mapping[str, CellReader], problems: list[str]) -> CellReader | None:
     """A reader of the power of a row, checked against its label; None if the release has neither."""
-    column = next((name for name in POWER_COLUMNS if name in cells), None)
+    column, label_column = next((name for name in POWER_COLUMNS if name in cells), None), table.column(LABEL_COLUMNS)
     if column is not None:
-        read = cells[column]
-        return lambda row: _checked_power(read(row), None if label_column is None else table.cell(row, label_column))
+        return _checked_power_reader(table, cells[column], label_column)
     if label_column is None:
+        problems.append(f"{table.source.name}: there is no power, and there are no beam labels")
         return None
+    problems.append(f"{table.source.name}: there is no power; it is set to 1 in the labelled beam and 0 elsewhere")
+    # Without power, a single label tells how all others are meant.
+    labels = [table.cell(row, label_column) for row in range(len(table.rows))]
+    if zeros := [row for row, label in enumerate(labels) if label in ("0", "0.0")]:
+        raise ValueError(f"{table.source}: {table.places[zeros[0]]}: {label_column} is 0; {ADVICE['label from 0']}")
 
     def one_hot(row: int) -> NDArray[np.float64]:
-        beam = _whole_number(table, row, label_column)
-        if not 1 <= beam <= NUM_BEAMS:
-            raise ValueError(f"the label is {beam}, expected 1 to {NUM_BEAMS}")
+        beam = check_label(label_column, labels[row], None)
         return np.asarray(np.arange(1, NUM_BEAMS + 1) == beam, np.float64)
 
     return one_hot
 
 
-def _position_reader(table: Table, cells: Mapping[str, CellReader]) -> CellReader | None:
+def _checked_power_reader(table: Table, read: CellReader, label_column: str | None) -> CellReader:
+    def read_power(row: int) -> NDArray[np.float64]:
+        measured = read(row)
+        power = check_power(measured)
+        # The released label of a sweep with a missing reading points at that reading.
+        if label_column is not None and np.isfinite(measured).all():
+            check_label(label_column, table.cell(row, label_column), int(np.argmax(power)) + 1)
+        return power
+
+    return read_power
+
+
+def _position_reader(
+    table: Table, cells: Mapping[str, CellReader], *, is_in_files: bool, problems: list[str]
+) -> CellReader | None:
     """A reader of positions in metres from the base station; None if the release has no positions.
 
     A challenge has several base stations, one for each row.
@@ -224,17 +331,20 @@ def _position_reader(table: Table, cells: Mapping[str, CellReader]) -> CellReade
     column = next((name for name in POSITION_COLUMNS if name in cells), None)
     if column is None:
         return None
+    if is_in_files and _has_no_positions(table):
+        problems.append(f"gps: none of {len(table.rows)} files is there")
+        return None
     station_column = next((name for name in STATION_COLUMNS if name in cells), None)
 
     def station_deg(row: int) -> NDArray[np.float64]:
         try:
             if station_column is None:
-                return _checked_position(read_numbers(table.folder, STATION_COLUMNS[0], str(STATION_FILE)))
-            return _checked_position(cells[station_column](row))
-        except ValueError as error:
-            raise ValueError(f"the position of the base station is needed: {error}") from None
+                return check_position(read_numbers(table.folder, STATION_COLUMNS[0], str(STATION_FILE)))
+            return check_position(cells[station_column](row))
+        except RowFault as fault:
+            raise RowFault(fault.cause, f"the position of the base station is needed: {fault}") from None
 
-    return lambda row: to_metres(_checked_position(cells[column](row))[None], station_deg(row))[0]
+    return lambda row: check_distance(check_position(cells[column](row)), station_deg(row))
 
 
 def _has_no_positions(table: Table) -> bool:
@@ -243,33 +353,3 @@ def _has_no_positions(table: Table) -> bool:
         table.cell(row, column) and path_in(table.folder, table.cell(row, column)).is_file()
         for row in range(len(table.rows))
     )
-
-
-def _checked_power(power: NDArray[np.float64], label: str | None) -> NDArray[np.float64]:
-    if power.shape != (NUM_BEAMS,):
-        raise ValueError(f"there are {power.size} power readings, expected {NUM_BEAMS}")
-    measured = np.isfinite(power)
-    if not measured.any():
-        raise ValueError("there is no finite power reading")
-    weakest = power[measured].min()
-    if weakest < 0:
-        raise ValueError(f"the power {weakest:g} is negative; linear power is expected, not dB")
-    whole = np.where(measured, power, weakest)
-    strongest = int(np.argmax(whole)) + 1
-    if label is not None and measured.all() and label not in (str(strongest), f"{strongest}.0"):
-        raise ValueError(f"the label is {label or 'blank'}, but the strongest beam is {strongest}")
-    return whole
-
-
-def _checked_position(position_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    if position_deg.shape != (2,) or not np.all(np.abs(position_deg) <= (90.0, 180.0)):
-        raise ValueError(f"{position_deg.tolist()} is not a latitude and a longitude in degrees")
-    return position_deg
-
-
-def _whole_number(table: Table, row: int, column: str) -> int:
-    cell = table.cell(row, column)
-    try:
-        return int(float(cell))
-    except (ValueError, OverflowError):
-        raise ValueError(f"{column} is {cell or 'blank'}, expected a whole number") from None

@@ -19,6 +19,9 @@ from clients.data.deepsense_table import (
     STATION_COLUMNS,
     Table,
 )
+from clients.data.row_faults import RowFault
+from clients.data.table_text import DECIMAL_COMMA, decode_text
+from configs.files import is_foreign
 
 # Row of the table -> the numbers of one column.
 CellReader = Callable[[int], NDArray[np.float64]]
@@ -38,16 +41,24 @@ def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
         cell: the path of the file.
 
     Raises:
-        ValueError: the cell is blank, or does not name a file of numbers.
+        RowFault: the cell is blank, or does not name a file of numbers.
     """
     if not cell:
-        raise ValueError(f"{column} is blank")
+        raise RowFault("blank", f"{column} is blank")
+    path = path_in(folder, cell)
     try:
-        return np.array(path_in(folder, cell).read_text().split(), np.float64)
+        text = decode_text(path.read_bytes())
+        return np.array(text.split(), np.float64)
     except OSError:
-        raise ValueError(f"{column}: {cell} cannot be opened") from None
+        raise RowFault("file missing", f"{column}: {cell} cannot be opened") from None
+    except UnicodeDecodeError:
+        raise RowFault("no numbers", f"{column}: {cell} is not a file of numbers") from None
     except ValueError:
-        raise ValueError(f"{column}: {cell} is not a file of numbers") from None
+        if text.startswith("version https://git-lfs"):
+            raise RowFault("pointer", f"{column}: {cell} is a pointer of Git LFS") from None
+        if all(DECIMAL_COMMA.fullmatch(word) for word in text.split()):
+            raise RowFault("decimal comma", f"{column}: {cell} holds numbers with a decimal comma") from None
+        raise RowFault("no numbers", f"{column}: {cell} is not a file of numbers") from None
 
 
 def file_cells(table: Table) -> dict[str, CellReader]:
@@ -83,6 +94,11 @@ def array_cells(archive: Path, num_rows: int) -> dict[str, CellReader]:
 def _row(array: NDArray[np.float64], row: int) -> NDArray[np.float64]:
     found: NDArray[np.float64] = array[row if len(array) > 1 else 0]
     return found
+
+
+def find_archive(folder: Path) -> Path | None:
+    """The archive of the compact layout; None if a release has the official one."""
+    return next((path for path in sorted(folder.glob("*_arrays.npz")) if not is_foreign(path.name)), None)
 
 
 def sensor_files(table: Table) -> tuple[dict[str, tuple[Path | None, ...]], list[str]]:

@@ -13,11 +13,13 @@ Source: www.deepsense6g.net, scenarios 1-9, 23 and 31-34, the single-task archiv
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from clients.data.table_text import read_table_text
+from configs.files import is_foreign
 
 # The names of a column in different releases, the preferred one first. In scenarios 3, 4, 8 and 9 the uncalibrated
 # position is wrong by 9 to 28 m (median), which costs 23 points of Top-1 in scenario 9.
@@ -26,6 +28,8 @@ POWER_COLUMNS = ("unit1_pwr_60ghz", "unit1_pwr_1")
 POSITION_COLUMNS = ("unit2_loc_cal", "unit2_loc", "unit2_loc_2", "unit2_loc_1")
 STATION_COLUMNS = ("unit1_loc", "unit1_loc_1")
 PASS_COLUMNS = ("seq_index",)
+INDEX_COLUMNS = ("index",)
+TIME_COLUMNS = ("time_stamp[UTC]", "time_stamp", "unit1_time_stamp[UTC]")
 BOX_COLUMN = "unit1_bbox_tx"
 # Kind of sensor file -> its columns. SCR is the LiDAR scan without static clutter; _5 is the challenge's last frame.
 FILE_COLUMNS = {
@@ -36,6 +40,10 @@ FILE_COLUMNS = {
         *("unit1_lidar_SCR_1", "unit1_lidar_1"),
     ),
 }
+KNOWN_COLUMNS = (
+    *(*LABEL_COLUMNS, *POWER_COLUMNS, *POSITION_COLUMNS, *STATION_COLUMNS, *PASS_COLUMNS, *INDEX_COLUMNS),
+    *(*TIME_COLUMNS, BOX_COLUMN, *(name for names in FILE_COLUMNS.values() for name in names)),
+)
 # The file of the base station's position if there is no column for it: the single-task archives have none.
 STATION_FILE = Path("unit1/GPS_data/gps_location.txt")
 # The file names of the tables of one release; the first pattern that matches a file counts.
@@ -60,12 +68,16 @@ class Table:
         folder: the folder that holds them; cells are relative to it.
         rows: for each row, column -> cell.
         places: the file and line of each row, for messages.
+        notes: what was unusual about the files and how they were read, a line each.
+        too_long: the rows with more cells than there are columns.
     """
 
     files: tuple[Path, ...]
     folder: Path
     rows: Sequence[TableRow]
     places: Sequence[str]
+    notes: Sequence[str] = ()
+    too_long: frozenset[int] = field(default_factory=frozenset)
 
     @property
     def source(self) -> Path:
@@ -82,6 +94,11 @@ class Table:
     def is_scenario(self) -> bool:
         """Whether it is a scenario as recorded, and not an archive or a challenge that was drawn from scenarios."""
         return re.fullmatch(_TABLE_PATTERNS[0], self.source.stem, re.IGNORECASE) is not None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether its rows may follow one another in time; those of an archive or a challenge were drawn."""
+        return not any(re.fullmatch(pattern, self.source.stem, re.IGNORECASE) for pattern in _TABLE_PATTERNS[1:-1])
 
     def column(self, names: Sequence[str]) -> str | None:
         """The first of ``names`` that is a column; None if none is."""
@@ -104,19 +121,25 @@ def read_table(folder: Path) -> Table:
     files = _find_tables(folder)
     rows: list[TableRow] = []
     places: list[str] = []
+    notes: list[str] = []
+    too_long: set[int] = set()
     for file in files:
-        for line, row in _read_rows(file):
+        text = read_table_text(file, KNOWN_COLUMNS)
+        notes += [f"{file.name}: {note}" for note in text.notes]
+        for line, row in text.rows:
+            if line in text.too_long:
+                too_long.add(len(rows))
             rows.append(row)
             places.append(f"{file.name}, line {line}")
     if not rows:
-        raise ValueError(f"{files[0]}: there are no rows; download it again")
+        raise ValueError(f"{files[0]}: there are no rows below the names of the columns; download it again")
     if any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError(f"{files[0]}: has other columns than {files[-1].name}; download them again")
-    return Table(files=files, folder=files[0].parent, rows=rows, places=places)
+    return Table(files, files[0].parent, rows, places, tuple(notes), frozenset(too_long))
 
 
 def _find_tables(folder: Path) -> tuple[Path, ...]:
-    tables = sorted(folder.glob("*.csv"))
+    tables = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".csv" and not is_foreign(path.name))
     if not tables and (folder / _ARCHIVE_FOLDER).is_dir():
         return _find_tables(folder / _ARCHIVE_FOLDER)
     for pattern in _TABLE_PATTERNS:
@@ -127,21 +150,7 @@ def _find_tables(folder: Path) -> tuple[Path, ...]:
             break
     found = ", ".join(path.name for path in tables)
     if not tables:
-        below = sorted({path.parent.name for path in folder.glob("*/*.csv")}) if folder.is_dir() else []
+        deeper = [path for path in folder.glob("*/*.csv") if not is_foreign(path.relative_to(folder))]
+        below = sorted({path.parent.name for path in deeper})
         found = f"none but in {', '.join(below)}" if below else "no CSV" if folder.is_dir() else "no such folder"
     raise ValueError(f"{folder}: expected one scenarioN.csv, found {found}; name the folder that holds the CSV")
-
-
-def _read_rows(file: Path) -> list[tuple[int, TableRow]]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            lines = csv.reader(stream)
-            header = [name.strip() for name in next(lines, [])]
-            # A short line is filled with blanks; its row is then reported as broken.
-            return [
-                (lines.line_num, dict(zip(header, [*line, *[""] * len(header)], strict=False)))
-                for line in lines
-                if line
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file}: not a readable CSV ({error}); download it again") from None

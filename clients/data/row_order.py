@@ -16,13 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.deepsense_table import Table
+from clients.data.deepsense_table import INDEX_COLUMNS, TIME_COLUMNS, Table
 
 FILE = "the file"
 # Runs of fewer rows on average are no passes that were driven one after the other.
 SHORTEST_RUN = 3
-INDEX_COLUMNS = ("index",)
-TIME_COLUMNS = ("time_stamp[UTC]", "time_stamp", "unit1_time_stamp[UTC]")
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,9 @@ def test_swapped_columns_are_one_error_that_says_what_was_found(tmp_path: Path) 
     folder = write_table(tmp_path / "scenario5.csv", columns)
     for row in range(4):
         np.savetxt(folder / f"unit2/loc_{row}.txt", STATION_DEG)
-    with pytest.raises(ValueError, match=r"not one of 4 rows is whole \(scenario5\.csv, line 5: there are 2 power"):
+    with pytest.raises(
+        ValueError, match=r"not one of 4 rows is whole \(scenario5\.csv, line 2: there are 2 power.* swapped\?"
+    ):
         read_scenario(folder)
 
 
