@@ -36,10 +36,7 @@ def compare(
 
 def show_runs(runs: list[Path], *, as_json: bool, always_compare: bool = False, select: bool = False) -> None:
     """Print the tables of runs and what went wrong in them, or the same as JSON."""
-    from server.recorder import read_rounds
-    from sim.report.captions import kept_sentences
     from sim.report.faults import fault_lines
-    from sim.report.figures import Run
     from sim.report.selection import select_by_validation
     from sim.report.strategies import strategy_rows, strategy_table
     from sim.report.summaries import group_by_settings, load_summary
@@ -58,9 +55,7 @@ def show_runs(runs: list[Path], *, as_json: bool, always_compare: bool = False, 
     if num_groups > MAX_DETAILED:
         return
     console.print(results_table(summaries))
-    found = [] if select else [Run(summary, read_rounds(run)) for summary, run in zip(summaries, runs, strict=True)]
-    lines = [*teacher_lines(summaries), *kept_sentences(found), *bytes_lines(summaries), *fault_lines(summaries)]
-    for line in lines:
+    for line in [*teacher_lines(summaries), *bytes_lines(summaries), *fault_lines(summaries)]:
         console.print(line, highlight=False, markup=False)
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -89,7 +90,8 @@ def run(
     for experiment in experiments:
         with ProgressBar(title_of(experiment), quiet=as_json) as progress:
             if on is not None:
-                folders.append(run_on(on, experiment, plugins=plugins, out=out, progress=progress))
+                tell = _telling(title_of(experiment), quiet=as_json)
+                folders.append(run_on(on, experiment, plugins=plugins, out=out, progress=progress, tell=tell))
                 continue
             start = continue_experiment if go_on else run_experiment
             folders.append(start(experiment, plugins=plugins, out=out or Path("runs"), progress=progress))
@@ -98,6 +100,16 @@ def run(
         for folder in folders:
             typer.echo(folder)
     _refuse_fruitless(folders)
+
+
+def _telling(title: str, *, quiet: bool) -> Callable[[str], None]:
+    """What prints the lines of a run on real machines to a file or a pipe, where its bars are not seen to move."""
+
+    def tell(line: str) -> None:
+        if not quiet and not sys.stderr.isatty():
+            typer.echo(f"{title}: {line}", err=True)
+
+    return tell
 
 
 @cli.command()
@@ -117,7 +129,8 @@ def resume(
         if on is not None or "deployment" in note:
             from sim.deploy.follow import resume_on
 
-            resume_on(on or Path(note["deployment"]), folder, progress)
+            tell = _telling(title_of(experiment), quiet=as_json)
+            resume_on(on or Path(note["deployment"]), folder, progress, tell=tell)
         else:
             resume_experiment(folder.resolve(), progress)
     show_runs([folder], as_json=as_json)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,18 @@ from strategies.registry import find_plugins
 LOOK_S, ASK_FLOWER_S = 0.3, 20.0
 _ENDED = ("finished", "failed")
 
+Tell = Callable[[str], None]
+"""A callable that gets a line about a run, for output that is read as a file."""
+
 
 def run_on(
-    deployment: Path, experiment: Experiment, *, plugins: tuple[Path, ...], out: Path | None, progress: PhaseProgress
+    deployment: Path,
+    experiment: Experiment,
+    *,
+    plugins: tuple[Path, ...],
+    out: Path | None,
+    progress: PhaseProgress,
+    tell: Tell = lambda line: None,
 ) -> Path:
     """Run an experiment on a deployment, in a new folder.
 
@@ -42,6 +52,7 @@ def run_on(
         plugins: the folders in which a user's own modules are looked for.
         out: the folder of all runs, where the server's user may write; None means ``runs`` in the server's state.
         progress: is called with the phase, the work that is done and the whole work.
+        tell: is called with a line where the run begins and after each round.
 
     Returns:
         The run folder.
@@ -55,12 +66,14 @@ def run_on(
     folder = new_run_folder(server.state / "runs" if out is None else out, experiment.name)
     note = {"plugins": [str(one) for one in plugins], "data_seconds": 0.0, "deployment": str(deployment.resolve())}
     write_whole(folder / "placement.json", json.dumps(note) + "\n")
-    _submit_and_follow(server, experiment, folder, plugins, progress)
+    tell(f"run folder {folder}")
+    run_id = _submit(server, experiment, folder, plugins, progress)
+    _follow_to_end(server, run_id, folder, progress, tell)
     return folder
 
 
-def resume_on(deployment: Path, folder: Path, progress: PhaseProgress) -> None:
-    """Continue a run of a deployment from its last completed round.
+def resume_on(deployment: Path, folder: Path, progress: PhaseProgress, *, tell: Tell = lambda line: None) -> None:
+    """Continue a run of a deployment from its last completed round; the arguments are those of :func:`run_on`.
 
     Raises:
         ValueError: as in :func:`run_on`, or the run has not stopped.
@@ -71,7 +84,9 @@ def resume_on(deployment: Path, folder: Path, progress: PhaseProgress) -> None:
     status = read_status(folder)
     if status["state"] not in _ENDED and "pid" in status and is_alive(int(status["pid"])):
         raise ValueError(f"{folder}: process {status['pid']} still works on it; end it with softbeam deploy stop")
-    _submit_and_follow(_server(deployment), experiment, folder.resolve(), plugin_folders(note["plugins"]), progress)
+    server, folder = _server(deployment), folder.resolve()
+    run_id = _submit(server, experiment, folder, plugin_folders(note["plugins"]), progress)
+    _follow_to_end(server, run_id, folder, progress, tell)
 
 
 def overrides_of(deployment: Path) -> list[str]:
@@ -89,9 +104,9 @@ def _server(deployment: Path) -> ServerMachine:
     return machine
 
 
-def _submit_and_follow(
+def _submit(
     server: ServerMachine, experiment: Experiment, folder: Path, plugins: tuple[Path, ...], progress: PhaseProgress
-) -> None:
+) -> int:
     (folder / FILE).unlink(missing_ok=True)
     progress("waiting for the server", 0, 1)
     run_id = server.flower.submit(
@@ -105,8 +120,12 @@ def _submit_and_follow(
     )
     with modes_like(folder):
         write_whole(folder / "flower.json", json.dumps({"run_id": str(run_id)}) + "\n")
+    return run_id
+
+
+def _follow_to_end(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress, tell: Tell) -> None:
     try:
-        status = _follow(server, run_id, folder, progress)
+        status = _follow(server, run_id, folder, progress, tell)
     except KeyboardInterrupt:
         raise RuntimeError(
             f"{folder.name}: the run continues without this command; softbeam deploy stop {server.folder} ends it"
@@ -120,11 +139,20 @@ def _submit_and_follow(
         write_run_report(folder)
 
 
-def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress) -> dict[str, Any]:
-    asked = time.monotonic()
+def _tell_round(before: int, status: dict[str, Any], tell: Tell) -> int:
+    """Tell which round is over, once; the number of the last round that was told."""
+    now = int(status.get("round", 0))
+    if now > before:
+        tell(f"round {now} of {status['rounds']} is over")
+    return max(before, now)
+
+
+def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress, tell: Tell) -> dict[str, Any]:
+    asked, told = time.monotonic(), 0
     seen: tuple[Any, ...] = ()
     while True:
         status = read_status(folder)
+        told = _tell_round(told, status, tell)
         now = (status["state"], status["phase"], status["done"], status["total"])
         if now != seen:
             seen, asked = now, time.monotonic()
