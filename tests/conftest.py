@@ -15,6 +15,7 @@ import pytest
 from configs.loading import build_experiment
 from configs.placement import HOME_VARIABLE
 from configs.schema import Experiment
+from sim.report.figures import draw_all
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOREIGN = ("nginx", "ip", "tc", "faketime", "git")
@@ -96,10 +97,18 @@ def _only_deployments_find_foreign_programs(
         monkeypatch.setenv("PATH", bare_path)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _pages_have_no_figures() -> Iterator[None]:
+    """Drawing takes five times as long as a tiny run; whoever tests figures asks for the fixture ``figures``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sim.report.html.draw_all", lambda runs: {})
+        yield
+
+
 @pytest.fixture
-def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save the seconds that figures take, where a run is not about them."""
-    monkeypatch.setattr("sim.experiments.write_run_report", lambda run: None)
+def figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages with their figures, as users get them."""
+    monkeypatch.setattr("sim.report.html.draw_all", draw_all)
 
 
 @pytest.fixture(scope="session")

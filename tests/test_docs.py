@@ -42,13 +42,11 @@ def run(config: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("without_report")
 def test_the_rule_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run(written(tmp_path, "my_rules", "my_rules:Loudest"), monkeypatch)
     assert [line["num_targets"] for line in read_rounds(folder)] == [24, 24, 24]
 
 
-@pytest.mark.usefixtures("without_report")
 def test_the_strategy_of_the_guide_publishes_half_and_then_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

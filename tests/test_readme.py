@@ -230,10 +230,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(own_rule: Path, release: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A folder in which nothing was made yet; figures are drawn where they are asked for alone."""
+    """A folder in which nothing was made yet."""
     monkeypatch.chdir(own_rule.parent)
     monkeypatch.delenv(HOME_VARIABLE)
-    monkeypatch.setattr("sim.experiments.write_run_report", lambda run: None)
     (own_rule.parent / "configs").symlink_to(CHECKOUT / "configs")
     yield Place(own_rule.parent, release)
 

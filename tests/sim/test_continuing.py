@@ -16,7 +16,6 @@ from tests.conftest import tiny_experiment, tiny_values
 from tests.federations import quiet
 
 
-@pytest.mark.usefixtures("without_report")
 def test_a_finished_run_of_the_same_experiment_is_taken_as_it_is(tmp_path: Path) -> None:
     experiment = tiny_experiment(rounds=1)
     first = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
@@ -28,7 +27,6 @@ def test_a_finished_run_of_the_same_experiment_is_taken_as_it_is(tmp_path: Path)
     assert other != first
 
 
-@pytest.mark.usefixtures("without_report")
 def test_an_unfinished_run_of_the_same_experiment_is_resumed(tmp_path: Path) -> None:
     experiment = tiny_experiment(rounds=1)
     first = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
@@ -38,7 +36,6 @@ def test_an_unfinished_run_of_the_same_experiment_is_resumed(tmp_path: Path) -> 
     assert (first / "summary.json").is_file()
 
 
-@pytest.mark.usefixtures("without_report")
 @pytest.mark.parametrize(
     ("commit", "named"),
     [("0a1b2c3", "commit 0a1b2c3"), (None, "an older version that noted no commit")],
@@ -65,7 +62,6 @@ def test_a_run_of_other_source_is_not_resumed_but_named_and_made_anew(
     assert (again / "summary.json").is_file()
 
 
-@pytest.mark.usefixtures("without_report")
 def test_strategies_run_one_by_one_and_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump(tiny_values(rounds=1)))

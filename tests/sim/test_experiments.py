@@ -124,7 +124,6 @@ def test_a_run_that_is_killed_and_resumed_ends_as_if_nothing_had_happened(finish
     assert_same_outcome(finished, placement.run)
 
 
-@pytest.mark.usefixtures("without_report")
 def test_resume_of_a_finished_run_changes_nothing(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / finished.name
     shutil.copytree(finished, copy)
@@ -226,7 +225,6 @@ def test_a_client_whose_memory_is_lost_says_so_and_gets_every_target_again(tmp_p
     assert lines[3]["downlink_bytes"] > others[3]
 
 
-@pytest.mark.usefixtures("without_report")
 def test_an_aggregator_in_a_file_beside_the_yaml_is_used_by_name(tmp_path: Path) -> None:
     (tmp_path / "my_rules.py").write_text(
         "class Loudest:\n"

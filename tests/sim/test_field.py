@@ -111,6 +111,7 @@ def test_the_same_run_in_two_folders_counts_once(command: str, finished: Path, t
         assert "1 run," in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_figures_of_a_report_lie_beside_it_under_its_own_name(finished: Path, tmp_path: Path) -> None:
     assert softbeam("report", finished, "--out", tmp_path / "a.html").code == 0
     before = contents(tmp_path / "a-figures")

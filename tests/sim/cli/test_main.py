@@ -178,7 +178,6 @@ def test_a_run_with_json_prints_its_summary_and_nothing_else_and_does_what_the_o
     assert printed == json.loads((run / "summary.json").read_text())
 
 
-@pytest.mark.usefixtures("without_report")
 def test_a_run_whose_server_fails_exits_1_and_resume_ends_as_if_nothing_had_happened(
     two_seeds: tuple[Answer, list[Path]], tmp_path: Path
 ) -> None:
@@ -431,7 +430,6 @@ def federation(tmp_path: Path, own_home: Path) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("without_report")
 def test_one_client_with_a_corrupt_array_is_left_out_of_the_run(federation: Path) -> None:
     (federation / "clients" / "001-gps" / "gps.npy").write_bytes(b"no array")
     answer = softbeam("run", "tiny.yaml", "--json")

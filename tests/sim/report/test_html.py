@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from server.recorder import read_rounds
-from sim.report.figures import Run, draw_learning_curves
+from sim.report.figures import Run, draw_all, draw_learning_curves
 from sim.report.html import write_report
 from sim.report.summaries import load_summary
 
@@ -100,7 +100,9 @@ def visible(text: str) -> str:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one")
     run = write_run(folder / "street-1", problem="probs <script>hold NaN</script>", codec="float16")
-    write_report([run], folder / "out" / "report.html")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sim.report.html.draw_all", draw_all)
+        write_report([run], folder / "out" / "report.html")
     return folder / "out" / "report.html"
 
 
@@ -151,13 +153,6 @@ def test_the_break_even_line_and_the_weights_are_printed(one: Path) -> None:
     assert "camera 2.0 kB 1.0 kB 4.0 kB" in text
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes seconds; what is written does not depend on it."""
-    monkeypatch.setattr("sim.report.html.draw_all", lambda runs: {})
-
-
-@pytest.mark.usefixtures("no_figures")
 def test_several_seeds_give_mean_and_sd_and_one_command(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"street-{i}", seed=i, federated=0.6 + 0.1 * i) for i in range(2)]
     write_report(runs, tmp_path / "report.html")
@@ -168,6 +163,7 @@ def test_several_seeds_give_mean_and_sd_and_one_command(tmp_path: Path) -> None:
     assert "None: every client answered" in text
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_run_without_rounds_still_has_a_report(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "run", rounds=0)], tmp_path / "report.html")
     text = visible((tmp_path / "report.html").read_text())
@@ -183,7 +179,6 @@ def amend(run: Path, number: int, client: str, **entry: Any) -> None:
     (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_the_report_says_of_each_client_what_was_wrong_how_often_and_why(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rounds=3)
     for number in (1, 2, 3):
@@ -205,7 +200,6 @@ def test_the_report_says_of_each_client_what_was_wrong_how_often_and_why(tmp_pat
     assert "Other events" not in text
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_what_happened_beside_the_answers_is_told_and_never_run_as_markup(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     summary = json.loads((run / "summary.json").read_text())
@@ -219,13 +213,11 @@ def test_what_happened_beside_the_answers_is_told_and_never_run_as_markup(tmp_pa
     assert "And 1 more." in text
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_federation_that_hurts_is_said_to_hurt(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "run", federated=0.4)], tmp_path / "report.html")
     assert "The federation hurt the clients." in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_gain_smaller_than_its_sd_over_the_seeds_is_no_clear_difference(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / str(i), seed=i, federated=level) for i, level in enumerate((0.4, 0.7))]
     write_report(runs, tmp_path / "report.html")
