@@ -27,17 +27,22 @@ S = TypeVar("S", bound=Choreography)
 NUM_PUBLIC, HORIZONS, BEAMS = 10, 4, 64
 
 
-def experiment(**strategy: Any) -> Experiment:
+def experiment_of(num_clients: int, **strategy: Any) -> Experiment:
+    """An experiment of GPS clients whose data nobody reads."""
     values = {
         "name": "made-up",
         "data": {
             "source": "street",
             "passes": {"server": 1, "public": 1, "test": 1, "client": 1},
-            "nodes": [{"modality": "gps", "count": 2}],
+            "nodes": [{"modality": "gps", "count": num_clients}],
         },
-        "strategy": {"codec": "float32", "teacher_votes": False, "publish": "ensemble", **strategy},
+        "strategy": strategy,
     }
     return build_experiment(values, origin="test")
+
+
+def experiment(**strategy: Any) -> Experiment:
+    return experiment_of(2, **{"codec": "float32", "teacher_votes": False, "publish": "ensemble", **strategy})
 
 
 def certain(ids: NDArray[np.int64], beam: int) -> SoftLabels:

@@ -21,7 +21,6 @@ from clients.context import ClientContext
 from clients.exchanges.base import BehindError
 from clients.exchanges.labels import LabelExchange
 from clients.profile import ClientProfile
-from configs.loading import build_experiment
 from configs.placement import Placement
 from configs.schema import Experiment
 from configs.seeding import rng_for
@@ -33,7 +32,7 @@ from strategies.messages.wire import Reply, Request, pack_replies, unpack_header
 from strategies.methods.distillation import DistillationStrategy
 from strategies.methods.personal import PersonalStrategy
 from strategies.rules.weighted import Mean
-from tests.made_up import introducing
+from tests.made_up import experiment_of, introducing
 
 NUM_PUBLIC, HORIZONS, BEAMS, ROUNDS = 40, 4, 64, 50
 CLIENTS = ["000-gps", "001-gps", "002-gps", "003-gps"]
@@ -44,16 +43,7 @@ NEVER = 99
 
 
 def experiment(**strategy: Any) -> Experiment:
-    values = {
-        "name": "made-up",
-        "data": {
-            "source": "street",
-            "passes": {"server": 1, "public": 1, "test": 1, "client": 1},
-            "nodes": [{"modality": "gps", "count": len(CLIENTS)}],
-        },
-        "strategy": {"participation": 0.5, "public_samples": 16, "rounds": ROUNDS, **strategy},
-    }
-    return build_experiment(values, origin="test")
+    return experiment_of(len(CLIENTS), **{"participation": 0.5, "public_samples": 16, "rounds": ROUNDS, **strategy})
 
 
 @lru_cache(maxsize=512)
