@@ -29,6 +29,8 @@ DATA_SOURCES = (
     "sim/data/generate.py",
     "sim/data/partition.py",
     "sim/data/plan.py",
+    "clients/data/bearing.py",
+    "clients/data/blocks.py",
     "clients/data/deepsense*.py",
     "clients/data/geodesy.py",
     "clients/data/matlab.py",
@@ -36,9 +38,11 @@ DATA_SOURCES = (
     "clients/data/motion.py",
     "clients/data/radar_maps.py",
     "clients/data/recording.py",
+    "clients/data/row_faults.py",
     "clients/data/row_order.py",
     "clients/data/scans.py",
     "clients/data/sensor_files.py",
+    "clients/data/table_text.py",
 )
 
 

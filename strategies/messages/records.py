@@ -147,8 +147,8 @@ def printable(text: str) -> str:
     no width, line separators, and halves of characters. Whatever is shown or recorded of a stranger's text passes here.
 
     Example:
-        >>> printable("[31mred" + chr(0x202E) + "txt.exe")
-        '\x1b[31mred\u202etxt.exe'
+        >>> print(printable(chr(27) + "[31mred" + chr(0x202E) + "txt.exe"))
+        \x1b[31mred\u202etxt.exe
     """
     return "".join(
         one if one.isprintable() and one not in _UNSEEN else one.encode("unicode_escape").decode() for one in text

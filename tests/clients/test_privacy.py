@@ -193,14 +193,14 @@ def names(reply: Reply) -> set[str]:
         (
             {},
             True,
-            {"loss", "validation", "own", "common"},
+            {"loss", "validation", "kept", "own", "common", "common_now"},
             {"local", "local.own", "local.common", "offline_kd", "offline_kd.own", "offline_kd.common"},
         ),
-        (NOISE, False, {"epsilon", "delta", "common"}, {"local.common", "offline_kd.common"}),
+        (NOISE, False, {"epsilon", "delta", "common", "common_now"}, {"local.common", "offline_kd.common"}),
         (
             {"window_share": 0.5},
             True,
-            {"loss", "validation", "common", "window_epsilon", "window_delta"},
+            {"loss", "validation", "kept", "common", "common_now", "window_epsilon", "window_delta"},
             {"local", "local.common", "offline_kd", "offline_kd.common"},
         ),
     ],
