@@ -174,6 +174,14 @@ def swap_in(path: Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def plain_cell(value: Any) -> Any:
+    """A cell of a CSV file that a spreadsheet takes for what it is: a text never begins as a formula does.
+
+    Source: OWASP, CSV injection. Numbers stay numbers.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def append_line(path: Path, values: dict[str, Any]) -> None:
     """Add a line of JSON to a file, after which the disk holds it; it begins a line of its own even after a crash.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from clients.learning.metrics import BeamMetrics
-from configs.files import append_line, read_lines, remove_leftovers, write_whole
+from configs.files import append_line, plain_cell, read_lines, remove_leftovers, write_whole
 from configs.loading import commit_of_source, experiment_digest, source_digest, to_values
 from configs.schema import Experiment
 from strategies.messages.records import ClientRound, Event, Member, RoundAccount
@@ -148,7 +149,7 @@ class Recorder:
             "events": read_lines(self.folder / EVENTS_FILE),
         }
         write_whole(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-        _write_csv(self.folder / "summary.csv", summary)
+        _write_csv(self.folder / "summary.csv", summary, self.experiment.strategy.name)
         return summary
 
 
@@ -254,32 +255,33 @@ def _kept_round(rounds: Iterable[tuple[int, bool | None]]) -> int | None:
     return max((number for number, is_kept in said.items() if is_kept), default=0) if said else None
 
 
-def _write_csv(path: Path, summary: Mapping[str, Any]) -> None:
+def _write_csv(path: Path, summary: Mapping[str, Any], strategy: str) -> None:
+    """Write one header, then a row for each learner, arm and horizon; the rows of several runs can be put together.
+
+    The bytes of a client are those of the federation, whole run, and stand in each of its rows; those of the teacher
+    are the sum over the clients.
+    """
     metrics = list(summary["teacher"]["before"])
-    rows = [
-        [
-            client["id"],
-            client["modality"],
-            client["parameters"],
-            arm,
-            horizon,
-            *(client[arm][m][horizon] for m in metrics),
-        ]
+    ways = ("uplink_bytes", "downlink_bytes")
+    of_run = [summary["experiment"], strategy, summary["seed"]]
+    totals = [sum(client[way] for client in summary["clients"]) for way in ways]
+    learners: list[tuple[list[Any], Mapping[str, Any], tuple[str, ...], list[int]]] = [
+        ([client["id"], client["modality"], client["parameters"]], client, ARMS, [client[way] for way in ways])
         for client in summary["clients"]
-        for arm in ARMS
-        if client[arm]
-        for horizon in range(len(client[arm]["top1"]))
     ]
     teacher = summary["teacher"]
-    rows += [
-        ["teacher", "fused", teacher["parameters"], arm, horizon, *(teacher[arm][m][horizon] for m in metrics)]
-        for arm in ("before", "after")
-        for horizon in range(len(teacher[arm]["top1"]))
-    ]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "modality", "parameters", "arm", "horizon", *metrics])
-        writer.writerows(rows)
+    learners.append((["teacher", "fused", teacher["parameters"]], teacher, ("before", "after"), totals))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["experiment", "strategy", "seed", "id", "modality", "parameters", "arm", "horizon", *metrics, *ways]
+    )
+    for who, scores, arms, sizes in learners:
+        for arm in (arm for arm in arms if scores[arm]):
+            for horizon in range(len(scores[arm]["top1"])):
+                values = [scores[arm][metric][horizon] for metric in metrics]
+                writer.writerow([plain_cell(cell) for cell in (*of_run, *who, arm, horizon, *values, *sizes)])
+    write_whole(path, text.getvalue())
 
 
 def _environment(experiment: Experiment) -> dict[str, Any]:

@@ -62,7 +62,6 @@ TESTED_IN = {
     "sim.bench.tracker_cost": "sim/study/test_run.py",
     "sim.bench.world_statistics": "sim/data/test_statistics.py",
     "sim.cli.bench": "sim/bench/test_learnability.py",
-    "sim.cli.compare": "sim/cli/test_main.py",
     "sim.cli.data": "sim/data/test_conversion.py",
     "sim.cli.study": "sim/study/test_run.py",
     "sim.cli.terminal": "sim/cli/test_main.py",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sim.cli.terminal import JsonOption, RunsArgument, wide_console
+
+if TYPE_CHECKING:
+    from sim.report.figures import Run
 
 # If there are more experiments than this, only the table of strategies is shown.
 MAX_DETAILED = 3
@@ -16,47 +20,99 @@ MAX_DETAILED = 3
 
 def compare(
     runs: RunsArgument,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="A short name for a row; once for each row, in the order in which the runs are given."),
+    ] = None,
     select: Annotated[
         bool, typer.Option(help="Choose by validation, for each learner, among runs that differ in training only.")
     ] = False,
     figure: Annotated[
         Path | None, typer.Option(help="Draw Top-5 against bytes into this file (.png, .pdf or .svg).")
     ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write the table into this file (.csv: a row per run; .md or .tex). May be repeated."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Mean and s.d. over seeds; several strategies side by side, with what each costs."""
-    runs = runs if select else once(runs)
-    show_runs(runs, as_json=as_json, always_compare=True, select=select)
-    if figure is not None:
-        from sim.report.strategies import save_strategies, strategy_rows
-        from sim.report.summaries import load_summary
+    """Mean and s.d. over seeds; several strategies side by side, with what each costs.
 
-        save_strategies(strategy_rows([load_summary(folder) for folder in runs]), figure)
-
-
-def show_runs(runs: list[Path], *, as_json: bool, always_compare: bool = False, select: bool = False) -> None:
-    """Print the tables of runs and what went wrong in them, or the same as JSON."""
-    from sim.report.faults import fault_lines
+    Runs on other data or with other nodes stand in tables of their own.
+    """
+    from sim.report.exports import check_export, save_table
     from sim.report.selection import select_by_validation
-    from sim.report.strategies import strategy_rows, strategy_table
-    from sim.report.summaries import group_by_settings, load_summary
+    from sim.report.strategies import check_figure, comparisons_of, save_comparisons
+    from sim.report.summaries import Summary, load_summary, with_labels
+
+    if figure is not None:
+        check_figure(figure)
+    for path in out or []:
+        check_export(path)
+    runs = find(runs) if select else once(find(runs))
+    summaries: list[Summary] = []
+    summaries += select_by_validation(runs) if select else [load_summary(folder) for folder in runs]
+    if label:
+        summaries = with_labels(summaries, label)
+    show_summaries(summaries, as_json=as_json, always_compare=True)
+    comparisons = comparisons_of(summaries)
+    written = [*(out or []), *([] if figure is None else [figure])]
+    for path in out or []:
+        save_table(comparisons, path)
+    if figure is not None:
+        save_comparisons(comparisons, figure)
+    for path in written:
+        typer.echo(path.resolve(), err=as_json)
+
+
+def show_runs(runs: Sequence[Path], *, as_json: bool) -> None:
+    """Print the tables of runs and what went wrong in them, or the same as JSON."""
+    from sim.report.summaries import load_summary
+
+    show_summaries([load_summary(folder) for folder in runs], as_json=as_json)
+
+
+def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, always_compare: bool = False) -> None:
+    """Print the tables of runs and what went wrong in them, or the same as JSON.
+
+    Args:
+        summaries: as `sim.report.summaries.load_summary` reads them.
+        as_json: whether to print JSON.
+        always_compare: whether the JSON of a single run is that of a comparison, too.
+    """
+    from sim.report.captions import kept_sentences
+    from sim.report.faults import fault_lines
+    from sim.report.strategies import comparisons_of, strategy_table
+    from sim.report.summaries import group_by_settings
     from sim.report.tables import bytes_lines, results_table, teacher_lines
     from sim.report.tables import compare as compare_summaries
 
-    summaries = select_by_validation(runs) if select else [load_summary(folder) for folder in runs]
     if as_json:
         several = always_compare or len(summaries) > 1
-        typer.echo(json.dumps(compare_summaries(summaries) if several else summaries[0], indent=1))
+        typer.echo(json.dumps(compare_summaries(summaries) if several else _as_written(summaries[0]), indent=1))
         return
     console = wide_console()
     num_groups = len(group_by_settings(summaries))
-    if num_groups > 1 and (rows := strategy_rows(summaries)):
-        console.print(strategy_table(rows))
+    if num_groups > 1:
+        for comparison in comparisons_of(summaries):
+            if comparison.rows:
+                console.print(strategy_table(comparison))
     if num_groups > MAX_DETAILED:
         return
     console.print(results_table(summaries))
-    for line in [*teacher_lines(summaries), *bytes_lines(summaries), *fault_lines(summaries)]:
+    kept = kept_sentences(_with_rounds(summaries))
+    for line in [*teacher_lines(summaries), *kept, *bytes_lines(summaries), *fault_lines(summaries)]:
         console.print(line, highlight=False, markup=False)
+
+
+def find(runs: Sequence[Path]) -> list[Path]:
+    """The runs that are meant, those of a folder of runs one by one, and a line on stderr for what is left out."""
+    from sim.report.run_folders import find_runs
+
+    found, notes = find_runs(runs)
+    for note in notes:
+        typer.echo(note, err=True)
+    return found
 
 
 def once(runs: list[Path]) -> list[Path]:
@@ -67,3 +123,16 @@ def once(runs: list[Path]) -> list[Path]:
     for note in notes:
         typer.echo(note, err=True)
     return kept
+
+
+def _as_written(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as its file has it, with its settings."""
+    return {key: value for key, value in summary.items() if key not in ("folder", "data_digest")}
+
+
+def _with_rounds(summaries: Sequence[Mapping[str, Any]]) -> list[Run]:
+    """The runs with their rounds, of those that come from one folder."""
+    from server.recorder import read_rounds
+    from sim.report.figures import Run
+
+    return [Run(summary, read_rounds(Path(summary["folder"]))) for summary in summaries if "folder" in summary]

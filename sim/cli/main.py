@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from sim.cli.bench import bench_cli
-from sim.cli.compare import compare, once, show_runs
+from sim.cli.compare import compare, find, once, show_runs
 from sim.cli.data import data_cli
 from sim.cli.deploy import deploy_cli
 from sim.cli.study import study
@@ -146,7 +146,7 @@ def report(
     """Write one self-contained HTML report over one or several runs."""
     from sim.report.html import figures_folder, write_report
 
-    runs = once(runs)
+    runs = once(find(runs))
     write_report(runs, out)
     typer.echo(out.resolve())
     typer.echo(f"figures: {figures_folder(out).resolve()}")

@@ -17,7 +17,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a value: --set strategy.rounds=4. May be repeated.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.")]
+RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs.")]
 
 
 class ProgressBar:

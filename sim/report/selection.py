@@ -59,7 +59,9 @@ def _merge(candidates: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[
         when: max(teachers, key=lambda one, when=when: _score(one[0].get(when)))[1][when]  # type: ignore[misc]
         for when in ("before", "after")
     }
-    return {**first, "clients": clients, "teacher": {**first["teacher"], **best_teacher}}
+    # What is chosen from several runs is that of none of their folders.
+    merged = {key: value for key, value in first.items() if len(candidates) == 1 or key != "folder"}
+    return {**merged, "clients": clients, "teacher": {**first["teacher"], **best_teacher}}
 
 
 def _score(value: float | None) -> float:

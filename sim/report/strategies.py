@@ -1,28 +1,33 @@
 """Comparison of strategies: their accuracy, their cost, and which of them no other beats in both.
 
 Runs with the same settings make one row; seeds are averaged last. Every client is compared with its *local only*
-student of the same seed, from a run of the strategy ``local`` or from the controls of the run itself.
-The figure shows Top-5 against bytes.
+student of the same seed, from the controls of the run itself or from a run of the strategy ``local``. Only runs on the
+same data, with the same nodes, stand in one table and on one axis. The figure shows Top-5 against bytes.
 """
 
 from __future__ import annotations
 
+import io
+import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from configs.strategy import Strategy
+from configs.files import swap_in
+from sim.report.labels import settings_that_differ
 from sim.report.style import INK, MUTED, drawing
 from sim.report.summaries import (
+    DATA_SECTIONS,
     Spread,
     Summary,
-    flatten,
+    data_keys,
     format_bytes,
     group_by_settings,
     score,
@@ -32,6 +37,7 @@ from sim.report.summaries import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -43,93 +49,147 @@ class StrategyRow:
     """One strategy over its seeds; scores are Top-5 on the common test set in [0, 1], mean over the horizons.
 
     Attributes:
-        group: the label that `group_by_settings` gives the runs.
-        label: the name of the strategy, and the settings that differ from its recipe.
-        runs: the number of seeds.
+        label: what tells the row from the others, see `sim.report.labels`.
+        experiment: the name of the experiment.
+        strategy: the name of the strategy; empty if it is not recorded.
+        seeds: the seeds of the runs.
         mean: the mean score of the clients.
         worst: the score of the worst client of each seed.
         worst_gain: the smallest gain of a client over its local-only student in any seed; None without a reference.
         mean_gain: the mean of those gains; None without a reference.
         teacher: the score of the teacher after the federation.
-        bytes_per_client: bytes up and down over the whole run, mean over the clients.
+        uplink_bytes: bytes up over the whole run, mean over the clients.
+        downlink_bytes: bytes down over the whole run, mean over the clients.
         seconds: the duration of the rounds, mean over the seeds.
         is_front: whether no other row has both a higher mean and fewer bytes.
     """
 
-    group: str
     label: str
-    runs: int
+    experiment: str
+    strategy: str
+    seeds: tuple[int, ...]
     mean: Spread
     worst: Spread
     worst_gain: float | None
     mean_gain: float | None
     teacher: Spread | None
-    bytes_per_client: float
+    uplink_bytes: float
+    downlink_bytes: float
     seconds: float
     is_front: bool = False
 
+    @property
+    def bytes_per_client(self) -> float:
+        """Bytes up and down over the whole run, mean over the clients."""
+        return self.uplink_bytes + self.downlink_bytes
+
+    def is_beaten_by(self, other: StrategyRow) -> bool:
+        """Whether another row has at least this mean for at most these bytes, and is better in one of them."""
+        mine, theirs = (self.mean.mean, -self.bytes_per_client), (other.mean.mean, -other.bytes_per_client)
+        return mine != theirs and all(one <= two for one, two in zip(mine, theirs, strict=True))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs on the same data, with the same nodes.
+
+    Attributes:
+        title: what tells their data from that of the other comparisons; empty if there is only one.
+        summaries: the runs.
+        rows: one row per settings, the best first; settings without a scored client are left out.
+    """
+
+    title: str
+    summaries: tuple[Summary, ...]
+    rows: tuple[StrategyRow, ...]
+
+
+def comparisons_of(summaries: Sequence[Summary]) -> list[Comparison]:
+    """The runs apart by their data and nodes, in order of appearance."""
+    parts: dict[str, list[Summary]] = {}
+    for summary, key in zip(summaries, data_keys(summaries), strict=True):
+        parts.setdefault(key, []).append(summary)
+    firsts = [part[0] for part in parts.values()]
+    found = []
+    for number, part in enumerate(parts.values(), start=1):
+        names = ", ".join(dict.fromkeys(summary["experiment"] for summary in part))
+        differences = settings_that_differ(part[0], firsts, sections=DATA_SECTIONS) or "other files or other code"
+        title = f"Data {number} ({differences}): {names}" if len(parts) > 1 else ""
+        found.append(Comparison(title, tuple(part), tuple(strategy_rows(part))))
+    return found
+
 
 def strategy_rows(summaries: Sequence[Summary]) -> list[StrategyRow]:
-    """Make one row per settings, the best first; settings without a scored client are left out."""
+    """One row per settings of runs on the same data, the best first; settings without a scored client are left out."""
     references = _references(summaries)
-    groups = group_by_settings(summaries)
-    telling = _telling_keys(list(groups.values()))
-    found = [
-        _row(group, name=name, label=_label(group[0], telling), references=references) for name, group in groups.items()
-    ]
+    found = [_row(group, label=label, references=references) for label, group in group_by_settings(summaries).items()]
     rows = [row for row in found if row is not None]
-    marked = [
-        StrategyRow(
-            **{
-                **vars(row),
-                "is_front": not any(
-                    other.mean.mean >= row.mean.mean
-                    and other.bytes_per_client <= row.bytes_per_client
-                    and (other.mean.mean, other.bytes_per_client) != (row.mean.mean, row.bytes_per_client)
-                    for other in rows
-                ),
-            }
-        )
-        for row in rows
-    ]
+    marked = [replace(row, is_front=not any(row.is_beaten_by(other) for other in rows)) for row in rows]
     return sorted(marked, key=lambda row: -row.mean.mean)
 
 
-def strategy_table(rows: Sequence[StrategyRow]) -> Table:
-    """The rows as a table for the terminal."""
-    table = Table(
-        "strategy", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"Strategies, {_seeds(rows)}", caption=_CAPTION
-    )
+def strategy_table(comparison: Comparison) -> Table:
+    """The rows of a comparison as a table for the terminal; what no row has is left out."""
+    rows = comparison.rows
+    title = Text("\n".join(filter(None, (comparison.title, f"Strategies, {seeds_in_words(rows)}"))))
+    table = Table("run", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, caption=" ".join(notes_of(rows)))
     table.title_justify = table.caption_justify = "left"
-    for title in ("Top-5\n%", "worst\nclient", "gain\nmean", "gain\nworst", "teacher\n%", "bytes\nper client", "s"):
-        table.add_column(title, justify="right", no_wrap=True)
+    gains = ("gain\nmean", "gain\nworst") if has_gains(rows) else ()
+    for header in ("Top-5\n%", "worst\nclient", *gains, "teacher\n%", "bytes\nup", "bytes\ndown", "s"):
+        table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
-        gains = ["-" if gain is None else f"{100 * gain:+.1f}" for gain in (row.mean_gain, row.worst_gain)]
         table.add_row(
             Text(("* " if row.is_front else "  ") + row.label, style="bold" if row.is_front else ""),
-            show(row.mean, METRIC),
-            show(row.worst, METRIC),
-            *gains,
-            show(row.teacher, METRIC),
-            format_bytes(row.bytes_per_client),
-            f"{row.seconds:.0f}",
+            *cells_of(row, rows),
         )
     return table
 
 
-_CAPTION = (
-    "Top-5 on the common test set, mean over horizons and clients; gain: over the client's local-only student of the "
-    "same seed; bytes: up and down, all rounds. * no other has both a higher Top-5 and fewer bytes"
-)
+def cells_of(row: StrategyRow, rows: Sequence[StrategyRow]) -> list[str]:
+    """The numbers of a row as texts: Top-5, worst, gains if any row has them, teacher, bytes up and down, seconds."""
+    gains = [_show_gain(gain) for gain in (row.mean_gain, row.worst_gain)] if has_gains(rows) else []
+    sizes = [format_bytes(size) for size in (row.uplink_bytes, row.downlink_bytes)]
+    return [
+        show(row.mean, METRIC),
+        show(row.worst, METRIC),
+        *gains,
+        show(row.teacher, METRIC),
+        *sizes,
+        f"{row.seconds:.0f}",
+    ]
 
 
-def _seeds(rows: Sequence[StrategyRow]) -> str:
-    counts = {row.runs for row in rows}
-    return f"mean±s.d. over {min(counts)} to {max(counts)} seeds" if len(counts) > 1 else f"{counts.pop()} seeds"
+def has_gains(rows: Sequence[StrategyRow]) -> bool:
+    """Whether any row has a reference that it gains over."""
+    return any(row.mean_gain is not None for row in rows)
+
+
+def notes_of(rows: Sequence[StrategyRow]) -> list[str]:
+    """What a reader must know about the numbers of a table, a sentence each."""
+    notes = [
+        "Top-5 on the common test set, mean over horizons and clients, in %; worst: the worst client of each seed."
+    ]
+    if has_gains(rows):
+        notes.append("Gain: points over the client's local-only student of the same seed.")
+    notes.append("Bytes: per client over the whole run, up and down; s: seconds of the rounds.")
+    return [*notes, "*: no other run of this table has both a higher Top-5 and fewer bytes."]
+
+
+def seeds_in_words(rows: Sequence[StrategyRow]) -> str:
+    """The number of seeds behind the rows, such as ``mean±s.d. over 2 to 3 seeds`` or ``seed 0``."""
+    counts = sorted({len(row.seeds) for row in rows})
+    if counts == [1]:
+        seeds = sorted({seed for row in rows for seed in row.seeds})
+        return f"seed {seeds[0]}" if len(seeds) == 1 else "one seed each"
+    return f"mean±s.d. over {' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} seeds"
+
+
+def _show_gain(gain: float | None) -> str:
+    return "-" if gain is None else f"{100 * gain:+.1f}"
 
 
 def _references(summaries: Sequence[Summary]) -> dict[tuple[int, str], float]:
-    """Find the references: (seed, client) -> Top-5 of the local-only student."""
+    """Find the references: (seed, client) -> Top-5 of the local-only student; a run has its own before these."""
     found: dict[tuple[int, str], float] = {}
     for summary in summaries:
         is_local = summary.get("settings", {}).get("strategy.name") == "local"
@@ -140,106 +200,132 @@ def _references(summaries: Sequence[Summary]) -> dict[tuple[int, str], float]:
     return found
 
 
-def _row(
-    group: Sequence[Summary], *, name: str, label: str, references: Mapping[tuple[int, str], float]
-) -> StrategyRow | None:
+def _row(group: Sequence[Summary], *, label: str, references: Mapping[tuple[int, str], float]) -> StrategyRow | None:
     by_seed: list[list[float]] = []
     gains: list[float] = []
     for summary in group:
+        own = {client["id"]: score(client["local"], METRIC) for client in summary["clients"]}
         scores = {client["id"]: score(client["federated"], METRIC) for client in summary["clients"]}
         known = {client: value for client, value in scores.items() if value is not None}
         if known:
             by_seed.append(list(known.values()))
-        gains += [
-            value - references[summary["seed"], client]
-            for client, value in known.items()
-            if (summary["seed"], client) in references
-        ]
+        for client, value in known.items():
+            reference = own[client] if own[client] is not None else references.get((summary["seed"], client))
+            gains += [] if reference is None else [value - reference]
     mean, worst = spread(statistics.fmean(values) for values in by_seed), spread(min(values) for values in by_seed)
     if mean is None or worst is None:
         return None
-    totals = [client["uplink_bytes"] + client["downlink_bytes"] for summary in group for client in summary["clients"]]
+    clients = [client for summary in group for client in summary["clients"]]
     return StrategyRow(
-        group=name,
         label=label,
-        runs=len(group),
+        experiment=group[0]["experiment"],
+        strategy=str(group[0].get("settings", {}).get("strategy.name", "")),
+        seeds=tuple(summary["seed"] for summary in group),
         mean=mean,
         worst=worst,
         worst_gain=min(gains) if gains else None,
         mean_gain=statistics.fmean(gains) if gains else None,
         teacher=teacher_spread(group, "after", METRIC),
-        bytes_per_client=statistics.fmean(totals),
+        uplink_bytes=statistics.fmean(client["uplink_bytes"] for client in clients),
+        downlink_bytes=statistics.fmean(client["downlink_bytes"] for client in clients),
         seconds=statistics.fmean(summary["seconds"]["rounds"] for summary in group),
     )
 
 
-def _telling_keys(groups: Sequence[Sequence[Summary]]) -> list[str]:
-    settings = [group[0].get("settings", {}) for group in groups]
-    keys = dict.fromkeys(key for one in settings for key in one)
-    return [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
-
-
-def _label(summary: Summary, telling: Sequence[str]) -> str:
-    """The name of the strategy and the settings that distinguish its rows; settings of its recipe are left out."""
-    settings = summary.get("settings", {})
-    name = settings.get("strategy.name", summary["experiment"])
-    recipe: dict[str, Any] = {f"strategy.{key}": value for key, value in flatten(_recipe(name)).items()}
-    others = [key for key in telling if key != "strategy.name" and settings.get(key) != recipe.get(key)]
-    return " ".join([str(name), *(f"{key.removeprefix('strategy.')}={settings.get(key)}" for key in others)])
-
-
-def _recipe(name: str) -> dict[str, Any]:
-    values: dict[str, Any] = Strategy(name=name).model_dump(mode="json")
-    return values
-
-
 FRONT = "#0072b2"
-# Points that are closer than this, in the ratio of their bytes and in Top-5, share a label.
-SAME_BYTES, SAME_SHARE = 1.15, 0.002
+# Points that are closer than this, in the ratio of their bytes and in Top-5, share a number.
+SAME_BYTES, SAME_SHARE = 1.15, 0.004
+FORMATS = (".png", ".pdf", ".svg")
+AXES_IN, LINE_IN = (6.0, 4.2), 0.17
+# The width of a legend's line in characters, and of a character in inches.
+LEGEND_WIDTH, CHARACTER_IN = 36, 0.075
 
 
-def draw_strategies(rows: Sequence[StrategyRow]) -> Figure:
-    """Draw one point per strategy: mean Top-5 and one s.d. over seeds against bytes per client, on a logarithmic axis.
+def check_figure(path: Path) -> None:
+    """Refuse the name of a figure that could not be written, before there is anything to draw.
 
-    A strategy that sends nothing is a horizontal line, since zero has no place on that axis.
+    Raises:
+        ValueError: the ending is not that of a format, or the folder is not there.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--figure {path}: expected a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise ValueError(f"--figure {path}: {what}; name a file in a folder that is there")
+
+
+def draw_comparisons(comparisons: Sequence[Comparison]) -> Figure:
+    """Draw mean Top-5 and one s.d. over seeds against bytes per client, on axes of their own for each data.
+
+    The points have numbers, and a legend beside the axes says what they are, so that many runs and long names fit.
+    Bytes are on a logarithmic axis; a strategy that sends nothing is a horizontal line: zero has no place there.
     """
     from matplotlib.figure import Figure
 
+    legends = [_legend_lines(comparison.rows) for comparison in comparisons]
+    heights = [max(AXES_IN[1], 0.9 + LINE_IN * len(lines)) for lines in legends]
+    longest = max(len(line) for lines in legends for line in lines)
     with drawing():
-        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-        axes = figure.add_subplot()
-        exchanging = [row for row in rows if row.bytes_per_client > 0]
-        for row in rows:
-            if row.bytes_per_client == 0:
-                axes.axhline(100 * row.mean.mean, color=MUTED, linestyle="--", linewidth=1)
-                axes.annotate(
-                    row.label, (1.0, 100 * row.mean.mean), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-                )
-        for row in exchanging:
-            colour = FRONT if row.is_front else MUTED
-            x, y = row.bytes_per_client / 1e6, 100 * row.mean.mean
-            axes.errorbar(x, y, yerr=100 * (row.mean.sd or 0.0), fmt="o", color=colour, capsize=2, markersize=5)
-        for together in _at_one_place(exchanging):
-            x, y = together[0].bytes_per_client / 1e6, 100 * together[0].mean.mean
-            text = ",\n".join(row.label for row in together)
-            axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=INK)
-        front = sorted((row for row in exchanging if row.is_front), key=lambda row: row.bytes_per_client)
-        axes.plot(
-            [row.bytes_per_client / 1e6 for row in front], [100 * row.mean.mean for row in front], color=FRONT, zorder=0
-        )
-        axes.set_xscale("log")
-        axes.set_xlabel("bytes per client, up and down, whole run / MB")
-        axes.set_ylabel("Top-5 of the students / %")
+        width = AXES_IN[0] + 0.5 + CHARACTER_IN * longest
+        figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(comparisons), 1, squeeze=False, height_ratios=heights).ravel()
+        for part, comparison, lines in zip(parts, comparisons, legends, strict=True):
+            axes, side = part.subplots(1, 2, width_ratios=(AXES_IN[0], width - AXES_IN[0]))
+            _draw_comparison(axes, comparison)
+            side.axis("off")
+            text = "\n".join(lines).replace("$", r"\$")
+            side.text(0.0, 1.0, text, va="top", fontsize=8, color=INK, linespacing=1.35)
     return figure
 
 
+def _legend_lines(rows: Sequence[StrategyRow]) -> list[str]:
+    """The lines of a legend: number and label of each row, long labels over several lines."""
+    lines = []
+    for number, row in enumerate(rows, start=1):
+        lines += textwrap.wrap(
+            f"{number:>2}  {row.label}", LEGEND_WIDTH, subsequent_indent="      ", break_on_hyphens=False
+        )
+    return lines
+
+
+def _draw_comparison(axes: Axes, comparison: Comparison) -> None:
+    numbers = {row.label: str(number) for number, row in enumerate(comparison.rows, start=1)}
+    exchanging = [row for row in comparison.rows if row.bytes_per_client > 0]
+    silent = [row for row in comparison.rows if row.bytes_per_client == 0]
+    for row in silent:
+        axes.axhline(100 * row.mean.mean, color=MUTED, linestyle="--", linewidth=1)
+    for together in _at_one_place(silent):
+        text, place = ", ".join(numbers[row.label] for row in together), (1.0, 100 * together[0].mean.mean)
+        axes.annotate(text, place, xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    for row in exchanging:
+        colour = FRONT if row.is_front else MUTED
+        x, y = row.bytes_per_client / 1e6, 100 * row.mean.mean
+        axes.errorbar(x, y, yerr=100 * (row.mean.sd or 0.0), fmt="o", color=colour, capsize=2, markersize=5)
+    for together in _at_one_place(exchanging):
+        x, y = together[0].bytes_per_client / 1e6, 100 * together[0].mean.mean
+        text = textwrap.fill(", ".join(numbers[row.label] for row in together), 16)
+        axes.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
+    front = sorted((row for row in exchanging if row.is_front), key=lambda row: row.bytes_per_client)
+    axes.plot(
+        [row.bytes_per_client / 1e6 for row in front], [100 * row.mean.mean for row in front], color=FRONT, zorder=0
+    )
+    if exchanging:
+        axes.set_xscale("log")
+    if comparison.title:
+        axes.set_title(textwrap.fill(comparison.title, 70).replace("$", r"\$"), loc="left", fontsize=9)
+    axes.margins(x=0.12, y=0.12)
+    axes.set_xlabel("bytes per client, up and down, whole run / MB")
+    axes.set_ylabel("Top-5 of the students / %")
+
+
 def _at_one_place(rows: Sequence[StrategyRow]) -> list[list[StrategyRow]]:
-    """Group the rows whose labels would cover each other."""
+    """Group the rows whose numbers would cover each other."""
     places: list[list[StrategyRow]] = []
     for row in rows:
         for place in places:
-            ratio = row.bytes_per_client / place[0].bytes_per_client
-            if 1 / SAME_BYTES < ratio < SAME_BYTES and abs(row.mean.mean - place[0].mean.mean) < SAME_SHARE:
+            sizes = (row.bytes_per_client, place[0].bytes_per_client)
+            is_near = not any(sizes) or (all(sizes) and abs(math.log(sizes[0] / sizes[1])) < math.log(SAME_BYTES))
+            if is_near and abs(row.mean.mean - place[0].mean.mean) < SAME_SHARE:
                 place.append(row)
                 break
         else:
@@ -247,15 +333,17 @@ def _at_one_place(rows: Sequence[StrategyRow]) -> list[list[StrategyRow]]:
     return places
 
 
-def save_strategies(rows: Sequence[StrategyRow], path: Path) -> None:
-    """Write the figure; the ending of the name says the format.
+def save_comparisons(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write the figure, whole or not at all; the ending of the name says the format.
 
     Raises:
-        ValueError: the ending is not png, pdf or svg, or there is nothing to draw.
+        ValueError: the name is not one of a figure, or there is nothing to draw.
     """
-    if not rows:
+    check_figure(path)
+    drawable = [comparison for comparison in comparisons if comparison.rows]
+    if not drawable:
         raise ValueError("--figure: no run has a client that was scored; look at the problems in its rounds.jsonl")
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"--figure {path}: expected a name that ends in .png, .pdf or .svg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_strategies(rows).savefig(path, dpi=160)
+    drawn = io.BytesIO()
+    with drawing():
+        draw_comparisons(drawable).savefig(drawn, format=path.suffix.lower()[1:], dpi=160, facecolor="white")
+    swap_in(path, drawn.getvalue())

@@ -19,6 +19,7 @@ import yaml
 
 from configs.loading import build_experiment, to_values
 from server.recorder import ARMS
+from sim.report.labels import flatten, labels_of
 
 Summary = Mapping[str, Any]
 
@@ -27,6 +28,8 @@ _SUMMARY_KEYS = ("experiment", "seed", "engine", "seconds", "clients", "teacher"
 _CLIENT_KEYS = ("id", "modality", "parameters", *ARMS, "uplink_bytes", "downlink_bytes", "refused")
 # These change how a run is made, but not what it studies.
 _NOT_SETTINGS = ("seed", "engine", "controls")
+# The sections of an experiment that say what is learned and on what it is tested.
+DATA_SECTIONS = ("data.", "task.")
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,10 @@ class Row:
 
 
 def load_summary(run: Path) -> dict[str, Any]:
-    """The summary of a finished run, with its settings (dotted key -> value) under ``settings``.
+    """The summary of a finished run, and what its folder says beside it.
+
+    That is ``settings`` (dotted key -> value), ``folder``, and ``data_digest``: a digest of the data that the run had,
+    empty if it is not known.
 
     Raises:
         ValueError: the summary is missing, or is not one that a run writes; the message names the file.
@@ -103,7 +109,8 @@ def load_summary(run: Path) -> dict[str, Any]:
         missing = [key for key in keys if not isinstance(part, dict) or key not in part]
         if missing:
             raise ValueError(f"{path}: {prefix}{missing[0]} is missing; run the experiment again")
-    return {**summary, "settings": _read_settings(run / "experiment.yaml")}
+    settings = _read_settings(run / "experiment.yaml")
+    return {**summary, "settings": settings, "data_digest": _read_data_digest(run), "folder": str(run)}
 
 
 def without_repeats(runs: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -116,7 +123,8 @@ def without_repeats(runs: Sequence[Path]) -> tuple[list[Path], list[str]]:
     notes = []
     for run in runs:
         summary = load_summary(run)
-        key = json.dumps([summary["experiment"], summary["seed"], summary["settings"]], sort_keys=True)
+        same_run = [summary["experiment"], summary["seed"], summary["settings"], summary["data_digest"]]
+        key = json.dumps(same_run, sort_keys=True)
         if key in kept:
             same = "the same folder" if run.resolve() == kept[key].resolve() else "the same experiment and seed"
             notes.append(f"{run}: left out, {same} as {kept[key]}; a run counts once")
@@ -199,21 +207,59 @@ def group_by_settings(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
     """Group the runs that differ only in seed, engine and controls, in order of appearance.
 
     Returns:
-        Label -> runs. The label is the experiment's name, with the settings that differ among groups of that name.
+        Label -> runs; see `sim.report.labels`.
     """
     groups: dict[str, list[Summary]] = {}
-    for summary in summaries:
-        key = json.dumps([summary["experiment"], summary.get("settings")], sort_keys=True)
+    for summary, data in zip(summaries, data_keys(summaries), strict=True):
+        key = json.dumps([summary["experiment"], summary.get("settings"), data], sort_keys=True)
         groups.setdefault(key, []).append(summary)
-    labelled = {}
-    for group in groups.values():
-        name, settings = group[0]["experiment"], group[0].get("settings", {})
-        namesakes = [other[0].get("settings", {}) for other in groups.values() if other[0]["experiment"] == name]
-        keys = dict.fromkeys(key for other in namesakes for key in other)
-        telling = [key for key in keys if any(other.get(key) != settings.get(key) for other in namesakes)]
-        differences = ", ".join(f"{key}={settings.get(key)}" for key in telling)
-        labelled[f"{name} ({differences})" if telling else name] = group
-    return labelled
+    labels = labels_of([group[0] for group in groups.values()])
+    return dict(zip(labels, groups.values(), strict=True))
+
+
+def with_labels(summaries: Sequence[Summary], labels: Sequence[str]) -> list[Summary]:
+    """The summaries with the labels of a user: one for each group, in the order in which the groups appear.
+
+    Raises:
+        ValueError: there are more or fewer labels than groups, or two of them are alike or empty.
+    """
+    groups = group_by_settings(summaries)
+    plain = [" ".join(label.split()) for label in labels]
+    if len(plain) != len(groups):
+        raise ValueError(
+            f"--label: got {len(plain)} for {len(groups)} {'row' if len(groups) == 1 else 'rows'}, which are in this "
+            f"order: {'; '.join(groups)}; runs that differ in their seed only share a row"
+        )
+    if "" in plain or len(set(plain)) < len(plain):
+        raise ValueError(f"--label: each row needs a label of its own, got {', '.join(map(repr, plain))}")
+    label_of = {id(run): label for label, group in zip(plain, groups.values(), strict=True) for run in group}
+    return [{**summary, "label": label_of[id(summary)]} for summary in summaries]
+
+
+def data_keys(summaries: Sequence[Summary]) -> list[str]:
+    """For each run what it learned and was tested on, without the seed; only runs of one key can be compared.
+
+    It is the sections ``data`` and ``task`` of the experiment. Where two runs have these and the seed in common, but
+    their data was made from other files or by other code, a number tells them apart.
+    """
+    keys, seen = [], dict[str, list[dict[Any, str]]]()
+    for summary in summaries:
+        settings = summary.get("settings", {})
+        data: Any = {key: value for key, value in settings.items() if key.startswith(DATA_SECTIONS)}
+        # Without a record of the settings, runs with the same clients are taken for comparable.
+        data = data or sorted((client["id"], client.get("modality")) for client in summary["clients"])
+        key, digest = json.dumps(data, sort_keys=True), summary.get("data_digest", "")
+        variants = seen.setdefault(key, [])
+        fitting = [
+            one for one in variants if "" in (digest, one.get(summary["seed"], "")) or one[summary["seed"]] == digest
+        ]
+        if not fitting:
+            fitting = [{}]
+            variants.append(fitting[0])
+        if digest:
+            fitting[0][summary["seed"]] = digest
+        keys.append(key + f" {next(i for i, one in enumerate(variants) if one is fitting[0])}")
+    return keys
 
 
 def table_rows(summaries: Sequence[Summary], *, by_client: bool) -> list[Row]:
@@ -230,6 +276,15 @@ def table_rows(summaries: Sequence[Summary], *, by_client: bool) -> list[Row]:
     ]
 
 
+def _read_data_digest(run: Path) -> str:
+    """The last part of the name of the federation's folder (`configs.placement.federation_folder`)."""
+    try:
+        note = json.loads((run / "placement.json").read_text())
+        return Path(str(note["federation"])).name.rpartition("-")[2]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text()) if path.exists() else {}
@@ -242,14 +297,3 @@ def _read_settings(path: Path) -> dict[str, Any]:
         # A run of an older version lacks newer settings; it behaved as their defaults do.
         values = to_values(build_experiment(values, origin=str(path)))
     return flatten({key: value for key, value in values.items() if key not in _NOT_SETTINGS})
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.recorder import ARMS
-from sim.report.strategies import strategy_rows
+from sim.report.strategies import comparisons_of
 from sim.report.summaries import (
     ARM_TITLES,
     METRICS,
@@ -38,9 +38,21 @@ _TERMINAL_METRICS = tuple(name for name in METRICS if name != "dba_k3")
 
 def compare(summaries: Sequence[Summary]) -> dict[str, Any]:
     """All values of the tables and more, for scripts: label of `group_by_settings` -> aggregate."""
-    overview = {row.group: asdict(row) for row in strategy_rows(summaries)}
+    overview: dict[int, dict[str, Any]] = {}
+    for number, comparison in enumerate(comparisons_of(summaries), start=1):
+        rows = {row.label: row for row in comparison.rows}
+        for label, group in group_by_settings(comparison.summaries).items():
+            row = rows.get(label)
+            more = {"seeds": list(row.seeds), "bytes_per_client": row.bytes_per_client} if row else {}
+            found = asdict(row) | more if row else None
+            overview[id(group[0])] = {"data": number, "overview": found}
     return {
-        label: {**_aggregate(group), "overview": overview.get(label)}
+        label: {
+            "experiment": group[0]["experiment"],
+            "strategy": group[0].get("settings", {}).get("strategy.name"),
+            **_aggregate(group),
+            **overview[id(group[0])],
+        }
         for label, group in group_by_settings(summaries).items()
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,36 @@ def test_the_table_has_a_row_for_every_learner_arm_and_horizon(recorder: Recorde
     arms += [("teacher", "before"), ("teacher", "after")]
     assert found == [(learner, arm, str(horizon)) for learner, arm in arms for horizon in (0, 1)]
     assert float(rows[1]["top1"]) == 0.15
-    assert list(rows[0])[5:] == ["top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"]
+    who = ["experiment", "strategy", "seed", "id", "modality", "parameters", "arm", "horizon"]
+    assert list(rows[0])[:8] == who
+    assert list(rows[0])[8:14] == ["top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"]
+
+
+def test_every_row_of_the_table_says_of_which_run_it_is_and_what_it_cost(
+    tmp_path: Path, experiment: Experiment
+) -> None:
+    recorder = Recorder(tmp_path / "other", experiment)
+    write_rounds(recorder, 1)
+    members = [replace(MEMBERS[0], id="=1+1"), MEMBERS[1]]
+    recorder.write_summary(
+        engine="inline",
+        seconds={},
+        members=members,
+        controls={"=1+1": {"local": metrics(0.3).to_dict(), "offline_kd": None}},
+        teacher={"parameters": 5000, "before": metrics(0.2).to_dict(), "after": metrics(0.6).to_dict()},
+        break_even_samples=7,
+    )
+    with (recorder.folder / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["experiment"], row["strategy"], row["seed"]) for row in rows} == {("recorded", "distillation", "4")}
+    sizes = {(row["id"], row["arm"]): (row["uplink_bytes"], row["downlink_bytes"]) for row in rows}
+    assert sizes == {
+        ("'=1+1", "local"): ("0", "0"),
+        ("001-lidar", "federated"): ("200", "100"),
+        ("teacher", "before"): ("200", "100"),
+        ("teacher", "after"): ("200", "100"),
+    }
+    assert all(value not in (None, "", "-") for row in rows for value in row.values())
 
 
 def test_metrics_are_found_by_their_prefix() -> None:

@@ -106,8 +106,8 @@ def test_runs_with_other_settings_are_never_averaged_together() -> None:
     ]
     groups = group_by_settings(runs)
     assert {label: len(group) for label, group in groups.items()} == {
-        "street (strategy.codec=float16)": 2,
-        "street (strategy.codec=uint8)": 1,
+        "street codec=float16": 2,
+        "street codec=uint8": 1,
     }
 
 

@@ -1,0 +1,139 @@
+"""Comparisons as files for spreadsheets and papers: CSV with one row per run, Markdown and LaTeX with one per label."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from configs.files import plain_cell, write_whole
+from sim.report.strategies import Comparison, cells_of, has_gains, notes_of
+from sim.report.summaries import METRICS, Summary, arms_of, group_by_settings, score, spread
+from sim.study.sheets import Line, Sheet, as_latex, as_markdown
+
+ENDINGS = (".csv", ".md", ".tex")
+
+
+def check_export(path: Path) -> None:
+    """Refuse the name of a table that could not be written, before any work.
+
+    Raises:
+        ValueError: the ending is not that of a format, or the folder is not there.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(f"--out {path}: expected a name that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise ValueError(f"--out {path}: {what}; name a file in a folder that is there")
+
+
+def save_table(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write the comparisons, whole or not at all; the ending of the name says the format.
+
+    Raises:
+        ValueError: the name is not one of a table, or no run has a client that was scored.
+    """
+    check_export(path)
+    if path.suffix.lower() == ".csv":
+        write_whole(path, as_csv(comparisons))
+        return
+    sheets = [_sheet(number, one) for number, one in enumerate(comparisons, start=1) if one.rows]
+    if not sheets:
+        raise ValueError(f"--out {path}: no run has a client that was scored; look at the problems in its rounds.jsonl")
+    is_markdown = path.suffix.lower() == ".md"
+    shown = [as_markdown(_marked_down(sheet)) if is_markdown else as_latex(sheet) for sheet in sheets]
+    write_whole(path, "\n".join(shown))
+
+
+def as_csv(comparisons: Sequence[Comparison]) -> str:
+    """One header, then one row per run: who it was, its scores over the clients, its bytes per client, its seconds.
+
+    Scores are of the federated students on the common test set, mean over horizons and clients, in the units of
+    ``summary.json``. A control that no run has gets no column.
+    """
+    summaries = [summary for comparison in comparisons for summary in comparison.summaries]
+    controls = [arm for arm in arms_of(summaries) if arm != "federated"]
+    rows = [
+        {"data": number, "label": label, **_values(run, controls)}
+        for number, comparison in enumerate(comparisons, start=1)
+        for label, group in group_by_settings(comparison.summaries).items()
+        for run in group
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _marked_down(sheet: Sheet) -> Sheet:
+    """The sheet with names that Markdown shows as they are; bars are the sheet's own matter."""
+    lines = [
+        replace(line, cells=(*map(_escape, line.cells[: sheet.num_labels]), *line.cells[sheet.num_labels :]))
+        for line in sheet.lines
+    ]
+    return replace(sheet, title=_escape(sheet.title), lines=tuple(lines), notes=tuple(map(_escape, sheet.notes)))
+
+
+def _escape(text: str) -> str:
+    """Text as Markdown shows it; underscores within a word are no marks, and stay readable."""
+    escaped = re.sub(r"([\\`*\[\]])", r"\\\1", text).replace("<", "&lt;")
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
+
+
+def _values(run: Summary, controls: Sequence[str]) -> dict[str, Any]:
+    clients, teacher = run["clients"], run["teacher"]
+    worst = min(
+        (value for client in clients if (value := score(client["federated"], "top5")) is not None), default=None
+    )
+    return {
+        "experiment": run["experiment"],
+        "strategy": run.get("settings", {}).get("strategy.name"),
+        "seed": run["seed"],
+        "engine": run["engine"],
+        "clients": len(clients),
+        "rounds": run["rounds"],
+        **{name: _mean(clients, "federated", name) for name in METRICS},
+        "worst_top5": worst,
+        **{f"{arm}_top5": _mean(clients, arm, "top5") for arm in controls},
+        "teacher_before_top5": score(teacher["before"], "top5"),
+        "teacher_after_top5": score(teacher["after"], "top5"),
+        "uplink_bytes": _mean_of(client["uplink_bytes"] for client in clients),
+        "downlink_bytes": _mean_of(client["downlink_bytes"] for client in clients),
+        "seconds": run["seconds"]["total"],
+        "run": run.get("folder"),
+    }
+
+
+def _mean(clients: Sequence[Mapping[str, Any]], arm: str, name: str) -> float | None:
+    return _mean_of(score(client[arm], name) for client in clients)
+
+
+def _mean_of(values: Any) -> float | None:
+    found = spread(values)
+    return found.mean if found else None
+
+
+def _sheet(number: int, comparison: Comparison) -> Sheet:
+    rows = comparison.rows
+    gains = ("gain mean", "gain worst") if has_gains(rows) else ()
+    headers = ("run", "experiment", "strategy", "seeds", "Top-5 %", "worst client", *gains, "teacher %")
+    lines = [
+        Line(
+            (
+                ("* " if row.is_front else "") + row.label,
+                row.experiment,
+                row.strategy,
+                ", ".join(str(seed) for seed in row.seeds),
+                *cells_of(row, rows),
+            )
+        )
+        for row in rows
+    ]
+    headers = (*headers, "bytes up", "bytes down", "s")
+    notes = tuple(note.rstrip(".") for note in notes_of(rows))
+    return Sheet(f"compare-{number}", comparison.title or "Comparison", headers, 4, tuple(lines), notes)
