@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from server.recorder import ARMS, faults_of
+from server.recorder import faults_of
 from sim.report.figures import Run
 from sim.report.page import table
-from sim.report.summaries import ARM_TITLES, Summary
+from sim.report.summaries import ARM_TITLES, Summary, arms_of
 
 MAX_ROWS_SHOWN = 100
 MAX_LINES_SHOWN = 20
@@ -56,11 +56,12 @@ def _faults(runs: Sequence[Run]) -> str:
             cells = (fault["client"], KIND_TITLES.get(fault["kind"], fault["kind"]), times, rounds, fault["reason"])
             lines.append([seed, *cells])
         for client in run.summary["clients"]:
-            lines += [
-                [seed, client["id"], f"no result for {ARM_TITLES[arm]}", "", "", ""] for arm in ARMS if not client[arm]
-            ]
+            lacking = [arm for arm in arms_of([run.summary]) if not client[arm]]
+            lines += [[seed, client["id"], f"no result for {ARM_TITLES[arm]}", "", "", ""] for arm in lacking]
+    if not lines and not any(run.rounds for run in runs):
+        return "<p>None is known: no round was recorded.</p>"
     if not lines:
-        return "<p>None: every client answered in every round, and no answer was refused.</p>"
+        return "<p>None: every client that was asked answered in every round, and no answer was refused.</p>"
     intro = "<p>An answer that was refused or missing changes nothing: the round goes on with the others.</p>"
     return intro + _table(["Seed", "Client", "What was wrong", "Rounds", "Which rounds", "Last reason"], lines)
 

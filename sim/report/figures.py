@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from server.recorder import ARMS
 from sim.report.style import INK, MUTED, PALETTE, STRENGTHS, STYLES, drawing
 from sim.report.summaries import (
     ARM_TITLES,
@@ -21,6 +20,7 @@ from sim.report.summaries import (
     Spread,
     Summary,
     arm_spread,
+    arms_of,
     bytes_spread,
     comparable,
     score,
@@ -52,7 +52,10 @@ def draw_all(runs: Sequence[Run]) -> dict[str, Figure]:
 
 
 def draw_learning_curves(runs: Sequence[Run]) -> Figure:
-    """Draw Top-5 by round: thin lines are clients (for one run only), the thick line is the mean over the clients."""
+    """Draw Top-5 by round: the state that is kept (solid), and the state as the round left it (dotted).
+
+    Thick lines are means over the clients; thin lines are clients, for one run only.
+    """
     rows = _modalities(runs)
     figure, axes = _panels([row.modality for row in rows], x_label="Round", y_label="Top-5 (%)")
     for axis, row in zip(axes, rows, strict=False):
@@ -61,12 +64,15 @@ def draw_learning_curves(runs: Sequence[Run]) -> Figure:
             for client in row.clients:
                 _plot(axis, _by_round(runs, _scores_of([client])), color=colour, linewidth=0.8, alpha=0.45)
         mean = _by_round(runs, _scores_of(row.clients))
-        _plot(axis, mean, color=colour, marker="o", markersize=3, label="federated (mean)")
-        _level(axis, arm_spread(_summaries(runs), "local", "top5", clients=row.clients), colour, "local only (mean)")
+        _plot(axis, mean, color=colour, marker="o", markersize=3, label="federated, kept")
+        _plot_now(axis, _by_round(runs, _scores_of(row.clients, "common_now")), colour, "federated, now")
+        _level(axis, arm_spread(_summaries(runs), "local", "top5", clients=row.clients), colour, "local only")
     before = teacher_spread(_summaries(runs), "before", "top5")
     teacher = _by_round(runs, lambda line: score(line["teacher"]["common"], "top5"))
-    _plot(axes[-1], teacher, color=INK, marker="o", markersize=3, label="in the federation")
-    _level(axes[-1], before, INK, "before it")
+    _plot(axes[-1], teacher, color=INK, marker="o", markersize=3, label="kept")
+    now = _by_round(runs, lambda line: score(line["teacher"].get("common_now"), "top5"))
+    _plot_now(axes[-1], now, INK, "now")
+    _level(axes[-1], before, INK, "before the federation")
     for axis in axes:
         _count_rounds(axis)
     _finish(axes)
@@ -80,10 +86,11 @@ def draw_final_accuracy(runs: Sequence[Run]) -> Figure:
     rows = _modalities(runs)
     figure = Figure(figsize=(8.2, 3.4), layout="constrained")
     axis = figure.add_subplot()
+    arms = arms_of(_summaries(runs))
     for place, row in enumerate(rows):
-        for offset, arm in enumerate(ARMS):
+        for offset, arm in enumerate(arms):
             found = arm_spread(_summaries(runs), arm, "top5", clients=row.clients)
-            _bar(axis, place + 0.27 * (offset - 1), found, PALETTE[row.modality], arm)
+            _bar(axis, place + 0.27 * (offset - (len(arms) - 1) / 2), found, PALETTE[row.modality], arm)
     for shift, when in ((-0.135, "before"), (0.135, "after")):
         found = teacher_spread(_summaries(runs), when, "top5")
         _bar(axis, len(rows) + shift, found, MUTED, "local" if when == "before" else "federated")
@@ -91,7 +98,7 @@ def draw_final_accuracy(runs: Sequence[Run]) -> Figure:
     axis.set_ylabel("Top-5 (%)")
     axis.grid(visible=False, axis="x")
     axis.margins(y=0.12)
-    axis.legend(handles=_arm_patches(), loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=len(ARMS))
+    axis.legend(handles=_arm_patches(arms), loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=len(arms))
     return figure
 
 
@@ -101,7 +108,7 @@ def draw_horizons(runs: Sequence[Run]) -> Figure:
     figure, axes = _panels([row.modality for row in rows], x_label="Predicted slot", y_label="Top-5 (%)")
     horizons = range(len(runs[0].summary["teacher"]["before"]["top5"]))
     for axis, row in zip(axes, rows, strict=False):
-        for arm in ARMS:
+        for arm in arms_of(_summaries(runs)):
             points = [(h, _at_horizon(runs, row.clients, arm, h)) for h in horizons]
             label = ARM_TITLES[arm]
             _plot(
@@ -164,10 +171,10 @@ def _by_round(runs: Sequence[Run], value: Callable[[Mapping[str, Any]], float | 
     return [(n, spread(value(by_number[n]) for by_number in lines if n in by_number)) for n in numbers]
 
 
-def _scores_of(clients: Sequence[str]) -> Callable[[Mapping[str, Any]], float | None]:
+def _scores_of(clients: Sequence[str], state: str = "common") -> Callable[[Mapping[str, Any]], float | None]:
     def value(line: Mapping[str, Any]) -> float | None:
         entries = [line["clients"][client] for client in clients if client in line["clients"]]
-        found = spread(score(entry["common"], "top5") for entry in entries)
+        found = spread(score(entry.get(state), "top5") for entry in entries)
         return found.mean if found else None
 
     return value
@@ -220,6 +227,12 @@ def _plot(axis: Axes, points: Points, *, scale: float = 100.0, **style: Any) -> 
         axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
+def _plot_now(axis: Axes, points: Points, colour: str, label: str) -> None:
+    """Draw the state as the rounds left it, if it was recorded."""
+    if any(found for _, found in points):
+        _plot(axis, points, color=colour, linestyle=":", marker="x", markersize=3.5, linewidth=1.3, label=label)
+
+
 def _count_rounds(axis: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -246,10 +259,10 @@ def _bar(axis: Axes, place: float, found: Spread | None, colour: str, arm: str) 
     )
 
 
-def _arm_patches() -> list[Any]:
+def _arm_patches(arms: Sequence[str]) -> list[Any]:
     from matplotlib.patches import Patch
 
-    return [Patch(facecolor=(MUTED, STRENGTHS[arm]), edgecolor=MUTED, label=ARM_TITLES[arm]) for arm in ARMS]
+    return [Patch(facecolor=(MUTED, STRENGTHS[arm]), edgecolor=MUTED, label=ARM_TITLES[arm]) for arm in arms]
 
 
 def _byte_marks() -> list[Any]:

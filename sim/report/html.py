@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.files import swap_in, write_whole
-from server.recorder import ARMS, read_rounds
+from configs.recipes import RECIPES
+from server.recorder import read_rounds
+from sim.report.captions import CLEAR_POINTS, captions_of, is_clear, kept_sentences
 from sim.report.faults import faults_section
 from sim.report.figures import Run, draw_all
-from sim.report.page import PAGE, WORDS, page_svg, table
+from sim.report.page import PAGE, page_svg, table, words
 from sim.report.style import drawing
 from sim.report.summaries import (
     ARM_TITLES,
@@ -26,6 +28,7 @@ from sim.report.summaries import (
     Row,
     Summary,
     arm_spread,
+    arms_of,
     bytes_spread,
     format_bytes,
     group_by_settings,
@@ -45,19 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Smaller changes of the mean Top-5 are called no clear difference.
-CLEAR_POINTS = 0.5
 MAX_CLIENTS_OPEN = 16
-CAPTIONS = {
-    "learning-curves": "Top-5 on the common test set after each round, mean over horizons. Solid: federated, mean over "
-    "the clients of the modality (thin, for a single run: each client). Dashed: the same clients, trained alone for as "
-    "many steps; for the teacher, before the federation. A gap is a round without a score.",
-    "final-accuracy": "Final Top-5 per modality, mean over its clients and the horizons.",
-    "horizons": "Top-5 by predicted slot: now, and the slots ahead. Further ahead is harder.",
-    "bytes": "Encoded bytes of a client in a round. Black marks: the cost of the student's float32 weights, sent once "
-    "(4 bytes per parameter); where a bar is above its mark, weights would have been cheaper.",
-}
-_BAND = " Bands and bars of error: one standard deviation over the runs."
 
 
 def write_report(runs: Sequence[Path], path: Path) -> None:
@@ -84,18 +75,19 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
             "write one report for each, or use softbeam compare"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+    captions = captions_of(found)
     figures = {
-        stem: _save(figure, figures_folder(path), stem, alt=CAPTIONS[stem]) for stem, figure in draw_all(found).items()
+        stem: _save(figure, figures_folder(path), stem, alt=captions[stem]) for stem, figure in draw_all(found).items()
     }
     name = summaries[0]["experiment"]
     body = [
         f"<h1>{escape(name)}: federated beam tracking</h1>",
-        _headline(summaries),
-        "<h2>What was compared</h2>" + WORDS,
+        _headline(found),
+        "<h2>What was compared</h2>" + _words(summaries),
         "<h2>Results</h2>" + _results(summaries),
-        *(_figure(figures, stem, summaries) for stem in ("final-accuracy", "learning-curves", "horizons")),
+        *(_figure(figures, stem, captions) for stem in ("final-accuracy", "learning-curves", "horizons")),
         "<h2>What the communication cost</h2>" + _costs(summaries),
-        _figure(figures, "bytes", summaries),
+        _figure(figures, "bytes", captions),
         "<h2>Problems</h2>" + faults_section(found),
         "<h2>How to run it again</h2>" + _reproduction(runs, summaries),
     ]
@@ -119,31 +111,53 @@ def write_run_report(run: Path) -> None:
         )
 
 
-def _headline(summaries: Sequence[Summary]) -> str:
+def _words(summaries: Sequence[Summary]) -> str:
+    first = summaries[0]
+    largest = max((client["parameters"] for client in first["clients"]), default=0)
+    return words(
+        {arm: ARM_TITLES[arm] for arm in arms_of(summaries)},
+        exchange=_exchange_of(first["settings"]),
+        teacher_is_larger=first["teacher"]["parameters"] > largest,
+    )
+
+
+def _exchange_of(settings: Mapping[str, Any]) -> str:
+    """What travels in a run, as `configs.recipes.Traits` names it; empty for a strategy of a user's own."""
+    recipe = RECIPES.get(str(settings.get("strategy.name", "")))
+    if recipe is None:
+        return ""
+    return "secure_sum" if settings.get("strategy.secure_sum") else recipe.traits.exchange
+
+
+def _headline(runs: Sequence[Run]) -> str:
+    summaries = [run.summary for run in runs]
     first = summaries[0]
     seeds = ", ".join(str(summary["seed"]) for summary in summaries)
     engines = ", ".join(dict.fromkeys(summary["engine"] for summary in summaries))
     seconds = spread(summary["seconds"]["total"] for summary in summaries)
     rounds = ", ".join(dict.fromkeys(str(summary["rounds"]) for summary in summaries))
+    method = f"Strategy {first['settings'].get('strategy.name', 'not recorded')}"
     ran = (
-        f"Federated distillation with {len(first['clients'])} clients, {rounds} rounds, engine {engines}: "
+        f"{method}, {len(first['clients'])} clients, {rounds} rounds, engine {engines}: "
         f"{len(summaries)} run{'s' if len(summaries) > 1 else ''}, seed {seeds}, "
         f"{seconds.mean if seconds else 0:.0f} s each."
     )
     gain = spread(_gain(summary, "local") for summary in summaries)
-    is_clear = gain is not None and abs(gain.mean) * 100 >= max(CLEAR_POINTS, 100 * (gain.sd or 0.0))
+    clear = is_clear(gain)
     if gain is None:
         verdict = "No client finished both local-only training and the federation, so they cannot be compared."
-    elif not is_clear:
+        if arms_of(summaries) == ("federated",):
+            verdict = "There are no controls, so what the federation is worth cannot be said."
+    elif not clear:
         verdict = "The federation made no clear difference to the clients."
     else:
         verdict = f"The federation {'helped' if gain.mean > 0 else 'hurt'} the clients."
-    lines = [f"<strong>{verdict}</strong>", *_comparisons(summaries)]
+    lines = [f"<strong>{verdict}</strong>", *_comparisons(summaries), *map(escape, kept_sentences(runs))]
     if len({summary["seed"] for summary in summaries}) == 1:
         lines.append("This is one seed only; another may move these numbers by some points. Use --seeds for several.")
     else:
         lines.append(f"A clear difference is at least {CLEAR_POINTS} points of Top-5 and one s.d. over the runs.")
-    kind = "helped" if is_clear and gain is not None and gain.mean > 0 else ""
+    kind = "helped" if clear and gain is not None and gain.mean > 0 else ""
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
     return f'<p class="lead">{escape(ran)}</p><div class="verdict {kind}">{paragraphs}</div>'
 
@@ -177,9 +191,10 @@ def _gain(summary: Summary, control: str) -> float | None:
 
 def _results(summaries: Sequence[Summary]) -> str:
     over = f" and mean ± standard deviation over {len(summaries)} runs" if len(summaries) > 1 else ""
+    bold = '<span class="better">Bold ▲</span>: the federated student is better than local only. '
     note = (
         f'<p class="note">On the common test set; mean over the horizons{over}. '
-        '<span class="better">Bold ▲</span>: the federated student is better than local only. '
+        f"{bold if 'local' in arms_of(summaries) else ''}"
         "A client without one of the results is left out of the means of its modality.</p>"
     )
     clients = table_rows(summaries, by_client=True)
@@ -197,16 +212,16 @@ def _results(summaries: Sequence[Summary]) -> str:
 def _arm_table(summaries: Sequence[Summary], rows: Iterable[Row], *, with_teacher: bool) -> str:
     header = [("Clients", ""), ("Modality", ""), ("Parameters", ""), ("Training", "")]
     header += [(metric.title, metric.unit) for metric in METRICS.values()]
-    lines = []
+    lines, arms = [], arms_of(summaries)
     for row in rows:
-        for arm in ARMS:
+        for arm in arms:
             cells = []
             for name in METRICS:
                 found, control = (arm_spread(summaries, a, name, clients=row.clients) for a in (arm, "local"))
                 is_gain = arm == "federated" and is_better(name, found, control)
                 cells.append(f'<span class="better">▲ {show(found, name)}</span>' if is_gain else show(found, name))
-            who = (row.title, row.modality, f"{row.parameters:,}") if arm == ARMS[0] else ("", "", "")
-            lines.append((arm == ARMS[0], [*map(escape, who), ARM_TITLES[arm], *cells]))
+            who = (row.title, row.modality, f"{row.parameters:,}") if arm == arms[0] else ("", "", "")
+            lines.append((arm == arms[0], [*map(escape, who), ARM_TITLES[arm], *cells]))
     for when in ("before", "after") if with_teacher else ():
         cells = [show(teacher_spread(summaries, when, name), name) for name in METRICS]
         parameters = f"{summaries[0]['teacher']['parameters']:,}"
@@ -261,11 +276,10 @@ def _read_environment(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _figure(figures: Mapping[str, str], stem: str, summaries: Sequence[Summary]) -> str:
+def _figure(figures: Mapping[str, str], stem: str, captions: Mapping[str, str]) -> str:
     if stem not in figures:
         return f'<p class="note">No round was recorded, so there is no figure of {stem.replace("-", " ")}.</p>'
-    caption = CAPTIONS[stem] + (_BAND if len(summaries) > 1 else "")
-    return f"<figure>{figures[stem]}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{figures[stem]}<figcaption>{escape(captions[stem])}</figcaption></figure>"
 
 
 def _save(figure: Figure, folder: Path, stem: str, *, alt: str) -> str:

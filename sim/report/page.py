@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from string import Template
 
@@ -42,21 +42,60 @@ $body
 </body></html>
 """)
 
-WORDS = """<details open><summary>The words of this page</summary><dl>
-<dt>Beam tracking</dt><dd>A base station chooses one of many narrow radio beams for a passing vehicle, now and for the
-next time slots. Here it is predicted from sensors instead of searched for by radio.</dd>
-<dt>Client, teacher</dt><dd>A client is a sensor at a roadside mast that trains a small network (the student) on its own
-passes. The teacher is a larger network on the server that sees all modalities.</dd>
-<dt>Federated distillation</dt><dd>Clients and server exchange predictions for a shared set of unlabelled samples (soft
-labels on the public set), never sensor data and never weights, and learn from what the others predict.</dd>
-<dt>Local only, offline KD, federated</dt><dd>The same student, trained for the same number of steps: on its own data
-alone; with the predictions of the teacher as it was before the federation; in the federation.</dd>
-<dt>Top-1, Top-3, Top-5</dt><dd>Share of samples whose best beam is among the first 1, 3 or 5 guesses. Neighbouring
-beams are nearly equal in power, so Top-1 alone says little.</dd>
+_TRACKING = """<dt>Beam tracking</dt><dd>A base station chooses one of many narrow radio beams for a passing vehicle,
+now and for the next time slots. Here it is predicted from sensors instead of searched for by radio.</dd>"""
+_METRICS = """<dt>Top-1, Top-3, Top-5</dt><dd>Share of samples whose best beam is among the first 1, 3 or 5 guesses.
+Where neighbouring beams are nearly equal in power, Top-1 alone says little.</dd>
 <dt>DBA, DBA (K=3)</dt><dd>Distance-based accuracy: a guess a few beams off earns part of the credit. DBA is the score
 of the DeepSense 6G challenge; the K=3 form, which some papers report under that name, is always at least as large.</dd>
 <dt>Power loss</dt><dd>Received power lost by using the first guess instead of the best beam, in dB; 0 is perfect, 3 dB
-is half the power.</dd></dl></details>"""
+is half the power.</dd>"""
+# What travels, by the kind of exchange (`configs.recipes.Traits`).
+_EXCHANGES = {
+    "public": "Clients and server exchange predictions for a shared set of samples (soft labels on the public set), "
+    "never sensor data and never weights, and learn from what the others predict.",
+    "secure_sum": "Clients and server exchange predictions for a shared set of samples (soft labels on the public "
+    "set), never sensor data and never weights; the server sees only their sum.",
+    "beams": "Each client sends its mean prediction for every beam that it has seen, and learns from those of others.",
+    "prototypes": "Clients and server exchange the mean feature of every beam.",
+    "weights": "Clients send the weights of their students, and the server averages them within each modality.",
+    "nothing": "This strategy is a baseline in which nothing is exchanged: every client learns alone.",
+    "pooled": "This strategy is a baseline in which the clients of a modality pool their recordings.",
+}
+_ARMS = {
+    "local": "on its own data alone",
+    "offline_kd": "with the predictions of the teacher as it was before the federation",
+    "federated": "in the federation",
+}
+
+
+def words(arm_titles: Mapping[str, str], *, exchange: str, teacher_is_larger: bool) -> str:
+    """The words of a page, explained as far as they are true of its runs.
+
+    Args:
+        arm_titles: arm -> its title, of those that the page shows.
+        exchange: what travels, as `configs.recipes.Traits` names it; empty if that is not known.
+        teacher_is_larger: whether the teacher has more parameters than every student.
+    """
+    larger = "a larger network" if teacher_is_larger else "a network"
+    pairs = [
+        (
+            "Client, teacher",
+            "A client is a sensor at a roadside mast that trains a small network (the student) on its own passes. The "
+            f"teacher is {larger} on the server.",
+        )
+    ]
+    if exchange in _EXCHANGES:
+        pairs.append(("What is exchanged", _EXCHANGES[exchange]))
+    if len(arm_titles) > 1:
+        how = "; ".join(_ARMS[arm] for arm in arm_titles)
+        title = ", ".join(arm_titles.values())
+        title = title[0].upper() + title[1:]
+        pairs.append((title, f"The same student, trained for the same number of steps: {how}."))
+    told = "\n".join(f"<dt>{title}</dt><dd>{text}</dd>" for title, text in pairs)
+    return (
+        f"<details open><summary>The words of this page</summary><dl>\n{_TRACKING}\n{told}\n{_METRICS}</dl></details>"
+    )
 
 
 def table(header: Sequence[tuple[str, str]], lines: Iterable[tuple[bool, Sequence[str]]], *, numeric: set[int]) -> str:

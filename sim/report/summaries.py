@@ -160,6 +160,12 @@ def comparable(summary: Summary, clients: Collection[str]) -> list[Mapping[str, 
     return [client for client in members if all(client[arm] for arm in arms)]
 
 
+def arms_of(summaries: Sequence[Summary]) -> tuple[str, ...]:
+    """The arms to show: the federated one, and the controls that any client of any of the runs has."""
+    clients = [client for summary in summaries for client in summary["clients"]]
+    return tuple(arm for arm in ARMS if arm == "federated" or any(client[arm] for client in clients))
+
+
 def teacher_spread(summaries: Sequence[Summary], when: str, name: str) -> Spread | None:
     """A metric of the teacher ``before`` or ``after`` the federation, over runs."""
     return spread(score(summary["teacher"][when], name) for summary in summaries)

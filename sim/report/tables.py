@@ -19,6 +19,7 @@ from sim.report.summaries import (
     Spread,
     Summary,
     arm_spread,
+    arms_of,
     bytes_spread,
     format_bytes,
     group_by_settings,
@@ -31,7 +32,8 @@ from sim.report.summaries import (
 
 # With more clients than this, the terminal shows modalities.
 MAX_CLIENTS_SHOWN = 16
-_CAPTION = "common test set, mean over horizons; green: federated beats local only at equal steps"
+_CAPTION = "common test set, mean over horizons"
+_GREEN = "; green: federated beats local only at equal steps"
 # DBA with K = 3 is shown in the report and in `compare` only; the terminal has no room for it.
 _TERMINAL_METRICS = tuple(name for name in METRICS if name != "dba_k3")
 
@@ -62,7 +64,8 @@ def results_table(summaries: Sequence[Summary]) -> Table:
     groups = _numbered(summaries)
     by_client = len(groups) == 1 and len(table_rows(summaries, by_client=True)) <= MAX_CLIENTS_SHOWN
     titles = [f"{number}{label}, {_seeds(group)}" for number, label, group in groups]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text("\n".join(titles)), caption=_CAPTION)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text("\n".join(titles)))
+    table.caption = _CAPTION + (_GREEN if "local" in arms_of(summaries) else "")
     table.title_justify = table.caption_justify = "left"
     for title in ("client", "modality", "params", "arm"):
         table.add_column(title, no_wrap=True, justify="right" if title == "params" else "left")
@@ -118,14 +121,15 @@ def _seeds(summaries: Sequence[Summary]) -> str:
 
 
 def _add_arms(table: Table, summaries: Sequence[Summary], row: Row, *, number: str) -> None:
-    for arm in ARMS:
+    arms = arms_of(summaries)
+    for arm in arms:
         cells = []
         for name in _TERMINAL_METRICS:
             found, control = (arm_spread(summaries, a, name, clients=row.clients) for a in (arm, "local"))
             is_gain = arm == "federated" and is_better(name, found, control)
             cells.append(Text(show(found, name), style="bold green" if is_gain else ""))
-        who = (number + row.title, row.modality, f"{row.parameters:,}") if arm == ARMS[0] else ("", "", "")
-        table.add_row(*who, ARM_TITLES[arm], *cells, end_section=arm == ARMS[-1])
+        who = (number + row.title, row.modality, f"{row.parameters:,}") if arm == arms[0] else ("", "", "")
+        table.add_row(*who, ARM_TITLES[arm], *cells, end_section=arm == arms[-1])
 
 
 def _aggregate(group: Sequence[Summary]) -> dict[str, Any]:

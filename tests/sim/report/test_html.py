@@ -27,7 +27,14 @@ def metrics(level: float) -> dict[str, list[float]]:
 
 
 def write_run(
-    run: Path, *, seed: int = 0, rounds: int = 2, federated: float = 0.6, problem: str = "", **settings: Any
+    run: Path,
+    *,
+    seed: int = 0,
+    rounds: int = 2,
+    federated: float = 0.6,
+    problem: str = "",
+    controls: bool = True,
+    **settings: Any,
 ) -> Path:
     """A finished run of three clients; with a problem, the first is refused in round 1 and has no offline KD."""
     run.mkdir(parents=True)
@@ -51,8 +58,8 @@ def write_run(
                 "modality": name.partition("-")[2],
                 "parameters": 1000,
                 "passes": 4,
-                "local": metrics(0.5),
-                "offline_kd": None if problem and name == clients[0] else metrics(0.55),
+                "local": metrics(0.5) if controls else None,
+                "offline_kd": None if not controls or (problem and name == clients[0]) else metrics(0.55),
                 "federated": metrics(federated) if rounds else None,
                 "uplink_bytes": 2000 * rounds,
                 "downlink_bytes": 1000 * rounds,
@@ -160,7 +167,7 @@ def test_several_seeds_give_mean_and_sd_and_one_command(tmp_path: Path) -> None:
     assert "+15.0±7.1 points" in text  # of +10 and +20
     assert "--seeds 0,1" in text
     assert "mean ± standard deviation over 2 runs" in text
-    assert "None: every client answered" in text
+    assert "None: every client that was asked answered" in text
 
 
 @pytest.mark.usefixtures("figures")
@@ -207,7 +214,7 @@ def test_what_happened_beside_the_answers_is_told_and_never_run_as_markup(tmp_pa
     (run / "summary.json").write_text(json.dumps({**summary, "faults": [], "events": [event] * 101}))
     write_report([run], tmp_path / "report.html")
     text = visible((tmp_path / "report.html").read_text())
-    assert "None: every client answered" in text
+    assert "None: every client that was asked answered" in text
     assert "Other events" in text
     assert "0 1 node &lt;b&gt;7 refused its key" in text
     assert "And 1 more." in text
@@ -246,3 +253,32 @@ def test_runs_of_different_experiments_are_refused_before_anything_is_written(tm
 def test_no_run_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name at least one"):
         write_report([], tmp_path / "report.html")
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_without_controls_has_no_row_and_no_word_of_them(tmp_path: Path) -> None:
+    write_report([write_run(tmp_path / "run", controls=False)], tmp_path / "report.html")
+    body = (tmp_path / "report.html").read_text().partition("<h2>How to run it again")[0]
+    text = visible(body).lower()
+    assert "offline kd" not in text and "trained for the same number of steps" not in text
+    assert ">-<" not in body
+    assert "no controls" in text  # why there is no comparison
+
+
+@pytest.mark.parametrize("has_now", [True, False])
+def test_the_curves_show_the_state_that_is_kept_and_the_state_now_if_it_was_recorded(
+    tmp_path: Path, has_now: bool
+) -> None:
+    run = write_run(tmp_path / "run")
+    lines = read_rounds(run)
+    if has_now:
+        for line in lines:
+            for entry in (line["teacher"], *line["clients"].values()):
+                entry |= {"common_now": metrics(0.1 * line["round"]), "kept": False}
+    axes = draw_learning_curves([Run(load_summary(run), lines)]).axes
+    for axis, kept in ((axes[0], 60.0), (axes[-1], 80.0)):
+        shown = {str(line.get_label()).rpartition(" ")[2]: line.get_ydata() for line in axis.lines}
+        np.testing.assert_allclose(shown["kept"], [kept, kept])
+        assert ("now" in shown) == has_now
+        if has_now:
+            np.testing.assert_allclose(shown["now"], [10.0, 20.0])

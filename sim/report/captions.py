@@ -1,0 +1,142 @@
+"""The captions of the figures of a report, and the sentences about what was kept: whatever they claim is computed.
+
+A change of Top-5 is called clear from `CLEAR_POINTS` on, and, over several runs, from one standard deviation on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sim.report.figures import Run
+from sim.report.summaries import Spread, Summary, arms_of, bytes_spread, comparable, spread, table_rows
+
+# Smaller changes of the mean Top-5 are called no clear difference.
+CLEAR_POINTS = 0.5
+# If there are more clients than this to tell of, their number is told.
+MAX_NAMED = 8
+_BAND = "Bands and bars of error: one standard deviation over the runs."
+
+
+def captions_of(runs: Sequence[Run]) -> dict[str, str]:
+    """Figure stem -> its caption; the stems are those of `sim.report.figures.draw_all`."""
+    texts = {
+        "learning-curves": _learning_curves(runs),
+        "final-accuracy": ["Final Top-5 per modality, mean over its clients and the horizons."],
+        "horizons": ["Top-5 by predicted slot: now, and the slots ahead.", *_horizons(runs)],
+        "bytes": _bytes(runs),
+    }
+    band = [_BAND] if len(runs) > 1 else []
+    return {stem: " ".join([*sentences, *band]) for stem, sentences in texts.items()}
+
+
+def is_clear(change: Spread | None) -> bool:
+    """Whether a mean change of Top-5, in [-1, 1], is large enough to be called one."""
+    return change is not None and abs(change.mean) * 100 >= max(CLEAR_POINTS, 100 * (change.sd or 0.0))
+
+
+def kept_sentences(runs: Sequence[Run]) -> list[str]:
+    """What is to be known of learners that kept nothing of what they learned: of the teacher, and of clients.
+
+    A learner keeps the state that validated best. The teacher begins with the one from before the federation, and a
+    client with that of its first round. Runs of older versions do not say what was kept; nothing is said of them.
+    """
+    sentences = []
+    for run in runs:
+        where = f" (seed {run.summary['seed']})" if len(runs) > 1 else ""
+        flags = _flags(line["teacher"] for line in run.rounds)
+        if flags and not any(flags):
+            sentences.append(
+                f"The teacher never improved{where}: in none of {_count(len(flags), 'round')} did it validate better "
+                "than before the federation, so every update was discarded, and its result is the one from before."
+            )
+        stuck = []
+        for client in run.summary["clients"]:
+            flags = _flags(line["clients"].get(client["id"], {}) for line in run.rounds)
+            if len(flags) > 1 and not any(flags[1:]):
+                stuck.append(client["id"])
+        if stuck:
+            who = ", ".join(stuck) if len(stuck) <= MAX_NAMED else _count(len(stuck), "client")
+            results = "its result is that" if len(stuck) == 1 else "their results are those"
+            sentences.append(
+                f"{who} never improved after the first round{where}: every later update validated worse and was "
+                f"discarded, so {results} of the first round."
+            )
+    return sentences
+
+
+def _flags(entries: Iterable[Mapping[str, Any]]) -> list[bool]:
+    return [entry["kept"] for entry in entries if entry.get("kept") is not None]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _learning_curves(runs: Sequence[Run]) -> list[str]:
+    entries = [entry for run in runs for line in run.rounds for entry in (line["teacher"], *line["clients"].values())]
+    sentences = ["Top-5 on the common test set by round, mean over the horizons and over the clients of a modality."]
+    sentences.append("Solid: the state that is kept, which of all so far scored best on the learner's own validation.")
+    if len(runs) == 1:
+        sentences[-1] = sentences[-1][:-1] + " (thin: each client)."
+    if any(entry.get("common_now") for entry in entries):
+        flags = _flags(entries)
+        one = " Every update was kept, so both lines are one." if flags and all(flags) else ""
+        sentences.append(f"Dotted: the state now, as the round left it.{one}")
+    else:
+        sentences.append("The version that made the run did not record the state in which each round left a learner.")
+    alone = "the same clients, trained alone for as many steps; " if "local" in arms_of(_summaries(runs)) else ""
+    sentences.append(f"Dashed: {alone}for the teacher, before the federation.")
+    if any(not entry["common"] for entry in entries):
+        sentences.append("A gap is a round without a score.")
+    return sentences
+
+
+def _horizons(runs: Sequence[Run]) -> list[str]:
+    last = len(runs[0].summary["teacher"]["after"]["top5"]) - 1
+    if last == 0:
+        return ["There is no slot ahead in this experiment."]
+    changes = {row.modality: _change(runs, row.clients) for row in table_rows(_summaries(runs), by_client=False)}
+    ahead = [_ahead(run.summary["teacher"]["after"]["top5"]) for run in runs]
+    found = {name: change for name, change in {**changes, "teacher": spread(ahead)}.items() if change is not None}
+    shown = ", ".join(f"{name} {100 * change.mean:+.1f}" for name, change in found.items())
+    signs = {(change.mean > 0) - (change.mean < 0) if is_clear(change) else 0 for change in found.values()}
+    verdict = {
+        frozenset({-1}): "Further ahead is harder for all: ",
+        frozenset({1}): "Further ahead is easier for all here: ",
+        frozenset({0}): "How far ahead it is makes no clear difference: ",
+    }.get(frozenset(signs), "Further ahead is not harder for all: " if 1 in signs else "")
+    points = f"from now to +{last}, Top-5 after the federation changes by {shown} points."
+    return [(verdict + points) if verdict else points[0].upper() + points[1:]]
+
+
+def _ahead(values: Sequence[float]) -> float:
+    return values[-1] - values[0]
+
+
+def _change(runs: Sequence[Run], clients: Sequence[str]) -> Spread | None:
+    """By how much the federated Top-5 of the last horizon is above that of the first, over clients and then runs."""
+    arms = [[client["federated"] for client in comparable(run.summary, clients)] for run in runs]
+    per_run = [spread(_ahead(metrics["top5"]) for metrics in found if metrics) for found in arms]
+    return spread(found.mean for found in per_run if found)
+
+
+def _bytes(runs: Sequence[Run]) -> list[str]:
+    sentences = [
+        "Encoded bytes of a client in a round. Black marks: the float32 weights of the student, sent once (4 bytes per "
+        "parameter)."
+    ]
+    above, known = [], []
+    for row in table_rows(_summaries(runs), by_client=False):
+        found = {way: bytes_spread(_summaries(runs), way, clients=row.clients) for way in ("uplink", "downlink")}
+        known += [row.modality for size in found.values() if size]
+        above += [f"{row.modality} {way}" for way, size in found.items() if size and size.mean > 4 * row.parameters]
+    if above:
+        sentences.append(f"Above its mark, so weights would have been cheaper: {', '.join(above)}.")
+    elif known:
+        sentences.append("No bar is above its mark, so weights would not have been cheaper.")
+    return sentences
+
+
+def _summaries(runs: Sequence[Run]) -> list[Summary]:
+    return [run.summary for run in runs]
