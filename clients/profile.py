@@ -86,7 +86,7 @@ def client_folders(federation: Path) -> list[Path]:
     Raises:
         ValueError: the federation has no clients.
     """
-    folders = sorted(path for path in (federation / "clients").glob("*") if (path / "recording.json").is_file())
+    folders = sorted(path for path in (federation / "clients").glob("[!.]*") if (path / "recording.json").is_file())
     if not folders:
         raise ValueError(f"{federation}: there are no clients here; make the data first with `softbeam data make`")
     return folders

@@ -38,6 +38,11 @@ def is_foreign(relative: Path | str) -> bool:
     return any(part.startswith(".") or part.lower() in _FOREIGN for part in Path(relative).parts)
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """The paths below a folder whose names fit a pattern, in order, without those that :func:`is_foreign` names."""
+    return sorted(path for path in folder.rglob(pattern) if not is_foreign(path.relative_to(folder)))
+
+
 def temporary_beside(path: Path) -> Path:
     """Where this process writes what is to become ``path``; :func:`remove_leftovers` knows such names."""
     return path.parent / f".{path.name}.{os.getpid()}.tmp"

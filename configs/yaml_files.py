@@ -54,8 +54,8 @@ def find_config(source: str | Path, *, beside: Path | None = None) -> Path:
     for path in (folder / expanded(source), CONFIG_FOLDER / f"{source}.yaml"):
         if path.is_file():
             return path
-    presets = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
-    here = [path.name for path in folder.glob("*.y*ml")] if folder.is_dir() else []
+    presets = sorted(path.stem for path in CONFIG_FOLDER.glob("[!.]*.yaml"))
+    here = [path.name for path in folder.glob("[!.]*.y*ml")] if folder.is_dir() else []
     # A file whose ending was left out is nearer than any other name.
     nearest = [f"{source}{ending}" for ending in (".yaml", ".yml") if (folder / f"{source}{ending}").is_file()]
     meant = f"; did you mean {nearest[0]}?" if nearest else did_you_mean(source, [*presets, *here])

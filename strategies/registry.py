@@ -205,7 +205,7 @@ def _load_module(name: str, *, key: str, folders: Sequence[Path]) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         beside = f" and no {name}.py in {' or '.join(str(folder) for folder in folders)}" if folders else ""
-        files = [path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.py")]
+        files = [path.stem for folder in folders if folder.is_dir() for path in folder.glob("[!.]*.py")]
         raise ValueError(f"{key}: there is no module {name}{beside}{did_you_mean(name, files)}") from None
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.data.recording import MANIFEST, Recording, open_recording, write_recording
-from configs.files import is_plain_name, make_folder, sync, temporary_beside
+from configs.files import is_foreign, is_plain_name, make_folder, sync, temporary_beside
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def append_arrival(recording_folder: Path, source_recording: Path, name: str) ->
 def _names(folder: Path) -> list[str]:
     """The sorted names of the arrivals; a name that begins with a dot is still being written."""
     try:
-        return sorted(path.name for path in (folder / ARRIVALS).iterdir() if not path.name.startswith("."))
+        return sorted(path.name for path in (folder / ARRIVALS).iterdir() if not is_foreign(path.name))
     except FileNotFoundError:
         return []
 

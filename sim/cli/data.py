@@ -21,7 +21,8 @@ INSPECT_HELP = f"""Say what is in a folder of data: modalities, passes, frames, 
 
 With --json, it prints a list of one object per recording: "statistics" and, to compare, "scenario_9" hold the names
 below (null: not defined for this data); "skew_bits" is the Jensen-Shannon divergence between a client's beams and those
-of all clients; "sha256" is over power and pass ids, "folder_sha256" over those of all recordings.
+of all clients; "bearing" says where the vehicles were and how the best beam follows them; "sha256" is over power and
+pass ids, "folder_sha256" over those of all recordings.
 
 \b
 {describe_statistics()}
@@ -110,6 +111,10 @@ def data_check(
         return
     for name, entry in result["metrics"].items():
         typer.echo(f"{name:14s} {entry['mean']:7.3f} +- {entry['sd']:.3f}")
+    if (fit := result["bearing"]) and fit["correlation"] is not None:
+        typer.echo(f"{'bearing':14s} {fit['correlation']:7.3f} correlation with the best beam")
+    for problem in result["problems"][:10]:
+        typer.echo(problem, err=True)
 
 
 @data_cli.command("convert")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.recording import Recording, open_recording
+from clients.data.bearing import fit_bearing
+from clients.data.recording import MANIFEST, Recording, open_recording
+from configs.files import listed
 from configs.schema import Task
 from sim.data.conversion import PROVENANCE, open_conversion
 from sim.data.statistics import SCENARIO_9, beam_statistics, jensen_shannon_bits, known_or_none, mask_density
@@ -44,7 +46,7 @@ def open_parts(folder: Path) -> list[RecordingPart]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; name the folder of a federation, a recording or a scenario")
-    recordings = [path.parent for path in sorted(folder.glob("**/recording.json"))]
+    recordings = [path.parent for path in listed(folder, MANIFEST)]
     if recordings:
         return [
             RecordingPart(str(path.relative_to(folder)), open_recording(path), _problems(path)) for path in recordings
@@ -83,6 +85,8 @@ def inspect_folder(folder: Path) -> list[dict[str, Any]]:
         - ``scenario_9``: name -> the value measured in scenario 9; None in the same cases.
         - ``skew_bits``: for a client of a federation, the Jensen-Shannon divergence between its histogram of best beams
           and that of all clients together, in [0, 1]; None for other recordings.
+        - ``bearing``: how the best beam follows the bearing of the vehicle, and where the vehicles were, as in
+          `clients.data.bearing.BearingFit`; None without GPS.
         - ``sha256``: first 16 hex digits over power and pass ids; ``folder_sha256``: over those of all rows.
 
     Raises:
@@ -137,12 +141,13 @@ def check_scenario(folder: Path, *, split: str, num_seeds: int) -> dict[str, Any
     """Run the position baseline over some seeds.
 
     Args:
-        folder: the folder of a DeepSense 6G scenario.
+        folder: the folder of a DeepSense 6G scenario, or of a conversion of one.
         split: ``random`` or ``pass``.
         num_seeds: the number of seeds; they are 0 to ``num_seeds`` - 1.
 
     Returns:
-        ``scenario``, ``split``, ``seeds`` and ``metrics``: name -> ``mean`` and ``sd`` over the seeds.
+        ``scenario``, ``split``, ``seeds``, ``metrics``: name -> ``mean`` and ``sd`` over the seeds; ``bearing`` as in
+        `inspect_folder`, and ``problems``.
 
     Raises:
         ValueError: the scenario cannot be read or the split is unknown.
@@ -152,7 +157,7 @@ def check_scenario(folder: Path, *, split: str, num_seeds: int) -> dict[str, Any
 
     if split not in ("random", "pass"):
         raise ValueError(f"--split {split}: expected random or pass")
-    scenario = read_scenario(folder)
+    scenario = open_conversion(folder) if (folder / PROVENANCE).exists() else read_scenario(folder)
     seeds = range(num_seeds)
     # In a split by pass, no neighbouring frames are learned, and the networks overfit sooner.
     if split == "random":
@@ -161,7 +166,14 @@ def check_scenario(folder: Path, *, split: str, num_seeds: int) -> dict[str, Any
         scores = position_baseline(scenario, split="pass", seeds=seeds, epochs=40)
     names = ("top1", "top2", "top3", "dba", "power_loss_db")
     metrics = {name: _spread(np.array([getattr(score, name) for score in scores])) for name in names}
-    return {"scenario": scenario.name, "split": split, "seeds": list(seeds), "metrics": metrics}
+    return {
+        "scenario": scenario.name,
+        "split": split,
+        "seeds": list(seeds),
+        "metrics": metrics,
+        "bearing": _bearing(scenario.power, scenario.sensors),
+        "problems": list(scenario.problems),
+    }
 
 
 def _spread(values: NDArray[np.float64]) -> dict[str, float]:
@@ -179,10 +191,22 @@ def _row(part: RecordingPart) -> dict[str, Any]:
         "windows": len(recording.window_starts(task.num_frames, task.num_future)),
         "labelled": recording.power is not None,
         "best_to_second_db": None if statistics is None else statistics["gap_2nd_db"],
+        "bearing": _bearing(recording.power, recording.sensors),
         "problems": list(part.problems),
         "statistics": statistics,
         "scenario_9": None if statistics is None else known_or_none(SCENARIO_9),
     }
+
+
+def _bearing(
+    power: NDArray[np.float32] | None, sensors: Mapping[str, NDArray[np.generic]]
+) -> dict[str, float | tuple[float, ...] | None] | None:
+    """Of a recording without labels, where the vehicles were."""
+    if "gps" not in sensors or not len(sensors["gps"]):
+        return None
+    position_m = np.asarray(sensors["gps"], np.float64)
+    fit = fit_bearing(np.zeros(len(position_m), np.int64) if power is None else np.argmax(power, axis=1), position_m)
+    return None if fit is None else fit.to_json()
 
 
 def _statistics(recording: Recording) -> dict[str, float | None] | None:

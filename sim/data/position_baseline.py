@@ -1,7 +1,8 @@
 """The published position baseline, which predicts the best beam now from the position of the vehicle now.
 
 It checks that a scenario was read as its makers meant it: reading the uncalibrated position column costs 23 points of
-Top-1 in scenario 9. It cannot find a mirrored beam order; the reader refuses that by its labels. N rows, B beams.
+Top-1 in scenario 9. It cannot find a mirrored beam order; the reader refuses that by labels and bearings. N rows, B
+beams.
 
 Source: J. Morais et al., "Position aided beam prediction in the real world", arXiv:2205.09054, and the leaderboard of
 www.deepsense6g.net (scenario 9, random split: Top-1/2/3 38.8/54.2/64.8 %). They split at random by row, which leaks
@@ -33,6 +34,9 @@ from configs.seeding import rng_for, seed_for
 NUM_LAYERS = 5
 WIDTH = 256
 BATCH_SIZE = 256
+"""The largest batch; a small scenario takes smaller ones, so that an epoch has `STEPS_PER_EPOCH` at least."""
+STEPS_PER_EPOCH = 20
+LEAST_BATCH_SIZE = 32
 LEARNING_RATE = 3e-3
 
 
@@ -89,6 +93,15 @@ def position_baseline(
     return tuple(scores)
 
 
+def batch_size_for(num_rows: int) -> int:
+    """The batch of a scenario with so many training rows.
+
+    >>> [batch_size_for(num_rows) for num_rows in (100, 513, 1453, 3578)]
+    [32, 32, 72, 178]
+    """
+    return min(max(num_rows // STEPS_PER_EPOCH, LEAST_BATCH_SIZE), BATCH_SIZE)
+
+
 def _split_rows(name: str, groups: NDArray[np.integer], rng: np.random.Generator) -> list[NDArray[np.int64]]:
     """The row numbers of the three parts; rows of one group stay together."""
     drawn = rng.permutation(np.unique(groups))
@@ -118,13 +131,14 @@ def _train_and_rank(
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     rng = rng_for(seed, "position baseline", "batches")
+    batch_size = batch_size_for(len(train))
 
     def batch_loss(batch: Tensor) -> Tensor:
         return cross_entropy(network(positions[batch]), beams[batch])
 
     least, scores = np.inf, np.zeros((len(test), num_beams))
     for _ in range(epochs):
-        batches = torch.split(torch.tensor(rng.permutation(train)), BATCH_SIZE)
+        batches = torch.split(torch.tensor(rng.permutation(train)), batch_size)
         losses = [partial(batch_loss, batch) for batch in batches]
         rates = [float(schedule.get_last_lr()[0])] * len(batches)
         take_steps(optimizer, losses, rates, max_grad_norm=math.inf)  # as published, without clipping

@@ -12,6 +12,7 @@ from sim.bench.world_statistics import statistics_rows
 
 MAX_COLUMNS = 5
 MAX_PROBLEMS = 10
+MAX_BEARINGS = 12
 
 
 def show_inspection(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -20,6 +21,8 @@ def show_inspection(rows: Sequence[Mapping[str, Any]], console: Console) -> None
     for row in rows:
         if "each_pass" in row:
             console.print(_passes(row))
+    if any(row["bearing"] for row in rows):
+        console.print(_bearings(rows))
     labelled = [row for row in rows if row["statistics"] is not None]
     # A federation has too many clients for columns, so server and test come first.
     labelled.sort(key=lambda row: row["part"].startswith("clients/"))
@@ -53,6 +56,23 @@ def show_recordings(rows: Sequence[Mapping[str, Any]], console: Console) -> None
         table.add_row(*(str(value) for value in shown))
     console.print(table)
     console.print(f"sha256 of labels and passes: {rows[0]['folder_sha256']}", highlight=False)
+
+
+def _bearings(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Where the vehicles were, as the base station sees them; server and test come before the clients."""
+    table = Table("part", title="Where the vehicles were (5 %, median, 95 %)")
+    for name in ("bearing deg", "range m", "correlation", "beams / degree"):
+        table.add_column(name, justify="right")
+    for row in sorted(rows, key=lambda row: str(row["part"]).startswith("clients/"))[:MAX_BEARINGS]:
+        if (fit := row["bearing"]) is None:
+            continue
+        spans = (", ".join(f"{value:.0f}" for value in fit[name]) for name in ("bearing_deg", "range_m"))
+        follows = (
+            "" if (value := fit[name]) is None else f"{value:.2f}" for name in ("correlation", "beams_per_degree")
+        )
+        table.add_row(row["part"], *spans, *follows)
+    table.caption = "The correlation is that of the best beam with the bearing; measured: 0.80 to 0.99."
+    return table
 
 
 def _passes(row: Mapping[str, Any]) -> Table:

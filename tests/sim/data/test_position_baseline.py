@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,10 @@ import pytest
 import torch
 
 from clients.data.deepsense import Scenario, read_scenario
-from sim.data.position_baseline import position_baseline
+from sim.data.conversion import convert_scenario
+from sim.data.inspection import check_scenario
+from sim.data.position_baseline import batch_size_for, position_baseline
+from tests.releases import Release
 
 
 def street(num_passes: int = 10, frames: int = 40, *, is_informative: bool = True) -> Scenario:
@@ -52,6 +56,22 @@ def test_a_seed_alone_scores_as_it_does_among_others_and_torchs_own_stream_is_un
     assert alone[0] == among[1]
     assert among[0] != among[1]
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("num_rows", [513, 549, 892, 1380, 1453, 2426])
+def test_an_epoch_of_a_measured_scenario_has_sixteen_steps_or_more(num_rows: int) -> None:
+    assert math.ceil(num_rows / batch_size_for(num_rows)) >= 16
+
+
+def test_a_release_without_passes_is_checked_by_random_rows_and_a_conversion_as_well(tmp_path: Path) -> None:
+    release = Release(num_passes=2, length=30)
+    release.header[0], release.header[5], release.header[6] = "number", "other", "stamp"
+    release.write(tmp_path / "scenario7")
+    found = check_scenario(tmp_path / "scenario7", split="random", num_seeds=1)
+    assert found["bearing"]["correlation"] > 0.9
+    assert set(found["metrics"]) == {"top1", "top2", "top3", "dba", "power_loss_db"}
+    converted = convert_scenario(tmp_path / "scenario7", tmp_path / "converted")
+    assert check_scenario(converted, split="random", num_seeds=1) == found
 
 
 def test_too_few_passes_to_hold_some_out_are_one_clear_error() -> None:

@@ -15,6 +15,7 @@ from clients.data.recording import open_recording, write_recording
 from sim.cli.main import cli
 from sim.data.inspection import inspect_folder, inspect_passes
 from sim.data.statistics import SCENARIO_9, STATISTICS, beam_statistics
+from tests.releases import Release
 
 PASS_IDS = np.repeat(np.arange(3, dtype=np.int32), (13, 14, 15))
 
@@ -118,7 +119,7 @@ def test_the_command_prints_strict_json_and_documents_every_name(federation: Pat
     assert [len(row["each_pass"]) for row in rows] == [3, 3, 3, 3]
     helped = CliRunner().invoke(cli, ["data", "inspect", "--help"]).stdout
     assert all(f" {name} " in helped for name in STATISTICS)
-    assert all(key in helped for key in ("statistics", "scenario_9", "skew_bits", "sha256", "folder_sha256"))
+    assert all(key in helped for key in ("statistics", "scenario_9", "skew_bits", "bearing", "sha256", "folder_sha256"))
 
 
 def test_the_table_shows_statistics_passes_skew_and_hash(federation: Path) -> None:
@@ -134,3 +135,32 @@ def test_a_conversion_shows_the_problems_of_its_release(tmp_path: Path) -> None:
     (tmp_path / "made" / "conversion.json").write_text(json.dumps(record))
     (row,) = inspect_folder(tmp_path / "made")
     assert row["problems"] == ["row 3: no power"]
+
+
+def test_a_release_shows_bearing_and_range_and_how_the_best_beam_follows(tmp_path: Path) -> None:
+    folder = Release().write(tmp_path / "scenario7")
+    (row,) = inspect_folder(folder)
+    assert row["bearing"]["correlation"] > 0.99
+    assert row["bearing"]["beams_per_degree"] == pytest.approx(0.7, abs=0.01)
+    # The cars pass 12 m north of the mast, up to 10 m to the west and to the east.
+    assert row["bearing"]["range_m"][1] == pytest.approx(13.0, abs=0.2)
+    low, middle, high = row["bearing"]["bearing_deg"]
+    assert middle % 360.0 == pytest.approx(0.0, abs=1.0) or middle % 360.0 == pytest.approx(360.0, abs=1.0)
+    assert high - low == pytest.approx(2 * np.degrees(np.arctan2(9.0, 12.0)), abs=2.0)
+    out = CliRunner().invoke(cli, ["data", "inspect", str(folder)]).stdout
+    assert all(word in out for word in ("bearing deg", "range m", "beams / degree", "0.70"))
+
+
+def test_a_recording_without_labels_shows_where_the_vehicles_were(tmp_path: Path) -> None:
+    write_part(tmp_path / "public", labelled=False)
+    (row,) = inspect_folder(tmp_path)
+    assert row["bearing"]["range_m"] == pytest.approx((2**0.5,) * 3)
+    assert row["bearing"]["correlation"] is None
+    json.dumps(row, allow_nan=False)
+
+
+@pytest.mark.parametrize("left", ["._server/recording.json", "__MACOSX/server/recording.json", ".draft/recording.json"])
+def test_what_an_operating_system_leaves_is_no_recording(left: str, federation: Path) -> None:
+    (federation / left).parent.mkdir(parents=True)
+    (federation / left).write_bytes(b"\0\5\x16\7")
+    assert len(inspect_folder(federation)) == 4
