@@ -8,7 +8,8 @@ from pathlib import Path
 from clients.memory import ClientMemory
 from clients.profile import ClientProfile
 from configs.files import is_plain_name
-from configs.placement import Placement, softbeam_home
+from configs.home import softbeam_home
+from configs.placement import Placement
 from strategies.messages.wire import Header, WireError
 
 

@@ -108,7 +108,7 @@ class StreetData(Federation):
         world: the street.
         public_drive: ``same`` records the public set like everything else; ``day`` is the usual commissioning drive, by
             day, in dry weather and half the traffic, whatever the clients see later.
-        traffic_skew: concentration of the Dirichlet (here Beta) draw of each client's lane mix; small is very non-IID.
+        traffic_skew: concentration of the Dirichlet (here Beta) draw of each client's lane mix; small is unlike.
         sector_skew: concentration of the Dirichlet draw that deals passes to clients by beam sector (the one in which a
             vehicle stays longest); None gives every client passes of its own.
         by_time_of_day: whether clients record in blocks, in turn by day, by night, in rain and in the rush hour.

@@ -131,9 +131,18 @@ def experiment_digest(experiment: Experiment) -> str:
 
 
 def data_digest(experiment: Experiment) -> str:
-    """The digest of what a federation's data depends on: the data section, the seed, and the code that makes it."""
+    """The digest of what a federation's data depends on: the data section, the seed, and the code that makes it.
+
+    Names of folders do not count, because the same measurements may lie anywhere; what they hold counts elsewhere.
+    """
     values = to_values(experiment)
-    return digest_with_sources({"data": values["data"], "seed": values["seed"]}, DATA_SOURCES)
+    return digest_with_sources({"data": _without_folders(values["data"]), "seed": values["seed"]}, DATA_SOURCES)
+
+
+def _without_folders(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _without_folders(value) for name, value in values.items() if name != "folder"}
+    return [_without_folders(value) for value in values] if isinstance(values, list) else values
 
 
 @lru_cache(maxsize=1)

@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.contents import FolderContents
+from configs.home import HOME_VARIABLE, hold, softbeam_home
 from configs.loading import build_experiment, data_digest, load_experiment
 from configs.paths import expanded
 from configs.schema import Experiment
 from configs.yaml_files import CONFIG_FOLDER, find_config, read_config
 
-# Generated data and the memory of native runs lie here unless the environment says otherwise.
-HOME_VARIABLE = "SOFTBEAM_HOME"
-DEFAULT_HOME = ".softbeam"
-# The bytes of these files are read: an index that was mended may have the same size and time as before.
-_TABLES = (".csv", ".npz", ".json")
+__all__ = ["HOME_VARIABLE", "Placement", "federation_folder", "native_placement", "release_contents", "resolved_folder"]
 
 
 @dataclass(frozen=True)
@@ -40,47 +38,30 @@ class Placement:
     plugins: tuple[Path, ...]
 
 
-def softbeam_home() -> Path:
-    """The folder for generated data: ``$SOFTBEAM_HOME``, or ``.softbeam`` in the working directory."""
-    return expanded(os.environ.get(HOME_VARIABLE, DEFAULT_HOME)).resolve()
-
-
 def federation_folder(experiment: Experiment) -> Path:
     """Where an experiment's federation lies, or is to be made; the same data is made once.
 
     The name holds what the data depends on: the data section, the seed, the code that makes it and, for measurements,
-    what lies in the folder of the release now. A release that was completed meanwhile is other data.
+    what the folder of the release holds now, whatever its name is. A release that was completed meanwhile is other
+    data.
     """
     digest = data_digest(experiment)
     if experiment.data.source == "deepsense":
-        contents = folder_digest(resolved_folder(experiment.data.folder))
+        contents = release_contents(resolved_folder(experiment.data.folder)).digest()
         digest = hashlib.sha256(f"{digest} {contents}".encode()).hexdigest()[:16]
     return softbeam_home() / "data" / f"{experiment.name}-{digest}"
+
+
+def release_contents(folder: Path) -> FolderContents:
+    """What the files of a release hold; what was found is kept in the folder for generated data."""
+    folder = Path(os.path.realpath(folder))
+    name = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return FolderContents(folder, softbeam_home() / "digests" / f"{folder.name}-{name}.json")
 
 
 def resolved_folder(folder: str | Path) -> Path:
     """The folder of measurements that a YAML names: ``~`` is the user's home, and it is relative to the checkout."""
     return CONFIG_FOLDER.parent / expanded(folder)
-
-
-def folder_digest(folder: Path) -> str:
-    """What lies in a folder: the bytes of tables and archives, name, size and time of all other files.
-
-    Hidden files do not count, nor does the order in which a disk lists files. A folder that is not there has a digest,
-    too; whoever reads it says that it is missing.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts) or not path.is_file():
-            continue
-        state = path.stat()
-        digest.update(f"{name.as_posix()} {state.st_size} ".encode())
-        if path.suffix.lower() in _TABLES:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        else:
-            digest.update(f"{state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement:
@@ -107,9 +88,12 @@ def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement
         folders = plugin_folders(_parse(plugins))
     else:
         folders = () if whole else read_config(find_config(source)).plugin_folders
+    here = Path(federation) if federation else federation_folder(experiment)
+    if here.is_dir():
+        hold(here)
     return Placement(
         experiment=experiment,
-        federation=Path(federation) if federation else federation_folder(experiment),
+        federation=here,
         run=Path(run) if run else softbeam_home() / "runs" / f"{experiment.name}-{run_id}",
         plugins=folders,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from clients.app import build_app as build_client_app
 from clients.profile import client_folders
 from configs.files import LOCK, waited_for, write_whole
+from configs.home import hold
 from configs.loading import build_experiment, experiment_digest, source_digest
 from configs.placement import Placement, federation_folder, plugin_folders
 from configs.progress import PhaseProgress
@@ -166,6 +167,7 @@ def new_run_folder(out: Path, name: str) -> Path:
 
 
 def _launch(placement: Placement, data_seconds: float, progress: PhaseProgress) -> None:
+    hold(placement.federation)
     watch = Watch(progress=progress, data_seconds=data_seconds, started=time.monotonic())
     launch(
         build_server_app(placement, watch),

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from configs.home import CACHE_VARIABLE, HOME_VARIABLE
 from configs.loading import build_experiment
-from configs.placement import HOME_VARIABLE
 from configs.schema import Experiment
 from sim.report.figures import draw_all
 
@@ -58,6 +58,14 @@ def tiny_experiment(**strategy: Any) -> Experiment:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder of generated data for the whole session: equal data is made once."""
     return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_users_own_cache_is_out_of_reach(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Also for tests that unset `HOME_VARIABLE`, and for fixtures of modules, which run before those of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

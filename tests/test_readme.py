@@ -192,6 +192,8 @@ WAYS: dict[str, Callable[[Words, Place], None] | str] = {
     "softbeam data make": at_a_small_size,
     "softbeam data inspect": as_it_stands,
     "softbeam data convert": as_it_stands,
+    "softbeam data list": as_it_stands,
+    "softbeam data clean": with_("--yes"),
     "softbeam data export": export,
     "softbeam data check": with_("--seeds", "1"),
     "export": "test_the_switches_for_native_flower_are_those_of_a_run",

@@ -22,8 +22,8 @@ from clients.learning.metrics import BeamMetrics
 from clients.profile import profiles_of
 from clients.training import make_learner
 from configs.files import swap_in
+from configs.home import hold, softbeam_home
 from configs.loading import data_digest, load_experiment, to_values
-from configs.placement import softbeam_home
 from configs.schema import Experiment
 from configs.seeding import seed_for
 from sim.bench.learnability import train
@@ -86,6 +86,7 @@ def make_voters(experiment: Experiment) -> Voters:
     torch.set_num_threads(1)
     key = row_key("voters", to_values(experiment), data_digest(experiment)).split()[-1]
     path = softbeam_home() / "bench" / f"voters-{key}.npz"
+    hold(path)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         trained = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ pass ids, "folder_sha256" over those of all recordings.
 {describe_statistics()}
 """
 
-data_cli = typer.Typer(help="Make, inspect and check data.", no_args_is_help=True)
+data_cli = typer.Typer(help="Make, inspect, check, list and clean data.", no_args_is_help=True)
 
 
 @data_cli.command("make")
@@ -117,12 +118,64 @@ def data_check(
         typer.echo(problem, err=True)
 
 
+@data_cli.command("list")
+def data_list(as_json: JsonOption = False) -> None:
+    """List the data in the cache: what made it, its size, when it was used last, and whether it is in use.
+
+    The cache is $SOFTBEAM_HOME, or softbeam in $XDG_CACHE_HOME, or ~/.cache/softbeam.
+    """
+    from configs.home import softbeam_home
+    from sim.data.cache import cache_entries
+    from sim.report.inspection import show_cache
+
+    entries = cache_entries()
+    if as_json:
+        found = [entry.to_json() for entry in entries]
+        typer.echo(json.dumps({"folder": str(softbeam_home()), "entries": found}, indent=1))
+        return
+    show_cache(entries, softbeam_home(), wide_console())
+
+
+@data_cli.command("clean")
+def data_clean(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Entries that `softbeam data list` shows; default: all.")
+    ] = None,
+    older: Annotated[str | None, typer.Option(help="Only what was last used so long ago, such as 30d or 12h.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove data from the cache and say what was freed; it can be made again.
+
+    What a running process uses or makes is kept. Results of runs are not in the cache, and are never removed.
+    """
+    from sim.data.cache import cache_entries, choose_entries, clean_cache, seconds_of
+    from sim.report.inspection import size_text
+
+    entries = choose_entries(cache_entries(), names or [], older_s=None if older is None else seconds_of(older))
+    if entries and not yes:
+        total = size_text(sum(entry.num_bytes for entry in entries))
+        if as_json or not sys.stdin.isatty():
+            raise ValueError(f"data clean would remove {len(entries)} entries ({total}); give --yes to remove them")
+        for entry in entries:
+            typer.echo(f"{entry.name}: {size_text(entry.num_bytes)}" + (", in use, kept" if entry.in_use else ""))
+        typer.confirm(f"remove {total} of data that can be made again?", abort=True)
+    result = clean_cache(entries)
+    if as_json:
+        freed, kept = ([entry.to_json() for entry in some] for some in (result.freed, result.kept))
+        typer.echo(json.dumps({"bytes": result.num_bytes, "freed": freed, "kept": kept}, indent=1))
+        return
+    for entry in result.freed:
+        typer.echo(f"removed {entry.name}: {size_text(entry.num_bytes)}")
+    for entry in result.kept:
+        typer.echo(f"kept {entry.name}: a running process uses it")
+    typer.echo(f"freed {size_text(result.num_bytes)}" if result.freed else "nothing was removed")
+
+
 @data_cli.command("convert")
 def data_convert(
     folder: Annotated[Path, typer.Argument(help="Folder of a DeepSense 6G release: the one that holds its CSV.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the recording; default: converted/ in SOFTBEAM_HOME.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the recording; default: converted/ in the cache.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a DeepSense 6G release into one recording and print its folder; a stopped conversion is continued."""

@@ -24,7 +24,8 @@ from clients.data.modalities import MODALITIES
 from clients.data.recording import MANIFEST, open_recording, write_recording
 from clients.data.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
 from configs.files import LOCK, ROOM, fresh_folder, reserve, waited_for
-from configs.placement import softbeam_home
+from configs.home import hold, softbeam_home
+from configs.placement import release_contents
 from configs.progress import Progress
 
 # The version of the conversion; it is raised when the same files would give other frames.
@@ -107,6 +108,7 @@ def convert_scenario(
     scenario = scenario or read_scenario(folder)
     digest = scenario_digest(scenario, folder, extras)
     out = out or softbeam_home() / "converted" / f"{scenario.name}-{digest[:12]}"
+    hold(out)
     draft = out.with_name(f".{out.name}.draft")
     with waited_for(out.with_name(f".{out.name}{LOCK}")):
         if out.exists():
@@ -131,7 +133,7 @@ def convert_scenario(
 
 
 def scenario_digest(scenario: Scenario, folder: Path, extras: Sequence[str] = ()) -> str:
-    """SHA-256 of the data that was read, and of the names and sizes of the files that will be read."""
+    """SHA-256 of the data that was read, and of the names and contents of the files that will be read."""
     wanted = "".join(f" {name}" for name in sorted(extras))
     digest = hashlib.sha256(f"{FORMAT} {scenario.name} {scenario.has_passes} {scenario.problems}{wanted}".encode())
     arrays: dict[str, NDArray[np.generic]] = {"pass_ids": scenario.pass_ids, **scenario.sensors}
@@ -139,9 +141,11 @@ def scenario_digest(scenario: Scenario, folder: Path, extras: Sequence[str] = ()
         arrays["power"] = scenario.power
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+    contents = release_contents(folder)
     for kind, files in sorted(scenario.files.items()):
-        named = [f"{path.relative_to(folder)} {path.stat().st_size}" if path else "-" for path in files]
+        named = [f"{path.relative_to(folder)} {contents.digest_of(path)}" if path else "-" for path in files]
         digest.update("\n".join([kind, *named]).encode())
+    contents.keep()
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.files import make_once
+from configs.home import hold
 from configs.placement import federation_folder
 from configs.schema import Experiment
 
@@ -29,6 +30,7 @@ def ensure_federation(
     """
     folder = federation_folder(experiment)
     begin = time.monotonic()
+    hold(folder)
     make_once(folder, lambda: _write(experiment, folder, workers, progress))
     return folder, time.monotonic() - begin
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sim.bench.world_statistics import statistics_rows
+from sim.data.cache import CacheEntry
 
 MAX_COLUMNS = 5
 MAX_PROBLEMS = 10
@@ -56,6 +60,39 @@ def show_recordings(rows: Sequence[Mapping[str, Any]], console: Console) -> None
         table.add_row(*(str(value) for value in shown))
     console.print(table)
     console.print(f"sha256 of labels and passes: {rows[0]['folder_sha256']}", highlight=False)
+
+
+def show_cache(entries: Sequence[CacheEntry], home: Path, console: Console) -> None:
+    """Print a line for each entry of the cache, and the sum."""
+    if not entries:
+        console.print(f"{home}: no data yet", markup=False, highlight=False, soft_wrap=True)
+        return
+    table = Table("name", "kind", "made by", title=None)
+    for name in ("size", "last used", "in use"):
+        table.add_column(name, justify="right")
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        cells = (entry.name, entry.kind, entry.made_by, size_text(entry.num_bytes), used, "yes" if entry.in_use else "")
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+    total = size_text(sum(entry.num_bytes for entry in entries))
+    console.print(f"{home}: {total}", markup=False, highlight=False, soft_wrap=True)
+
+
+def size_text(num_bytes: int) -> str:
+    """A size for people, in powers of ten.
+
+    >>> [size_text(number) for number in (0, 999, 12_345, 3_400_000, 5_600_000_000)]
+    ['0 B', '999 B', '12.3 kB', '3.4 MB', '5.6 GB']
+    """
+    if num_bytes < 1000:
+        return f"{num_bytes} B"
+    size, unit = num_bytes / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.1f} {unit}"
 
 
 def _bearings(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from clients.data.recording import Recording, open_recording
 from configs.files import make_once
-from configs.placement import resolved_folder, softbeam_home
+from configs.home import hold, softbeam_home
+from configs.placement import resolved_folder
 from configs.seeding import rng_for
 from configs.study import StudyPart, StudyPasses
 from configs.study_loading import passes_digest
@@ -63,6 +64,7 @@ def open_passes(
         folder = softbeam_home() / "data" / f"study-{passes_digest(data)}"
         everything = PlannedPart("", SENSORS, {}, tuple(range(data.passes)), data.world, "study")
         seed = data.seed
+        hold(folder)
         make_once(folder, lambda: write_passes(everything, folder, seed=seed, workers=workers, progress=progress))
         return open_recording(folder)
     source = resolved_folder(data.folder)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from configs.home import softbeam_home
 from configs.paths import expanded
-from configs.placement import resolved_folder, softbeam_home
+from configs.placement import resolved_folder
 from configs.yaml_files import find_config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 import sim.data.conversion
+from clients.data.deepsense import read_scenario
 from clients.data.recording import open_recording
 from configs.files import LOCK, waited_for
 from configs.schema import DeepSenseData, World
 from sim.cli.main import cli
-from sim.data.conversion import convert_scenario, load_scenario, open_conversion
+from sim.data.conversion import convert_scenario, load_scenario, open_conversion, scenario_digest
 from sim.data.deepsense_writer import Export, write_release
 from sim.data.partition import write_deepsense
 
@@ -65,7 +67,7 @@ def test_a_conversion_is_a_recording_of_every_modality(made: Path, tmp_path: Pat
     assert np.count_nonzero(recording.sensors["lidar"]) > 0
     scenario = open_conversion(out)
     assert (scenario.name, scenario.has_passes, scenario.problems) == ("scenario0", True, ())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["out"], ["home", "out"])
 
 
 def test_a_conversion_that_was_stopped_goes_on_and_ends_the_same(
@@ -159,7 +161,7 @@ def test_who_comes_late_waits_for_the_one_that_converts(made: Path, tmp_path: Pa
         assert not (tmp_path / ".out.draft").exists()
     late.join(60)
     assert found == [out]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["out"], ["home", "out"])
 
 
 def test_a_federation_of_an_official_folder_converts_it_on_first_use(made: Path, home: Path, tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_a_federation_of_an_official_folder_converts_it_on_first_use(made: Path,
             progress=lambda done, total: steps.append((done, total)),
         )
     assert len(steps) == NUM_PASSES
-    (converted,) = (home / "converted").iterdir()
+    (converted,) = (home / "converted").glob("[!.]*")
     assert converted.name.startswith("scenario0-")
     everything = open_conversion(converted)
     client = open_recording(tmp_path / "one/clients/000-camera")
@@ -187,13 +189,29 @@ def test_a_federation_of_an_official_folder_converts_it_on_first_use(made: Path,
 def test_a_federation_may_name_a_conversion(made: Path, home: Path, tmp_path: Path) -> None:
     out = convert_scenario(made, tmp_path / "mine")
     write_deepsense(federation(out, "lidar"), tmp_path / "federation", seed=0)
-    assert not home.exists()
+    assert not (home / "converted").exists()
     assert json.loads((tmp_path / "federation/federation.json").read_text())["scenario"] == "scenario0"
+
+
+def test_a_picture_that_was_replaced_is_converted_again_and_one_that_was_touched_is_not(
+    made: Path, home: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(made, tmp_path / "copy" / made.name))
+    before = scenario_digest(read_scenario(copy), copy)
+    assert before == scenario_digest(read_scenario(made), made)
+    picture = next((copy / "unit1").rglob("*.jpg"))
+    os.utime(picture, ns=(1, 1))
+    assert scenario_digest(read_scenario(copy), copy) == before
+    content = bytearray(picture.read_bytes())
+    content[-3] ^= 1
+    picture.write_bytes(content)
+    os.utime(picture, ns=(1, 1))
+    assert scenario_digest(read_scenario(copy), copy) != before
 
 
 def test_positions_alone_need_no_conversion(made: Path, home: Path) -> None:
     assert set(load_scenario(made, ["gps"]).sensors) == {"gps"}
-    assert not home.exists()
+    assert not (home / "converted").exists()
 
 
 def test_rows_without_passes_are_no_federation(tmp_path: Path) -> None:

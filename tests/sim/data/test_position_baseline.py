@@ -95,7 +95,9 @@ def test_ten_epochs_come_within_six_points_of_the_published_top_1_of_scenario_9(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "published"), [(1, (0.556, 0.810, 0.907)), (9, (0.388, 0.578, 0.691))])
+@pytest.mark.parametrize(
+    ("number", "published"), [(1, (0.556, 0.810, 0.907)), (3, (0.325, 0.475, 0.591)), (9, (0.388, 0.578, 0.691))]
+)
 def test_five_seeds_reach_the_leaderboard(number: int, published: tuple[float, float, float]) -> None:
     # Top-2 and Top-3 of scenario 9 are an independent reproduction: the leaderboard's own are 3 to 4 points lower.
     scores = position_baseline(_measured(number), split="random", seeds=range(5))
