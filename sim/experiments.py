@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from datetime import datetime
@@ -20,9 +21,12 @@ from configs.schema import Experiment
 from server.app import build_app as build_server_app
 from server.session import Watch
 from sim.data.federation import ensure_federation
+from sim.data.inspection import left_out_of
 from sim.launch import check_engine, launch
 from sim.report.html import write_run_report
 from strategies.registry import find_plugins
+
+log = logging.getLogger(__name__)
 
 
 def run_experiment(experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, progress: PhaseProgress) -> Path:
@@ -43,6 +47,8 @@ def run_experiment(experiment: Experiment, *, plugins: tuple[Path, ...], out: Pa
     check_engine(experiment.engine)
     find_plugins(Placement(experiment, Path(), Path(), plugins))
     federation, seconds = make_data(experiment, progress)
+    if left_out := left_out_of(federation):
+        log.warning("%s: left out or unusual: %d, the first: %s", experiment.name, len(left_out), left_out[0])
     folder = new_run_folder(out, experiment.name)
     note = {"plugins": [str(one) for one in plugins], "data_seconds": seconds, "federation": str(federation)}
     write_whole(folder / "placement.json", json.dumps(note) + "\n")

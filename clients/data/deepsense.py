@@ -176,7 +176,7 @@ def read_scenario(folder: Path) -> Scenario:
         pass_ids=np.array([frame.pass_id for frame in frames], np.int32),
         sensors=sensors,
         power=np.stack(power).astype(np.float32) if power else None,
-        problems=(*problems, *broken, *disorder),
+        problems=(*disorder, *problems, *broken),
         files={kind: tuple(paths[frame.row] for frame in frames) for kind, paths in files.items()},
         has_passes=has_passes,
     )

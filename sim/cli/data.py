@@ -139,7 +139,8 @@ def data_list(as_json: JsonOption = False) -> None:
 @data_cli.command("clean")
 def data_clean(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Entries that `softbeam data list` shows; default: all.")
+        list[str] | None,
+        typer.Argument(help="Entries that `softbeam data list` shows, or the name of an experiment; default: all."),
     ] = None,
     older: Annotated[str | None, typer.Option(help="Only what was last used so long ago, such as 30d or 12h.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -85,6 +85,9 @@ def cache_entries() -> list[CacheEntry]:
         folder = softbeam_home() / kind
         if not folder.is_dir():
             continue
+        if kind == "digests":
+            found.append(_entry(folder, kind))
+            continue
         for path in sorted(folder.iterdir()):
             if not is_foreign(path.name):
                 found.append(_entry(path, kind))
@@ -190,7 +193,7 @@ def _made_by(path: Path, kind: str) -> str:
     if kind == DRAFT:
         return f"a process that was stopped, for {_entry_of(path).name}"
     if kind == "digests":
-        return f"what the files of a folder {path.stem.rpartition('-')[0]} hold"
+        return "reading releases: what their files hold"
     if kind == "bench":
         return "softbeam bench"
     if path.name.startswith("study-"):
@@ -214,7 +217,7 @@ def choose_entries(
 
     Args:
         entries: the entries to choose from.
-        names: names or paths of entries; none means all.
+        names: names or paths of entries, or names of experiments; none means all.
         older_s: the least number of seconds since the last use; None means any.
 
     Raises:
@@ -222,12 +225,12 @@ def choose_entries(
     """
     chosen = list(entries)
     if names:
-        wanted = {Path(name.rstrip("/")).name: name for name in names}
-        known = {entry.name for entry in entries}
-        for short, name in wanted.items():
-            if short not in known:
-                raise ValueError(f"{name}: not in the cache{did_you_mean(short, known)}; see softbeam data list")
-        chosen = [entry for entry in entries if entry.name in wanted]
+        # What an experiment made has its name, and behind that a digest.
+        known = {name for entry in entries for name in (entry.name, entry.name.rpartition("-")[0] or entry.name)}
+        wanted = {Path(name.rstrip("/")).name for name in names}
+        for name in sorted(wanted - known):
+            raise ValueError(f"{name}: not in the cache{did_you_mean(name, known)}; see softbeam data list")
+        chosen = [entry for entry in entries if {entry.name, entry.name.rpartition("-")[0]} & wanted]
     now = time.time()
     return [entry for entry in chosen if older_s is None or now - entry.used >= older_s]
 

@@ -20,6 +20,7 @@ from server.session import RunClock
 from sim.experiments import continue_experiment, run_experiment
 from tests.conftest import tiny_experiment, tiny_values
 from tests.federations import quiet
+from tests.releases import Release
 from tests.sim.cli.test_main import softbeam, softbeam_process
 
 
@@ -277,3 +278,22 @@ def test_data_of_a_release_that_was_completed_is_made_anew_and_says_what_it_lack
     whole = json.loads(softbeam("data", "make", tmp_path / "mine.yaml", "--json").out)
     assert whole["folder"] != broken["folder"]
     assert not any("power_3.txt" in line for line in whole["left_out"])
+
+
+def test_a_run_says_what_its_data_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    values = {**tiny_values(rounds=1), "controls": False, "students": {}}
+    values["data"] = {
+        "source": "deepsense",
+        "folder": str(Release(num_passes=7, length=24).write(tmp_path / "scenario7")),
+        "passes": {"server": 2, "public": 1, "test": 1, "client": 2, "client_test": 1, "validation_share": 0.5},
+        "nodes": [{"modality": "gps", "count": 1}],
+    }
+    table = tmp_path / "scenario7" / "scenario7.csv"
+    table.write_text(table.read_text().replace(",", ";"))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    answer = softbeam("run", tmp_path / "mine.yaml", "--out", tmp_path / "runs")
+    assert answer.code == 0, answer.err
+    assert "tiny: left out or unusual: 1, the first: scenario7.csv: semicolons stand between its cells" in caplog.text

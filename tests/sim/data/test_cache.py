@@ -100,7 +100,9 @@ def test_one_entry_is_cleaned_by_its_name_or_path(home: Path) -> None:
     assert {entry.name for entry in cache_entries()} == {"scenes-2", "voters-5.npz", ".street-4.99999"}
     wrong = softbeam("data", "clean", "scenes-3", "--yes")
     assert wrong.code == 1
-    assert "scenes-3: not in the cache; did you mean scenes-2?; see softbeam data list" in wrong.err
+    assert "scenes-3: not in the cache; did you mean scenes-2 or scenes?; see softbeam data list" in wrong.err
+    assert softbeam("data", "clean", "scenes", "--yes").code == 0
+    assert {entry.name for entry in cache_entries()} == {"voters-5.npz", ".street-4.99999"}
 
 
 def test_only_what_was_not_used_for_so_long_is_cleaned(home: Path) -> None:
