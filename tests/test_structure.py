@@ -76,7 +76,6 @@ TESTED_IN = {
     "sim.deploy.programs": "sim/deploy/test_supervisor.py",
     "sim.deploy.registration": "sim/deploy/test_machine.py",
     "sim.deploy.shim": "sim/deploy/test_forkserver.py",
-    "sim.deploy.status": "sim/deploy/test_deployment.py",
     "sim.deploy.templates": "sim/deploy/test_provision.py",
     "sim.deploy.trial": "sim/deploy/test_machine.py",
     "sim.deploy.warm": "sim/deploy/test_machine.py",

@@ -119,15 +119,18 @@ def node(
     from sim.deploy.machine import NodeMachine
     from sim.deploy.settings import load_node, node_folder
     from sim.deploy.supervisor import Supervisor
-    from sim.deploy.warm import warm_clients
+    from sim.deploy.warm import warm_clients, warm_health
 
     where = node_folder(folder, name).resolve()
     machine = NodeMachine(where, load_node(where))
     require_no_errors(check_node(where))
     echo = _echo(quiet)
-    with warm_clients(machine.state / "warm", machine.environment(), stock=stock, echo=echo) as environment:
+    warm = machine.state / "warm"
+    with warm_clients(warm, machine.environment(), stock=stock, echo=echo) as environment:
         programs = machine.programs(environment)
-        supervisor = Supervisor(machine.state, programs, details=machine.health, echo=echo)
+        supervisor = Supervisor(
+            machine.state, programs, details=lambda: {**machine.health(), **warm_health(warm)}, echo=echo
+        )
         supervisor.run(started=lambda: echo("node", f"{machine.settings.name} runs"))
 
 

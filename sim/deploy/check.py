@@ -37,6 +37,7 @@ from sim.deploy.machine import (
     proxy_command,
     read_nodes,
 )
+from sim.deploy.processes import holders
 from sim.deploy.provision import same_frames
 from sim.deploy.settings import (
     DEPLOYMENT_FILE,
@@ -75,10 +76,17 @@ def check_folder(folder: Path) -> list[Finding]:
     findings = check_server(folder / SERVER_FOLDER)
     for node in nodes:
         findings += check_node(node)
+    findings = _told_once(findings)
     together = [partial(check_authority, folder / "ca"), partial(_check_runtime_ports, nodes)]
     together += [partial(_check_same_public_set, folder / SERVER_FOLDER, node) for node in nodes]
     together += [partial(check_registered_key, folder / SERVER_FOLDER, node) for node in nodes]
     return findings + _run(together, where=str(folder / DEPLOYMENT_FILE))
+
+
+def _told_once(findings: list[Finding]) -> list[Finding]:
+    """The findings without warnings that were given already, such as that of a server which no node reaches."""
+    first = {finding: number for number, finding in reversed(list(enumerate(findings)))}
+    return [one for number, one in enumerate(findings) if one.level != "warning" or first[one] == number]
 
 
 def check_server(folder: Path) -> list[Finding]:
@@ -181,7 +189,8 @@ def _check_ports(ports: list[int], *, runs: bool) -> Iterator[Finding]:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                yield Finding("error", f"port {port}", f"{error.strerror}; stop what uses it, or change the settings")
+                who = ", ".join(map(str, holders(port))) or "it"
+                yield Finding("error", f"port {port}", f"{error.strerror}: stop {who}, or change the settings")
 
 
 def _check_runtime_ports(nodes: list[Path]) -> Iterator[Finding]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -74,6 +76,20 @@ def make_node_key(folder: Path) -> None:
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     write_private(folder / NODE_KEY, private)
     (folder / NODE_PUBLIC_KEY).write_bytes(public + b"\n")
+
+
+def key_header(path: Path) -> str:
+    """The public key of a node as its SuperNode sends it with every request: the base64 of its PEM form.
+
+    Raises:
+        ValueError: the file is not a public key.
+    """
+    try:
+        key = serialization.load_ssh_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"{path}: not a readable public key ({error}); copy node.pub of its node there") from None
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return b64encode(pem).decode()
 
 
 def make_secret(path: Path) -> None:

@@ -72,10 +72,11 @@ class Flower:
 
     Args:
         home: the folder of Flower, in which its connections are written.
+        timeout_s: the seconds that an answer may take.
     """
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+        self.home, self.timeout_s = home, timeout_s
 
     def connect(self, *, port: int, certificate: Path) -> None:
         """Write the connection to a SuperLink on this machine's loopback."""
@@ -137,9 +138,9 @@ class Flower:
         command = [program("flwr"), *arguments, "--format", "json"]
         environment = {**os.environ, **flower_environment(self.home)}
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=self.timeout_s)
         except subprocess.TimeoutExpired:
-            raise RuntimeError(f"flwr {arguments[0]}: no answer within {COMMAND_TIMEOUT_S:g} s") from None
+            raise RuntimeError(f"flwr {arguments[0]}: no answer within {self.timeout_s:g} s") from None
         answer = _last_json(done.stdout)
         if answer is None or not answer.get("success", done.returncode == 0):
             reason = (answer or {}).get("error-message") or done.stderr or done.stdout or f"exit code {done.returncode}"

@@ -20,6 +20,7 @@ from configs.placement import Placement, plugin_folders
 from configs.progress import PhaseProgress
 from configs.schema import Experiment
 from server.status import FILE
+from sim.deploy.flower import Flower
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
 from sim.deploy.settings import load_deployment, load_server, server_folder
 from sim.deploy.supervisor import running_pid
@@ -201,10 +202,15 @@ def is_alive(pid: int) -> bool:
         return True  # The process belongs to another user, or there is no /proc here.
 
 
-def describe_nodes(server: ServerMachine) -> list[dict[str, str]]:
-    """One row per node that may take part: name, modality, client, status and the time since when it has it."""
+def describe_nodes(server: ServerMachine, flower: Flower | None = None) -> list[dict[str, str]]:
+    """One row per node that may take part: name, modality, client, status and the time since when it has it.
+
+    Args:
+        server: the machine of the server.
+        flower: what asks its SuperLink; None asks with the patience of a command.
+    """
     ids = {entry["name"]: int(entry["node_id"]) for entry in read_nodes(server.state / NODE_LIST)}
-    known = {entry.id: entry for entry in server.flower.nodes()}
+    known = {entry.id: entry for entry in (flower or server.flower).nodes()}
     rows = []
     for node in read_nodes(server.folder / NODE_LIST):
         entry = known.get(ids.get(node["name"], -1))

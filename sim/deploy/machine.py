@@ -21,7 +21,15 @@ from typing import Any
 from configs.files import swap_in
 from server.metrics import PORT_VARIABLE
 from server.nodes import VARIABLE
-from sim.deploy.credentials import CA_CERTIFICATE, NODE_KEY, NODE_PUBLIC_KEY, SECRET, SERVER_CERTIFICATE, SERVER_KEY
+from sim.deploy.credentials import (
+    CA_CERTIFICATE,
+    NODE_KEY,
+    NODE_PUBLIC_KEY,
+    SECRET,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    key_header,
+)
 from sim.deploy.flower import Flower, flower_environment, program
 from sim.deploy.programs import Program
 from sim.deploy.registration import register_nodes
@@ -89,7 +97,7 @@ class ServerMachine:
     def programs(self) -> list[Program]:
         """SuperLink, SuperExec and proxy, in this order; the files that they read are written again."""
         make_private(self.state)
-        (self.state / PROXY_CONFIG).write_text(proxy(self.settings))
+        (self.state / PROXY_CONFIG).write_text(proxy(self.settings, self._key_headers()))
         self.flower.connect(port=self.settings.superlink_port, certificate=self.folder / CA_CERTIFICATE)
         address = f"127.0.0.1:{self.settings.superlink_port}"
         superlink = [
@@ -107,10 +115,18 @@ class ServerMachine:
         environment = self.environment()
         return [
             Program(
-                "superlink", superlink, environment, fatal=_FATAL, ready=self._is_open_and_registered, noise=_ACCESS
+                "superlink",
+                superlink,
+                environment,
+                fatal=_FATAL,
+                ready=self._is_open_and_registered,
+                noise=_ACCESS,
+                port=self.settings.superlink_port,
             ),
-            Program("superexec", superexec, environment),
-            Program("proxy", proxy_command(self.folder), environment, ready=self._proxy_is_open),
+            Program("superexec", superexec, environment, children_go_on=True),
+            Program(
+                "proxy", proxy_command(self.folder), environment, ready=self._proxy_is_open, port=self.settings.port
+            ),
         ]
 
     def register_nodes(self) -> list[dict[str, str]]:
@@ -145,6 +161,14 @@ class ServerMachine:
         self.flower.unregister(int(found[0]["node_id"]))
         for path in (self.folder / NODE_LIST, self.state / NODE_LIST):
             write_nodes(path, [entry for entry in read_nodes(path) if entry["name"] != name])
+
+    def _key_headers(self) -> dict[str, str]:
+        """The name of each node that may take part -> its public key; those without one are told by registration."""
+        keys = {
+            entry["name"]: self.folder / KEYS_FOLDER / f"{entry['name']}.pub"
+            for entry in read_nodes(self.folder / NODE_LIST)
+        }
+        return {name: key_header(path) for name, path in keys.items() if path.is_file()}
 
     def _is_open_and_registered(self) -> bool:
         if not is_open(self.settings.superlink_port):
@@ -211,8 +235,20 @@ class NodeMachine:
             *("--node-config", self.node_config()),
         ]
         return [
-            Program("supernode", supernode, self.environment(), fatal=_FATAL, noise=_ACCESS),
-            Program("superexec", _superexec(address, ["--insecure"], self.folder), superexec_environment),
+            Program(
+                "supernode",
+                supernode,
+                self.environment(),
+                fatal=_FATAL,
+                noise=_ACCESS,
+                port=self.settings.runtime_port,
+            ),
+            Program(
+                "superexec",
+                _superexec(address, ["--insecure"], self.folder),
+                superexec_environment,
+                children_go_on=True,
+            ),
         ]
 
     def health(self) -> dict[str, Any]:

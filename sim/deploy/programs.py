@@ -18,11 +18,14 @@ from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from strategies.messages.records import printable
+from sim.deploy.processes import end_session, holders, listens, members
+from strategies.messages.records import one_line, printable
 
 # A program that ends is started again after 1, 2, 4, 8, 10 seconds; if it ran for a minute, after 1 second again.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 10.0, 60.0
 STOP_S = 10.0
+# What a program that ended leaves behind gets this long to end by itself.
+GRACE_S = 2.0
 LOG_BYTES, LOG_FILES = 5_000_000, 3
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -48,6 +51,9 @@ class Program:
         ready: says whether the program does its work; it is asked until it says yes, and only then the next program
             is started. A ``RuntimeError`` means no and gives the reason.
         noise: a regular expression; output lines that contain it are dropped.
+        port: the port on which it listens; it does its work only while a process of its own listens there.
+        children_go_on: whether the processes that it started go on when it ends and is started again, so that no work
+            is lost; otherwise they end with it. All end when the supervisor stops.
     """
 
     name: str
@@ -56,6 +62,8 @@ class Program:
     fatal: Mapping[int, str] = field(default_factory=dict)
     ready: Callable[[], bool] = lambda: True
     noise: str | None = None
+    port: int | None = None
+    children_go_on: bool = False
 
 
 class KeptProgram:
@@ -77,6 +85,9 @@ class KeptProgram:
         self._pause_s = FIRST_PAUSE_S
         self._start_at = 0.0
         self._last_exit: int | None = None
+        self._last_line = ""
+        self._left: list[int] = []
+        self.last_error = ""
         self._noise = None if program.noise is None else re.compile(program.noise)
         self._log = logging.Logger(program.name)
         self._handler = _Log(logs / f"{program.name}.jsonl", maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True)
@@ -94,7 +105,7 @@ class KeptProgram:
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-        self._since = time.monotonic()
+        self._since, self._last_line = time.monotonic(), ""
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
         self._note("INFO", f"started as process {self._process.pid}")
@@ -124,27 +135,63 @@ class KeptProgram:
             _signal_group(process, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=STOP_S)
-            # This ends also the processes that it has left in its group.
+            # This ends also the processes that it has left in its group or its session.
             _signal_group(process, signal.SIGKILL)
             process.wait()
+        for session in [*self._left, *([] if process is None else [process.pid])]:
+            end_session(session, grace_s=GRACE_S)
         if self._reader is not None:
             self._reader.join(timeout=1.0)
         self._handler.close()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process works."""
+        return self._process is not None and self._process.poll() is None
+
+    def trouble(self) -> str:
+        """Why the program does not do its work now; empty if it does, as far as can be seen from outside."""
+        if not self.is_running or self._process is None:
+            return self.last_error or "it does not run"
+        port = self.program.port
+        if port is None or not Path("/proc").is_dir():
+            return ""
+        if listens(self._process.pid, port):
+            return ""
+        if not (found := holders(port)):
+            return f"it does not listen on port {port}"
+        return f"port {port} is held by {', '.join(map(str, found))}; end that process"
+
     def health(self) -> dict[str, object]:
         """The state of the program, for the health file."""
         process = self._process
+        # A session that is empty is forgotten, before another may get its number.
+        self._left = [session for session in self._left if members(session)]
         return {
-            "running": process is not None and process.poll() is None,
+            "running": self.is_running,
             "pid": None if process is None else process.pid,
             "restarts": self.restarts,
             "seconds": round(time.monotonic() - self._since, 1) if process is not None else 0.0,
             "last_exit": self._last_exit,
+            "last_error": self.last_error,
+            "trouble": self.trouble(),
         }
 
     def _ended(self, code: int, now: float) -> None:
+        session = 0 if self._process is None else self._process.pid
         self._process, self._last_exit = None, code
-        self._note("ERROR", f"ended with code {code}")
+        if self._reader is not None:
+            self._reader.join(timeout=0.5)
+        self.last_error = one_line(f"ended with code {code}" + (f": {self._last_line}" if self._last_line else ""))
+        self._note("ERROR", self.last_error)
+        if self.program.children_go_on:
+            self._left.append(session)
+        # A child that it left, such as a worker of nginx, would go on with its port and its clients.
+        elif left := end_session(session, grace_s=GRACE_S):
+            self._note("WARNING", f"ended {len(left)} processes that it had left")
+        if self.program.port is not None and (others := holders(self.program.port)):
+            who = ", ".join(map(str, others))
+            self._note("ERROR", f"port {self.program.port} is held by {who}; end that process")
         if code in self.program.fatal:
             raise GivenUpError(f"{self.program.name}: {self.program.fatal[code]}")
         if now - self._since >= STEADY_S:
@@ -160,6 +207,7 @@ class KeptProgram:
                 # Programs print colours of their own, and texts of strangers, which are shown as what they are.
                 line = printable(_ANSI.sub("", raw.decode(errors="replace")).expandtabs().rstrip())
                 if line and not (self._noise and self._noise.search(line)):
+                    self._last_line = line
                     level = _LEVEL.match(line)
                     self._note(level.group(1) if level else "INFO", line[level.end() :] if level else line)
 

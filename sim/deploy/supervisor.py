@@ -79,7 +79,7 @@ class Supervisor:
         try:
             for kept in self._kept:
                 kept.start()
-                self._wait_for(kept.program)
+                self._wait_for(kept)
             if not self._stop.is_set():
                 self._is_ready = True
                 self._write_health()
@@ -97,13 +97,16 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop()
 
-    def _wait_for(self, program: Program) -> None:
-        end = time.monotonic() + READY_S
+    def _wait_for(self, kept: KeptProgram) -> None:
+        program, end = kept.program, time.monotonic() + READY_S
         reason = f"see {self.folder / LOG_FOLDER / program.name}.jsonl"
         while not self._stop.is_set():
             try:
+                # What answers at its port may be somebody else.
                 if program.ready():
-                    return
+                    if not (trouble := kept.trouble()):
+                        return
+                    reason = trouble
             except RuntimeError as error:
                 reason = str(error)
             if time.monotonic() >= end:
@@ -119,11 +122,12 @@ class Supervisor:
 
     def _write_health(self) -> None:
         self._health_at = time.monotonic()
+        programs = {kept.program.name: kept.health() for kept in self._kept}
         health = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "pid": os.getpid(),
-            "ready": self._is_ready,
-            "programs": {kept.program.name: kept.health() for kept in self._kept},
+            "ready": self._is_ready and not any(program["trouble"] for program in programs.values()),
+            "programs": programs,
             **self._details(),
         }
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from sim.deploy.credentials import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY
@@ -11,13 +12,33 @@ from sim.deploy.settings import Deployment, ServerSettings
 Role = Literal["server", "node"]
 
 
-def proxy(settings: ServerSettings) -> str:
+# What one node has under way at most: Flower pushes and pulls two objects at a time, and polls and beats beside them.
+REQUESTS_PER_NODE, BODIES_PER_NODE = 16, 4
+# An object of a message is a chunk of an array of at most 5 MiB, whatever the codec and the number of public samples:
+# larger arrays make more objects, not larger ones. Every other request of a node is far below a megabyte.
+OBJECT_BYTES, OTHER_BYTES = 6 << 20, 1 << 20
+# A round of a node takes some tens of requests, and some hundreds where weights are exchanged; Flower tries again
+# after a 503.
+RATE_PER_NODE, BURST_PER_NODE = 100, 400
+
+
+def proxy(settings: ServerSettings, keys: Mapping[str, str]) -> str:
     """The configuration of nginx: it serves the routes of the nodes over TLS, and never the SuperLink's control routes.
+
+    Only requests with the public key of a node reach the SuperLink, which reads a body before it checks the signature:
+    all others are refused before their body is read. What comes with such a key is limited for each node, for each
+    address (behind which all nodes may be) and in all.
 
     The file is in the state of the server. Paths are relative, so that the folder can be moved: nginx looks for
     certificates from the folder of the configuration, for all else from that of the server. Nothing is buffered in
     files: the workers need no folder.
+
+    Args:
+        settings: the settings of the server.
+        keys: the name of each node -> its public key, as :func:`sim.deploy.credentials.key_header` gives it.
     """
+    known = "".join(f'        "{key}" {name};\n' for name, key in keys.items())
+    all_requests = REQUESTS_PER_NODE * max(1, len(keys))
     return f"""\
 # The only way to the server: the routes of the nodes, over TLS. This file is made from server.yaml at every start.
 daemon off;
@@ -25,13 +46,35 @@ worker_processes 1;
 pid state/nginx.pid;
 error_log stderr warn;
 
-events {{ worker_connections 1024; }}
+worker_rlimit_nofile 4096;
+events {{ worker_connections 2048; }}
 
 http {{
-    access_log off;
     server_tokens off;
-    # Flower sends objects in chunks of 5 MB, and a bundle of the app of at most 10 MB.
-    client_max_body_size 32m;
+    map_hash_max_size 4096;
+    map_hash_bucket_size 512;
+    # What was refused is told, and nothing else.
+    map $status $is_refused {{ ~^[45] 1; default 0; }}
+    log_format refused '$remote_addr "$request_method $uri" $status $node';
+    access_log /dev/stderr refused if=$is_refused;
+
+    # The name of the node that the public key of a request belongs to; empty for strangers.
+    map $http_flwr_public_key $node {{
+        default "";
+{known}    }}
+    limit_conn_zone $node zone=node:1m;
+    limit_conn_zone $node zone=bodies:1m;
+    limit_conn_zone $binary_remote_addr zone=address:1m;
+    limit_conn_zone $server_port zone=all:1m;
+    limit_req_zone $node zone=rate:1m rate={RATE_PER_NODE}r/s;
+
+    # Who is slower than this is not waited for.
+    client_header_timeout 10s;
+    client_body_timeout 15s;
+    send_timeout 30s;
+    keepalive_timeout 30s;
+    reset_timedout_connection on;
+    client_max_body_size {OTHER_BYTES >> 20}m;
     client_body_temp_path state/nginx-body;
     proxy_temp_path state/nginx-proxy;
     fastcgi_temp_path state/nginx-unused;
@@ -49,7 +92,13 @@ http {{
         ssl_certificate_key ../{SERVER_KEY};
         ssl_protocols TLSv1.2 TLSv1.3;
 
+        limit_conn address {all_requests};
+        limit_conn all {2 * all_requests};
+        limit_conn node {REQUESTS_PER_NODE};
+        limit_req zone=rate burst={BURST_PER_NODE} nodelay;
+
         location /v1/fleet/ {{
+            if ($node = "") {{ return 401; }}
             # The address has a path: so nginx passes on the path that it matched, with `..` and escapes resolved.
             proxy_pass https://superlink/v1/fleet/;
             proxy_ssl_trusted_certificate ../{CA_CERTIFICATE};
@@ -61,6 +110,16 @@ http {{
             proxy_request_buffering off;
             proxy_buffering off;
             proxy_read_timeout 120s;
+
+            location /v1/fleet/push-object {{
+                if ($node = "") {{ return 401; }}
+                client_max_body_size {OBJECT_BYTES >> 20}m;
+                limit_conn bodies {BODIES_PER_NODE};
+                limit_conn node {REQUESTS_PER_NODE};
+                limit_conn address {all_requests};
+                limit_conn all {2 * all_requests};
+                proxy_pass https://superlink/v1/fleet/push-object;
+            }}
         }}
 
         # Whoever reaches the control routes can run code on every node.

@@ -9,17 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sim.deploy.follow import describe_nodes
 from sim.deploy.machine import STATE_FOLDER, ServerMachine
+from sim.deploy.processes import command_of, members
 from sim.deploy.settings import NODES_FOLDER, SERVER_FOLDER, load_deployment, load_server
+from sim.deploy.status import left_behind, machine_health
 from sim.deploy.supervisor import HEALTH_FILE, make_private, running_pid
 
 LOOK_S, ASK_S = 0.3, 2.0
 # A machine gives each of its programs ten seconds to stop, one after the other.
 STOP_S = 45.0
+# What a machine has ended may take so long to be gone.
+CLOSED_S = 5.0
 
 
 def machine_folders(folder: Path) -> list[Path]:
@@ -56,12 +60,15 @@ def bring_up(folder: Path, *, timeout_s: float, progress: Callable[[str, int, in
 
 
 def take_down(folder: Path) -> int:
-    """Stop every machine of a deployment that runs here, and return their number.
+    """Stop every machine of a deployment that runs here, see that nothing is left of them, and return their number.
 
     Raises:
-        RuntimeError: a machine still runs; it is not killed, since it may be writing what it has learned.
+        RuntimeError: a machine still runs, and is not killed, since it may be writing what it has learned; or a
+            process of theirs still works or holds one of their ports. The message names it.
     """
-    states = [machine / STATE_FOLDER for machine in machine_folders(folder)]
+    machines = machine_folders(folder)
+    states = [machine / STATE_FOLDER for machine in machines]
+    sessions = {machine.name: _sessions(machine) for machine in machines}
     running = {state: pid for state in states if (pid := running_pid(state)) is not None}
     for pid in reversed(running.values()):
         with contextlib.suppress(ProcessLookupError):
@@ -74,7 +81,32 @@ def take_down(folder: Path) -> int:
             text = f"still running after {STOP_S:g} s, and not killed: {', '.join(left)}"
             raise RuntimeError(f"{folder}: {text}; wait, or kill these processes")
         time.sleep(LOOK_S)
+    end = time.monotonic() + CLOSED_S
+    while remains := _remains(machines, sessions):
+        if time.monotonic() > end:
+            raise RuntimeError(f"{folder}: {len(running)} machines stopped, but {'; '.join(remains)}; end it by hand")
+        time.sleep(LOOK_S)
     return len(running)
+
+
+def _sessions(machine: Path) -> list[int]:
+    """The sessions of the programs of a machine, as its health file has them, if a supervisor wrote it just now."""
+    health = machine_health(machine)
+    if not health["running"]:
+        return []
+    entries = [*health.get("programs", {}).values(), health.get("forkserver") or {}]
+    return [int(entry["pid"]) for entry in entries if entry.get("pid")]
+
+
+def _remains(machines: Sequence[Path], sessions: Mapping[str, Sequence[int]]) -> list[str]:
+    """What is left of machines whose supervisors have ended: processes, and holders of their ports."""
+    found = []
+    for machine in machines:
+        left = [pid for session in sessions[machine.name] for pid in members(session)]
+        found += [f"{machine.name}: {command_of(pid)} (process {pid}) still works" for pid in left]
+        if text := left_behind(machine):
+            found.append(f"{machine.name}: {text}")
+    return found
 
 
 def start_machine(machine: Path, role: str) -> subprocess.Popen[bytes] | None:

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sim.deploy.forkserver import shim_environment, start_forkserver, stop_forkserver
+from sim.deploy.processes import members
 from sim.deploy.supervisor import claimed, make_private
+
+_PID_FILE = "forkserver.pid"
 
 
 @contextmanager
@@ -38,7 +41,21 @@ def warm_clients(
             echo("warm", f"WARNING no fork server ({error}); Flower starts a new process for every message")
             yield environment
             return
+        note = folder / _PID_FILE
+        note.write_text(f"{process.pid}\n")
         try:
             yield {**environment, **shim_environment(folder)}
         finally:
+            note.unlink(missing_ok=True)
             stop_forkserver(process)
+
+
+def warm_health(folder: Path) -> dict[str, dict[str, object]]:
+    """The entry ``forkserver`` of a node's health file; there is none if the node has no fork server."""
+    try:
+        pid = int((folder / _PID_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    is_running = pid in members(pid)
+    text = "the fork server has ended: every message starts a new process until the node is started again"
+    return {"forkserver": {"running": is_running, "pid": pid, "trouble": "" if is_running else text}}

@@ -28,6 +28,7 @@ from sim.deploy.check import check_folder
 from sim.deploy.follow import describe_nodes, read_status, resume_on
 from sim.deploy.machine import NodeMachine
 from sim.deploy.status import deployment_status
+from sim.deploy.templates import BODIES_PER_NODE, OBJECT_BYTES
 from tests.conftest import CHECKOUT
 from tests.federations import assert_same_outcome, quiet
 from tests.labs import Lab, free_ports
@@ -35,7 +36,7 @@ from tests.labs import Lab, free_ports
 pytestmark = pytest.mark.deployment
 
 PATIENCE_S = 60.0
-# The SuperLink's own account of a request of a node that it did not let in.
+# The account of a request of a node that was not let in: by the proxy, which knows no such key, or by the SuperLink.
 REFUSED = re.compile(r"/v1/fleet/(?:register|activate)-node[^\"]*\\?\" [45]\d\d")
 
 
@@ -169,6 +170,54 @@ def test_a_node_without_a_key_is_not_let_in(lab: Lab) -> None:
     assert ask(lab, "POST", "/v1/fleet/pull-messages") in (401, 403, 422)
 
 
+def resident_mb(pid: int) -> float:
+    """The memory that a process holds now."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+def push_many(lab: Lab, *, key: str, num: int) -> list[int]:
+    """The statuses of so many bodies of the greatest size that come at once; 0 where the connection was closed."""
+    context = ssl.create_default_context(cafile=str(lab.folder / "server/ca.crt"))
+    statuses: list[int] = []
+
+    def push() -> None:
+        connection = http.client.HTTPSConnection("localhost", lab.deployment.port, context=context, timeout=30)
+        try:
+            headers = {"flwr-public-key": key, "Content-Type": "application/protobuf"}
+            connection.request("POST", "/v1/fleet/push-object", body=bytes(OBJECT_BYTES), headers=headers)
+            statuses.append(connection.getresponse().status)
+        except OSError:
+            statuses.append(0)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=push) for _ in range(num)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return statuses
+
+
+def test_many_bodies_at_once_cost_the_superlink_no_memory_without_a_key_and_little_with_one(lab: Lab) -> None:
+    pid = lab.pid_of("server", "superlink")
+    key = credentials.key_header(lab.folder / "server/keys/van-4.pub")
+    grown = {}
+    for who, shown in (("a stranger", "x"), ("who shows the key of a node and cannot sign", key)):
+        before = resident_mb(pid)
+        statuses = push_many(lab, key=shown, num=40)
+        grown[who] = resident_mb(pid) - before
+        print(
+            f"40 bodies of {OBJECT_BYTES >> 20} MiB at once from {who}: SuperLink {before:.0f} MB + {grown[who]:.0f} MB"
+        )
+        assert not {status for status in statuses if 200 <= status < 300}
+    assert grown["a stranger"] < 10
+    # The SuperLink holds a body several times over while it reads it.
+    assert grown["who shows the key of a node and cannot sign"] < 8 * BODIES_PER_NODE * (OBJECT_BYTES >> 20)
+    assert {row["status"] for row in describe_nodes(lab.server)} == {"online"}
+
+
 def said_by_node(lab: Lab, folder: Path, settings_of: str, *prefix: str) -> str:
     """What a SuperNode with the keys of a folder said before it gave up."""
     (port,) = free_ports(1)
@@ -187,7 +236,7 @@ def said_by_node(lab: Lab, folder: Path, settings_of: str, *prefix: str) -> str:
 
 def assert_refused(lab: Lab, folder: Path, settings_of: str, *prefix: str) -> None:
     """A SuperNode with the keys of a folder reaches the server and is not let in."""
-    log = lab.server.state / "log/superlink.jsonl"
+    log = lab.server.state / "log/proxy.jsonl"
     before = len(REFUSED.findall(log.read_text()))
     assert "SuperNode ID" not in said_by_node(lab, folder, settings_of, *prefix)
     assert len(REFUSED.findall(log.read_text())) > before

@@ -1,25 +1,32 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import ssl
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPSConnection
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from server.nodes import read_nodes as read_register
 from sim.deploy import trial, warm
-from sim.deploy.credentials import make_node_key
+from sim.deploy.credentials import key_header, make_node_key
 from sim.deploy.flower import Flower, NodeEntry
 from sim.deploy.machine import NodeMachine, ServerMachine, install_node_key, proxy_command, read_nodes, write_nodes
+from sim.deploy.processes import holders, members
 from sim.deploy.settings import load_node, load_server, save_settings
-from sim.deploy.supervisor import claimed, running_pid
+from sim.deploy.status import machine_health
+from sim.deploy.supervisor import Supervisor, claimed, running_pid
+from sim.deploy.templates import BODIES_PER_NODE, OBJECT_BYTES, OTHER_BYTES
 from sim.deploy.trial import take_down
 from sim.deploy.warm import warm_clients
 from tests.conftest import CHECKOUT
@@ -173,61 +180,174 @@ def test_state_is_its_owners_alone(tmp_path: Path) -> None:
     assert (tmp_path / "lab/server/state").stat().st_mode & 0o777 == 0o700
 
 
+class Upstream:
+    """A stand-in for the SuperLink behind a real proxy: it notes each request, and reads bodies when it is let."""
+
+    def __init__(self, lab: Path) -> None:
+        self.machine = server_of(lab)
+        self.seen: list[str] = []
+        self.reading, self.most = 0, 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self._lock = threading.Lock()
+        self._key = key_header(lab / "server/keys/van-4.pub")
+
+    @contextmanager
+    def behind_proxy(self) -> Iterator[None]:
+        """Serve until the block ends."""
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with outer._lock:
+                    outer.seen.append(self.path)
+                    outer.reading += 1
+                    outer.most = max(outer.most, outer.reading)
+                outer.go_on.wait(10.0)
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                with outer._lock:
+                    outer.reading -= 1
+                self.send_response(204)
+                self.end_headers()
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.machine.programs()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.machine.folder / "server.crt", self.machine.folder / "server.key")
+        with ThreadingHTTPServer(("127.0.0.1", self.machine.settings.superlink_port), Handler) as upstream:
+            upstream.socket = context.wrap_socket(upstream.socket, server_side=True)
+            threading.Thread(target=upstream.serve_forever, daemon=True).start()
+            command = proxy_command(self.machine.folder)
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as proxy:
+                try:
+                    yield
+                finally:
+                    self.go_on.set()
+                    proxy.terminate()
+            upstream.shutdown()
+
+    def ask(self, path: str, *, method: str = "GET", num_bytes: int = 0, key: str | None = None) -> int:
+        """The status of a request with the key of a node; ``key`` shows another, an empty one none."""
+        context = ssl.create_default_context(cafile=str(self.machine.folder / "ca.crt"))
+        shown = self._key if key is None else key
+        end = time.monotonic() + 20.0
+        while True:
+            port = self.machine.settings.port
+            connection: HTTPConnection = HTTPSConnection("localhost", port, timeout=20.0, context=context)
+            try:
+                headers = {"flwr-public-key": shown} if shown else {}
+                connection.request(method, path, body=bytes(num_bytes), headers=headers)
+                return connection.getresponse().status
+            except ConnectionRefusedError:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+                return 0  # The proxy closed the connection while the body was still being sent.
+            finally:
+                connection.close()
+
+
 @pytest.mark.deployment
 @pytest.mark.usefixtures("has_nginx")
 def test_the_proxy_passes_on_the_path_that_it_matched(lab: Path) -> None:
-    seen: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append(self.path)
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = server_of(lab)
-    server.programs()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(lab / "server/server.crt", lab / "server/server.key")
-    with HTTPServer(("127.0.0.1", server.settings.superlink_port), Handler) as upstream:
-        upstream.socket = context.wrap_socket(upstream.socket, server_side=True)
-        threading.Thread(target=upstream.serve_forever, daemon=True).start()
-        with subprocess.Popen(proxy_command(lab / "server")) as proxy:
-            try:
-                answers = [
-                    _status(server, path)
-                    for path in (
-                        "/v1/fleet/pull?a=b",
-                        "/v1/control/../fleet/pull",
-                        "/v1/%66leet//pull",
-                        "/v1/fleet/../control/runs",
-                        "/v1/fleet/%2e%2e/control/runs",
-                        "/v1/fleet/..%2fcontrol/runs",
-                        "/v1/control/runs",
-                    )
-                ]
-            finally:
-                proxy.terminate()
-        upstream.shutdown()
-    assert answers == [204, 204, 204, 404, 404, 404, 404]
-    assert seen == ["/v1/fleet/pull?a=b", "/v1/fleet/pull", "/v1/fleet/pull"]
+    upstream = Upstream(lab)
+    with upstream.behind_proxy():
+        answers = [
+            upstream.ask(path)
+            for path in (
+                "/v1/fleet/pull?a=b",
+                "/v1/control/../fleet/pull",
+                "/v1/%66leet//pull",
+                "/v1/fleet/push-object/../pull",
+                "/v1/fleet/push-object/../../control/runs",
+                "/v1/fleet/../control/runs",
+                "/v1/fleet/%2e%2e/control/runs",
+                "/v1/fleet/..%2fcontrol/runs",
+                "/v1/control/runs",
+            )
+        ]
+    assert answers == [*[204] * 4, *[404] * 5]
+    assert upstream.seen == ["/v1/fleet/pull?a=b", *["/v1/fleet/pull"] * 3]
 
 
-def _status(server: ServerMachine, path: str) -> int:
-    context = ssl.create_default_context(cafile=str(server.folder / "ca.crt"))
-    end = time.monotonic() + 20.0
-    while True:
-        connection: HTTPConnection = HTTPSConnection("localhost", server.settings.port, timeout=5.0, context=context)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status
-        except ConnectionRefusedError:
+@pytest.mark.deployment
+@pytest.mark.usefixtures("has_nginx")
+@pytest.mark.parametrize("key", ["", "x", "A" * 388, "van-4"], ids=["none", "short", "as long", "a name"])
+def test_no_byte_of_a_stranger_reaches_the_superlink(lab: Path, key: str) -> None:
+    upstream = Upstream(lab)
+    with upstream.behind_proxy():
+        for path in ("pull-messages", "push-object", "register-node", "%70ush-object", "push-object/x"):
+            assert upstream.ask(f"/v1/fleet/{path}", method="POST", num_bytes=100_000, key=key) == 401
+    assert upstream.seen == []
+
+
+@pytest.mark.deployment
+@pytest.mark.usefixtures("has_nginx")
+def test_what_comes_with_the_key_of_a_node_is_bounded_in_size_and_number(lab: Path) -> None:
+    upstream = Upstream(lab)
+    statuses: list[int] = []
+    with upstream.behind_proxy():
+        assert upstream.ask("/v1/fleet/push-object", method="POST", num_bytes=OBJECT_BYTES) == 204
+        assert upstream.ask("/v1/fleet/push-object", method="POST", num_bytes=OBJECT_BYTES + 1) in (413, 0)
+        assert upstream.ask("/v1/fleet/push-messages", method="POST", num_bytes=OTHER_BYTES) == 204
+        assert upstream.ask("/v1/fleet/push-messages", method="POST", num_bytes=OTHER_BYTES + 1) in (413, 0)
+        upstream.go_on.clear()
+        upstream.most = 0
+
+        def push() -> None:
+            statuses.append(upstream.ask("/v1/fleet/push-object", method="POST", num_bytes=2_000_000))
+
+        pushing = [threading.Thread(target=push) for _ in range(3 * BODIES_PER_NODE)]
+        for one in pushing:
+            one.start()
+        end = time.monotonic() + 20.0
+        while len(statuses) < 2 * BODIES_PER_NODE:
             assert time.monotonic() < end
             time.sleep(0.05)
-        finally:
-            connection.close()
+        upstream.go_on.set()
+        for one in pushing:
+            one.join()
+    assert upstream.most == BODIES_PER_NODE
+    assert set(statuses) <= {0, 204, 503}
+    assert statuses.count(204) == BODIES_PER_NODE
+
+
+@pytest.mark.deployment
+@pytest.mark.usefixtures("has_nginx")
+def test_a_proxy_that_is_killed_comes_back_with_its_port_and_leaves_no_worker(lab: Path) -> None:
+    machine = server_of(lab)
+    keeper = Supervisor(machine.state, [machine.programs()[2]])
+    killed: list[int] = []
+
+    def watch() -> None:
+        end = time.monotonic() + 30.0
+        while time.monotonic() < end:
+            health = machine_health(lab / "server")
+            entry = health.get("programs", {}).get("proxy", {})
+            if not killed and health["ready"]:
+                killed.append(entry["pid"])
+                os.kill(entry["pid"], signal.SIGKILL)
+            if killed and health["ready"] and entry["pid"] != killed[0]:
+                seen.append(health)
+                break
+            time.sleep(0.1)
+        keeper.stop()
+
+    seen: list[dict[str, Any]] = []
+    watching = threading.Thread(target=watch)
+    watching.start()
+    keeper.run()
+    watching.join()
+    (health,) = seen
+    assert health["programs"]["proxy"]["restarts"] == 1
+    assert "proxy: was started again (1 in all), the last time because it ended with code -9" in health["trouble"]
+    assert members(killed[0]) == []
+    assert holders(machine.settings.port) == []
+    assert take_down(lab) == 0
 
 
 def test_warm_clients_of_a_node_that_runs_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from sim.deploy import programs, supervisor
+from sim.deploy.processes import holders, members
 from sim.deploy.programs import GivenUpError, Program
 from sim.deploy.supervisor import Supervisor, claimed, keep_private, running_pid
 from tests.conftest import CHECKOUT
+from tests.labs import free_ports
 
 PATIENCE_S = 20.0
 
@@ -98,6 +100,105 @@ def test_what_a_program_leaves_behind_in_its_group_ends_with_it(tmp_path: Path) 
     with stopped_after(keeper, lambda: child.is_file() and child.read_text()):
         keeper.run()
     until(lambda: not Path(f"/proc/{child.read_text()}").exists() or "Z" in _state(int(child.read_text())))
+
+
+LISTENER = (
+    "import os, socket, sys, time\n"
+    "one = socket.socket(); one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n"
+    "one.bind(('127.0.0.1', int(sys.argv[1]))); one.listen()\n"
+)
+# As nginx: a worker has the port, too, and outlives its master.
+MASTER = LISTENER + "os.fork() or (__import__('signal').signal(15, 1) if len(sys.argv) > 2 else 0)\ntime.sleep(60)"
+
+
+@pytest.mark.parametrize("stubborn", [False, True], ids=["worker that obeys", "worker that does not"])
+def test_a_master_that_is_killed_comes_back_although_its_worker_has_the_port(
+    tmp_path: Path, stubborn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "GRACE_S", 0.3)
+    (port,) = free_ports(1)
+    command = [sys.executable, "-u", "-c", MASTER, str(port), *(["stubborn"] if stubborn else [])]
+    keeper = Supervisor(tmp_path / "state", [Program("master", command, port=port)])
+    killed: list[int] = []
+
+    def is_back() -> bool:
+        found = health(tmp_path / "state")
+        entry = found.get("programs", {}).get("master", {})
+        if not killed and found.get("ready"):
+            killed.append(entry["pid"])
+            os.kill(entry["pid"], signal.SIGKILL)
+        return bool(killed) and entry["restarts"] == 1 and found["ready"] and entry["pid"] != killed[0]
+
+    with stopped_after(keeper, is_back):
+        keeper.run()
+    entry = health(tmp_path / "state")["programs"]["master"]
+    assert entry["last_error"] == "ended with code -9"
+    assert not members(killed[0])
+    assert not holders(port)
+
+
+def test_a_port_that_somebody_else_holds_is_no_readiness_and_its_holder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "READY_S", 1.5)
+    (port,) = free_ports(1)
+    with subprocess.Popen([sys.executable, "-c", LISTENER + "time.sleep(60)", str(port)]) as stranger:
+        try:
+            until(lambda: holders(port))
+            program = Program("late", [sys.executable, "-c", LISTENER, str(port)], port=port)
+            expected = rf"late: not ready within 1.5 s; (port {port} is held by .*process {stranger.pid}\)|ended with)"
+            with pytest.raises(GivenUpError, match=expected):
+                Supervisor(tmp_path / "state", [program]).run()
+            log = (tmp_path / "state/log/late.jsonl").read_text()
+        finally:
+            stranger.kill()
+    entry = health(tmp_path / "state")["programs"]["late"]
+    assert "Address already in use" in entry["last_error"]
+    assert f"port {port} is held by" in log and f"(process {stranger.pid})" in log
+
+
+def test_a_program_that_loses_its_port_while_it_runs_is_not_ready_any_more(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    flag = tmp_path / "flag"
+    code = f"{LISTENER}while not os.path.exists({str(flag)!r}): time.sleep(0.02)\none.close(); time.sleep(60)"
+    keeper = Supervisor(tmp_path / "state", [Program("closer", [sys.executable, "-c", code, str(port)], port=port)])
+
+    def seen() -> bool:
+        found = health(tmp_path / "state")
+        if found.get("ready"):
+            flag.touch()
+        trouble = found.get("programs", {}).get("closer", {}).get("trouble", "")
+        return flag.exists() and not found["ready"] and trouble == f"it does not listen on port {port}"
+
+    with stopped_after(keeper, seen):
+        keeper.run()
+
+
+def test_what_a_program_started_goes_on_where_its_work_would_be_lost_and_ends_with_the_supervisor(
+    tmp_path: Path,
+) -> None:
+    child = tmp_path / "child"
+    code = (
+        "import os, subprocess, sys, time\n"
+        f"if not os.path.exists({str(child)!r}):\n"
+        "    p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"    open({str(child)!r}, 'w').write(str(p.pid))\n"
+        "    time.sleep(0.2); os._exit(3)\n"
+        "time.sleep(60)"
+    )
+    keeper = Supervisor(tmp_path / "state", [python("parent", code, children_go_on=True)])
+    alive: list[str] = []
+
+    def restarted() -> bool:
+        entry = health(tmp_path / "state").get("programs", {}).get("parent", {})
+        if entry.get("restarts") and entry["running"]:
+            alive.append(_state(int(child.read_text())))
+        return bool(alive)
+
+    with stopped_after(keeper, restarted):
+        keeper.run()
+    assert alive[0] in "SR"
+    assert _state(int(child.read_text())) == "Z"
 
 
 def _state(pid: int) -> str:
