@@ -255,7 +255,6 @@ def test_no_run_at_all_is_refused(tmp_path: Path) -> None:
         write_report([], tmp_path / "report.html")
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_run_without_controls_has_no_row_and_no_word_of_them(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "run", controls=False)], tmp_path / "report.html")
     body = (tmp_path / "report.html").read_text().partition("<h2>How to run it again")[0]
