@@ -54,13 +54,13 @@ def compare(
     summaries += select_by_validation(runs) if select else [load_summary(folder) for folder in runs]
     if label:
         summaries = with_labels(summaries, label)
-    show_summaries(summaries, as_json=as_json, always_compare=True)
     comparisons = comparisons_of(summaries)
     written = [*(out or []), *([] if figure is None else [figure])]
     for path in out or []:
         save_table(comparisons, path)
     if figure is not None:
         save_comparisons(comparisons, figure)
+    show_summaries(summaries, as_json=as_json, always_compare=True)
     for path in written:
         typer.echo(path.resolve(), err=as_json)
 

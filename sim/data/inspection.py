@@ -95,7 +95,7 @@ def inspect_folder(folder: Path) -> list[dict[str, Any]]:
     parts = open_parts(folder)
     hashes = [_digest(part.recording) for part in parts]
     of_all = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-    skews = _skews(parts)
+    skews = label_skews(parts)
     return [
         _row(part) | {"skew_bits": skews.get(part.name), "sha256": digest, "folder_sha256": of_all}
         for part, digest in zip(parts, hashes, strict=True)
@@ -223,7 +223,7 @@ def _statistics(recording: Recording) -> dict[str, float | None] | None:
     return known_or_none(found)
 
 
-def _skews(parts: Sequence[RecordingPart]) -> dict[str, float]:
+def label_skews(parts: Sequence[RecordingPart]) -> dict[str, float]:
     """Name of each labelled client -> divergence of its beams from those of all clients, in bits."""
     counts = {
         part.name: np.bincount(np.argmax(part.recording.power, axis=1), minlength=part.recording.power.shape[1])

@@ -15,6 +15,8 @@ from sim.report.summaries import Spread, Summary, arms_of, bytes_spread, compara
 CLEAR_POINTS = 0.5
 # If there are more clients than this to tell of, their number is told.
 MAX_NAMED = 8
+# A mean divergence from which data is called non-IID, and one below which it is called nearly IID, in bits.
+NON_IID_BITS, NEARLY_IID_BITS = 0.1, 0.03
 _BAND = "Bands and bars of error: one standard deviation over the runs."
 
 
@@ -63,6 +65,22 @@ def kept_sentences(runs: Sequence[Run]) -> list[str]:
                 f"discarded, so {results} of the first round."
             )
     return sentences
+
+
+def skew_sentence(skews: Sequence[float]) -> str:
+    """How much the beams of clients differ, in words that the measurement bears out; empty where nothing was measured.
+
+    Args:
+        skews: for each client, the Jensen-Shannon divergence of its beams from those of all clients, in bits.
+    """
+    if not skews:
+        return ""
+    mean = sum(skews) / len(skews)
+    word = "non-IID" if mean >= NON_IID_BITS else "nearly IID" if mean < NEARLY_IID_BITS else "moderately skewed"
+    return (
+        f"The clients' data is {word}: their best beams differ from those of all clients together by {min(skews):.3f} "
+        f"to {max(skews):.3f} bits (Jensen-Shannon divergence; 0 is alike, 1 has nothing in common)."
+    )
 
 
 def _flags(entries: Iterable[Mapping[str, Any]]) -> list[bool]:

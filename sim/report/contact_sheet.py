@@ -40,10 +40,12 @@ RADAR_MAX_M = 25.0
 FLOOR_DB = -15.0
 # The noise floor of both radar maps, see `clients.data.radar_maps`.
 NOISE_LOG2 = 1.5
-CAPTION = (
-    "Numbers mark the same moments on the left and on the right. Radar: log2(1 + magnitude), one scale for the page.\n"
-    "LiDAR from above: dots are returns, the cross is the vehicle by GPS, the triangle is the mast."
-)
+CAPTION = "Numbers mark the same moments on the left and on the right."
+# What is said of a sensor, if it is there.
+SENSOR_CAPTIONS = {
+    "radar": "Radar: log2(1 + magnitude), one scale for the page.",
+    "lidar": "LiDAR from above: dots are returns, the cross is the vehicle by GPS, the triangle is the mast.",
+}
 
 
 def write_contact_sheet(parts: Sequence[RecordingPart], path: Path) -> None:
@@ -79,12 +81,18 @@ def draw_contact_sheet(part: RecordingPart) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, block_in * len(chosen) + 0.7), layout="constrained")
     figure.suptitle(f"{_title(part)}: {', '.join(sorted(recording.sensors))}", fontsize=13, color=INK)
     if rows:
-        figure.supxlabel(CAPTION, fontsize=9, color=MUTED)
+        figure.supxlabel(caption_of(rows), fontsize=9, color=MUTED)
     blocks = figure.subfigures(len(chosen), 1, squeeze=False).ravel()
     scales = _Scales(_loudest(recording, chosen), _reach(recording, chosen))
     for block, frames in zip(blocks, chosen, strict=True):
         _draw_pass(block, recording, frames, rows, scales)
     return figure
+
+
+def caption_of(rows: Sequence[str]) -> str:
+    """The caption of a page with these rows of sensors."""
+    told = [text for name, text in SENSOR_CAPTIONS.items() if any(ROW_TITLES[row] == ROW_TITLES[name] for row in rows)]
+    return "\n".join([" ".join([CAPTION, *told[:1]]), *told[1:]])
 
 
 def choose_passes(recording: Recording) -> list[slice]:

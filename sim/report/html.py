@@ -6,10 +6,10 @@ The figures are inside the page as SVG, in its colours, and in files beside it a
 from __future__ import annotations
 
 import io
-import json
 import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from configs.files import swap_in, write_whole
 from configs.recipes import RECIPES
 from server.recorder import read_rounds
-from sim.report.captions import CLEAR_POINTS, captions_of, is_clear, kept_sentences
+from sim.data.inspection import label_skews, open_parts
+from sim.report.captions import CLEAR_POINTS, captions_of, is_clear, kept_sentences, skew_sentence
 from sim.report.faults import faults_section
 from sim.report.figures import Run, draw_all
 from sim.report.page import PAGE, page_svg, table, words
+from sim.report.reproduction import reproduction_section
 from sim.report.style import drawing
 from sim.report.summaries import (
     ARM_TITLES,
@@ -30,6 +32,7 @@ from sim.report.summaries import (
     arm_spread,
     arms_of,
     bytes_spread,
+    federation_of,
     format_bytes,
     group_by_settings,
     is_better,
@@ -83,13 +86,13 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
     body = [
         f"<h1>{escape(name)}: federated beam tracking</h1>",
         _headline(found),
-        "<h2>What was compared</h2>" + _words(summaries),
+        "<h2>What was compared</h2>" + _words(summaries) + _skew(runs),
         "<h2>Results</h2>" + _results(summaries),
         *(_figure(figures, stem, captions) for stem in ("final-accuracy", "learning-curves", "horizons")),
         "<h2>What the communication cost</h2>" + _costs(summaries),
         _figure(figures, "bytes", captions),
         "<h2>Problems</h2>" + faults_section(found),
-        "<h2>How to run it again</h2>" + _reproduction(runs, summaries),
+        "<h2>How to run it again</h2>" + reproduction_section(runs, summaries),
     ]
     write_whole(path, PAGE.substitute(title=escape(f"{name} - Softbeam report"), body="\n".join(body)))
 
@@ -119,6 +122,16 @@ def _words(summaries: Sequence[Summary]) -> str:
         exchange=_exchange_of(first["settings"]),
         teacher_is_larger=first["teacher"]["parameters"] > largest,
     )
+
+
+def _skew(runs: Sequence[Path]) -> str:
+    """How the clients' data differ, measured on the data of the runs as far as it is still there."""
+    skews: list[float] = []
+    for folder in dict.fromkeys(filter(None, map(federation_of, runs))):
+        with suppress(ValueError, OSError):
+            skews += label_skews(open_parts(folder)).values()
+    sentence = skew_sentence(skews)
+    return f"<p>{escape(sentence)}</p>" if sentence else ""
 
 
 def _exchange_of(settings: Mapping[str, Any]) -> str:
@@ -243,37 +256,6 @@ def _costs(summaries: Sequence[Summary]) -> str:
         f"<p>{escape(sentence[0].upper() + sentence[1:])}.</p>{costs}"
         '<p class="note">Counted after encoding; 1 kB = 1,000 bytes.</p>'
     )
-
-
-def _reproduction(runs: Sequence[Path], summaries: Sequence[Summary]) -> str:
-    command = f"softbeam run {shlex.quote(str(Path(runs[0].resolve().name) / 'experiment.yaml'))}"
-    if len(summaries) > 1:
-        command += f" --seeds {','.join(str(seed) for seed in dict.fromkeys(s['seed'] for s in summaries))}"
-    lines = []
-    for run, summary in zip(runs, summaries, strict=True):
-        environment = _read_environment(run / "environment.json")
-        versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
-        machine = f"Python {environment.get('python', '?')}, {versions or 'versions not recorded'}"
-        digests = [str(environment.get(f"{kind}_digest", "-")) for kind in ("experiment", "source")]
-        who = [run.resolve().name, str(summary["seed"]), summary["engine"], f"{summary['seconds']['total']:.0f}"]
-        lines.append((False, [escape(cell) for cell in (*who, *digests, machine)]))
-    header = [("Run", ""), ("Seed", ""), ("Engine", ""), ("Time", "s"), ("Experiment", "digest"), ("Source", "digest")]
-    snapshot = runs[0] / "experiment.yaml"
-    text = snapshot.read_text() if snapshot.exists() else "not recorded"
-    return (
-        f"<p>From a checkout, with the snapshot of the experiment below:</p><pre>{escape(command)}</pre>"
-        "<p>The same experiment, seed and source give the same soft labels on CPU, whatever the engine.</p>"
-        + table([*header, ("Versions", "")], lines, numeric={3})
-        + f"<details><summary>experiment.yaml</summary><pre>{escape(text)}</pre></details>"
-    )
-
-
-def _read_environment(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); delete it to write the report without it") from None
-    return found if isinstance(found, dict) else {}
 
 
 def _figure(figures: Mapping[str, str], stem: str, captions: Mapping[str, str]) -> str:

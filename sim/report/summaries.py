@@ -282,13 +282,18 @@ def table_rows(summaries: Sequence[Summary], *, by_client: bool) -> list[Row]:
     ]
 
 
+def federation_of(run: Path) -> Path | None:
+    """The folder of the data that a run had, if it noted one; it may be gone."""
+    try:
+        return Path(str(json.loads((run / "placement.json").read_text())["federation"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _read_data_digest(run: Path) -> str:
     """The last part of the name of the federation's folder (`configs.placement.federation_folder`)."""
-    try:
-        note = json.loads((run / "placement.json").read_text())
-        return Path(str(note["federation"])).name.rpartition("-")[2]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    federation = federation_of(run)
+    return "" if federation is None else federation.name.rpartition("-")[2]
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

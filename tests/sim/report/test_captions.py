@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sim.report.captions import captions_of, kept_sentences
+from sim.report.captions import captions_of, kept_sentences, skew_sentence
 from sim.report.figures import Run
 
 CLIENTS = ("000-camera", "001-gps")
@@ -138,3 +138,14 @@ def test_of_several_runs_the_seed_is_named_in_which_nothing_was_kept() -> None:
     stuck = run_of(seed=7, kept=((False, False), (True, True), (True, True)))
     (sentence,) = kept_sentences([run_of(), stuck])
     assert sentence.startswith("The teacher never improved (seed 7): ")
+
+
+@pytest.mark.parametrize(
+    ("skews", "word"),
+    [([0.006, 0.018], "is nearly IID: "), ([0.2, 0.5], "is non-IID: "), ([0.05, 0.07], "is moderately skewed: ")],
+)
+def test_non_iid_is_said_where_the_measured_skew_is_only(skews: list[float], word: str) -> None:
+    sentence = skew_sentence(skews)
+    assert word in sentence and f"by {skews[0]:.3f} to {skews[1]:.3f} bits" in sentence
+    assert ("non-IID" in sentence) == ("non-IID" in word)
+    assert skew_sentence([]) == ""

@@ -14,7 +14,7 @@ from configs.schema import World
 from sim.cli.main import cli
 from sim.data.generate import simulate_pass
 from sim.data.inspection import RecordingPart, open_parts
-from sim.report.contact_sheet import choose_passes, write_contact_sheet
+from sim.report.contact_sheet import caption_of, choose_passes, write_contact_sheet
 
 MODALITIES = ("camera", "radar", "lidar", "gps")
 
@@ -93,3 +93,11 @@ def test_a_sheet_needs_a_known_format_and_a_frame(recorded: Path, tmp_path: Path
     empty = Recording(recorded, np.empty(0, np.int32), {}, None, {})
     with pytest.raises(ValueError, match="nothing to draw"):
         write_contact_sheet([RecordingPart("empty", empty)], tmp_path / "sheet.png")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(["camera"], ""), (["camera", "doppler"], "Radar"), (["lidar"], "LiDAR"), (["radar", "lidar"], "Radar LiDAR")],
+)
+def test_the_caption_speaks_of_the_sensors_that_are_there(rows: list[str], said: str) -> None:
+    assert " ".join(name for name in ("Radar", "LiDAR") if name in caption_of(rows)) == said

@@ -148,7 +148,7 @@ def test_problems_are_named_and_never_run_as_markup(one: Path) -> None:
 
 def test_the_page_says_how_to_run_it_again(one: Path) -> None:
     text = visible(one.read_text())
-    assert "softbeam run street-1/experiment.yaml" in text
+    assert f"softbeam run {one.parents[1] / 'street-1' / 'experiment.yaml'}" in text
     assert "e" * 16 in text
     assert "flwr 1.41.0" in text
     assert "codec: float16" in text
