@@ -32,6 +32,9 @@ class Modality:
         file: the kind of file that its frames are read from; None if the table of a release holds them.
         is_on_request: whether its frames are made from these files only on request, because making them takes time.
         lost_frame: what a faulty sensor gives in place of a lost frame: zeros, or the previous frame.
+        least_spread: the smallest spread of each channel of the encoder's inputs that counts as one, in the unit of the
+            channel; one number stands for all channels. Inputs are never scaled by less, so that a frame a little
+            outside a few still ones does not become huge.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Modality:
     unit: str
     encoder: str
     colour: str
+    least_spread: tuple[float, ...]
     file: FileKind | None = None
     is_on_request: bool = False
     lost_frame: Literal["zeros", "repeated"] = "zeros"
@@ -56,6 +60,7 @@ MODALITIES: dict[str, Modality] = {
             unit="RGB, row 0 on top",
             encoder="ImageEncoder",
             colour="#0072b2",
+            least_spread=(8.0,),
             file="camera",
         ),
         Modality(
@@ -65,6 +70,7 @@ MODALITIES: dict[str, Modality] = {
             unit="range-angle map (range, angle), log2(1 + magnitude)",
             encoder="ImageEncoder",
             colour="#d55e00",
+            least_spread=(0.1,),
             file="radar",
         ),
         Modality(
@@ -74,6 +80,7 @@ MODALITIES: dict[str, Modality] = {
             unit="Doppler-angle map (velocity, angle), log2(1 + magnitude)",
             encoder="ImageEncoder",
             colour="#f0e442",
+            least_spread=(0.1,),
             file="radar",
         ),
         Modality(
@@ -83,6 +90,7 @@ MODALITIES: dict[str, Modality] = {
             unit="mask of what moved since the frame before, eight pixels a byte",
             encoder="MotionEncoder",
             colour="#56b4e9",
+            least_spread=(0.01,),
             file="camera",
             is_on_request=True,
         ),
@@ -93,6 +101,7 @@ MODALITIES: dict[str, Modality] = {
             unit="range-angle and Doppler-angle map, log2(1 + magnitude), unscaled",
             encoder="MapsEncoder",
             colour="#000000",
+            least_spread=(0.01,),
             file="radar",
             is_on_request=True,
         ),
@@ -103,6 +112,7 @@ MODALITIES: dict[str, Modality] = {
             unit="metres per ray from left (-90 deg) to right; 0 = no return",
             encoder="LidarEncoder",
             colour="#009e73",
+            least_spread=(0.01,),
             file="lidar",
         ),
         Modality(
@@ -112,6 +122,8 @@ MODALITIES: dict[str, Modality] = {
             unit="metres east and north of the base station",
             encoder="GpsEncoder",
             colour="#cc79a7",
+            # The error of a position, and what it is of a bearing and a log range at 20 metres.
+            least_spread=(1.0, 1.0, 0.05, 0.05, 0.05),
             lost_frame="repeated",
         ),
         Modality(
@@ -121,6 +133,8 @@ MODALITIES: dict[str, Modality] = {
             unit="centre x, centre y, width, height in image fractions; NaN = no box",
             encoder="BoxEncoder",
             colour="#e69f00",
+            # A box jumps by about a hundredth of the image; whether there is one is not scaled.
+            least_spread=(0.02, 0.02, 0.02, 0.02, 1.0),
         ),
     )
 }

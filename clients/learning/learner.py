@@ -86,7 +86,8 @@ class Learner:
     """A beam tracker in training: the model, its optimizer and the validation results so far.
 
     Args:
-        model: a fresh tracker; its input scales are fitted here, on the public set if there are no labels.
+        model: a fresh tracker; its input scales are fitted here, on the public set, or on own windows if
+            that has no window.
         training: the settings of steps, rates and batches.
         losses: the losses that are minimised.
         material: the windows that the tracker learns from.
@@ -114,10 +115,11 @@ class Learner:
         self.name = name
         self.modality_dropout = modality_dropout
         self.progress = LearningProgress()
-        if material.is_labelled:
-            model.fit_scale(material.recording, material.train)
-        else:
+        # A few passes of one's own do not show how far inputs spread, but everybody has the public set.
+        if len(material.public_starts):
             model.fit_scale(material.public, material.public_starts)
+        elif material.is_labelled:
+            model.fit_scale(material.recording, material.train)
         self.optimizer = AdamW(
             model.parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
         )

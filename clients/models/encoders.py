@@ -7,54 +7,76 @@ overlapping windows can share them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clients.data.modalities import MODALITIES
+from clients.data.modalities import MODALITIES, Modality
 
 # The range of the scenario 9 LiDAR in metres; source: DeepSense 6G scenario 9 page.
 LIDAR_RANGE_M = 16.392
-# The relative spread below which an input counts as constant.
-STILL = 1e-4
+# Of the values of a channel, this share may lie below and as many above the range that is taken for ordinary.
+TAIL = 0.05
 
 
 class Standardise(nn.Module):
-    """Scales inputs to zero mean and unit variance, which are measured once on the owner's training frames.
+    """Scales inputs to about zero mean and unit variance, which are measured once.
 
     Args:
-        num_channels: the size of the last axis; 1 measures one scale over everything.
+        least_spread: (C,) for each channel, the smallest spread that counts; inputs are never scaled by less.
+
+    Raises:
+        ValueError: a spread is not positive.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, num_channels: int) -> None:
+    def __init__(self, least_spread: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(num_channels))
-        self.register_buffer("scale", torch.ones(num_channels))
+        self.least_spread = torch.tensor(tuple(least_spread))
+        if not (self.least_spread > 0).all():
+            raise ValueError(f"least_spread: must be > 0 in every channel, got {tuple(least_spread)}")
+        self.register_buffer("mean", torch.zeros(len(self.least_spread)))
+        self.register_buffer("scale", torch.ones(len(self.least_spread)))
 
     def fit(self, values: Tensor) -> None:
-        """Measure the mean and the spread over all axes but the last."""
+        """Measure the mean and the spread over all axes but the last; a channel counts with its ``least_spread``."""
         rows = values.reshape(-1, len(self.mean))
         self.mean.copy_(rows.mean(dim=0))
-        spread = rows.std(dim=0, correction=0)
-        # An input that was constant in training must not become huge when it changes later.
-        moves = spread > STILL * self.mean.abs().clamp_min(1.0)
-        self.scale.copy_(torch.where(moves, spread, torch.ones(())))
+        self.scale.copy_(torch.maximum(rows.std(dim=0, correction=0), self.least_spread))
 
     def forward(self, values: Tensor) -> Tensor:
         """Values (..., C) to scaled values of the same shape."""
         return torch.addcmul(-self.mean / self.scale, values, 1.0 / self.scale)
 
 
+def without_outliers(rows: Tensor, least_spread: Tensor) -> Tensor:
+    """Rows (N, C) with every value moved to the nearest one that is not an outlier of its channel.
+
+    The ordinary range of a channel holds all values but the share `TAIL` on either side. What lies farther outside than
+    this range is wide is an outlier, such as a position of a receiver that has lost the satellites. For a normal
+    distribution this is beyond 4.9 deviations, so that ordinary values stay as they are.
+
+    Source: the fences of J. W. Tukey, "Exploratory Data Analysis", 1977, with other quantiles.
+
+    Args:
+        rows: the values, at least one row.
+        least_spread: (C,) the smallest width of the ordinary range of each channel.
+    """
+    low, high = torch.quantile(rows, torch.tensor([TAIL, 1.0 - TAIL], dtype=rows.dtype), dim=0)
+    width = torch.maximum(high - low, least_spread.to(rows.dtype))
+    return torch.minimum(torch.maximum(rows, low - width), high + width)
+
+
 class Encoder(nn.Module):
     """The base of all encoders: it scales the inputs and then applies a network.
 
     Args:
-        standardise: the scale of the inputs, which is fitted on training frames.
+        standardise: the scale of the inputs, which is fitted before training.
         network: a network from scaled inputs to features (U, D).
 
     Attributes:
@@ -69,18 +91,19 @@ class Encoder(nn.Module):
         self.network = network
 
     @classmethod
-    def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
-        """Build an encoder for frames of a shape, as stored on disk; :func:`make_encoder` explains the sizes."""
-        num_inputs = cls.num_channels or frame_shape[-1]
-        return cls(Standardise(num_inputs), _mlp(num_inputs, 8 * width, num_features))
+    def build(cls, row: Modality, *, width: int, num_features: int) -> Encoder:
+        """Build an encoder for frames of a modality, as stored on disk; :func:`make_encoder` explains the sizes."""
+        num_inputs = cls.num_channels or row.frame_shape[-1]
+        return cls(Standardise(row.least_spread), _mlp(num_inputs, 8 * width, num_features))
 
     def inputs(self, frames: Tensor) -> Tensor:
         """Frames as stored on disk to float32 values with channels last, before scaling."""
         return frames.float()
 
     def fit_scale(self, frames: Tensor) -> None:
-        """Measure the scale of the inputs on frames as stored on disk."""
-        self.standardise.fit(self.inputs(frames))
+        """Measure the scale of the inputs on frames as stored on disk, without their outliers."""
+        inputs = self.inputs(frames)
+        self.standardise.fit(without_outliers(inputs.reshape(len(inputs), -1), self.standardise.least_spread))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (U, *frame_shape) to features (U, D)."""
@@ -134,10 +157,14 @@ class ImageEncoder(Encoder):
     """Encodes camera images (U, 64, 64, 3) and radar or Doppler maps (U, 64, 64): patches, then two convolutions."""
 
     @classmethod
-    def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
+    def build(cls, row: Modality, *, width: int, num_features: int) -> Encoder:
         """Build an encoder with one scale over all channels, because the channels of a camera have one unit."""
-        num_channels = cls.num_channels or (frame_shape[2] if len(frame_shape) == 3 else 1)
-        return cls(Standardise(1), _image_network(num_channels, width, num_features))
+        num_channels = cls.num_channels or (row.frame_shape[2] if len(row.frame_shape) == 3 else 1)
+        return cls(Standardise(row.least_spread), _image_network(num_channels, width, num_features))
+
+    def fit_scale(self, frames: Tensor) -> None:
+        """Measure one scale on all values of the frames; what such a sensor gives is bounded, so all count."""
+        self.standardise.fit(self.inputs(frames))
 
     def inputs(self, frames: Tensor) -> Tensor:
         """Images or maps to (U, 64, 64, C) float32."""
@@ -170,9 +197,13 @@ class LidarEncoder(Encoder):
     """Encodes LiDAR ranges (U, 216) in metres per ray as closeness: 1 at the sensor, 0 if nothing returned."""
 
     @classmethod
-    def build(cls, frame_shape: tuple[int, ...], *, width: int, num_features: int) -> Encoder:
+    def build(cls, row: Modality, *, width: int, num_features: int) -> Encoder:
         """Build an encoder with convolutions along the rays."""
-        return cls(Standardise(1), _lidar_network(width, num_features))
+        return cls(Standardise(row.least_spread), _lidar_network(width, num_features))
+
+    def fit_scale(self, frames: Tensor) -> None:
+        """Measure one scale on all rays, whose closeness is bounded, so that nothing is left out."""
+        self.standardise.fit(self.inputs(frames))
 
     def inputs(self, frames: Tensor) -> Tensor:
         """Ranges to closeness (U, 216, 1) in [0, 1]."""
@@ -212,10 +243,10 @@ class BoxEncoder(Encoder):
         return torch.cat([torch.where(found, frames, torch.zeros(())), found], dim=-1).float()
 
     def fit_scale(self, frames: Tensor) -> None:
-        """Measure the scale on the frames that have a box."""
+        """Measure the scale on the frames that have a box; without any box, inputs stay as they are."""
         with_box = frames[torch.isfinite(frames).all(dim=-1)]
-        super().fit_scale(with_box if len(with_box) else frames)
-        self.standardise.scale[-1] = 1.0
+        if len(with_box):
+            super().fit_scale(with_box)
 
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -233,7 +264,7 @@ def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
         num_features: D, the number of features.
     """
     row = MODALITIES[modality]
-    return ENCODERS[row.encoder].build(row.frame_shape, width=width, num_features=num_features)
+    return ENCODERS[row.encoder].build(row, width=width, num_features=num_features)
 
 
 def _image_network(num_channels: int, width: int, num_features: int) -> nn.Module:

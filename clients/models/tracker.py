@@ -13,6 +13,7 @@ M modalities, D features, H horizons, B beams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from configs.schema import Model, Task
 
 # The number of windows that are predicted at once; consecutive windows share most of their frames.
 PREDICTION_BATCH = 256
+# The number of windows on which a scale is measured, evenly spread: more would not change it, but would take memory.
+SCALE_WINDOWS = 256
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,14 @@ class BeamTracker(nn.Module):
         self.head = nn.Linear(size.hidden, task.num_horizons * task.num_beams)
 
     def fit_scale(self, recording: Recording, starts: NDArray[np.int64]) -> None:
-        """Measure the scale of each sensor on the frames of training windows."""
-        windows = read_windows(recording, starts, modalities=self.modalities, num_frames=self.task.num_frames)
+        """Measure the scale of each sensor on the frames of some windows, of which at most `SCALE_WINDOWS` are read.
+
+        Args:
+            recording: the recording that holds the frames.
+            starts: (N,) the first frame of each window, at least one.
+        """
+        some = starts[:: math.ceil(len(starts) / SCALE_WINDOWS)]
+        windows = read_windows(recording, some, modalities=self.modalities, num_frames=self.task.num_frames)
         with torch.no_grad():
             for name in self.modalities:
                 self.encoders[name].fit_scale(windows.frames[name])  # type: ignore[operator]

@@ -334,14 +334,31 @@ def unlabelled(public: Recording, calls: Calls | None = None) -> Learner:
     )
 
 
-def test_a_learner_without_labels_scales_its_inputs_by_the_public_set(street: Recording, public: Recording) -> None:
+def scales(one: Learner) -> dict[str, Tensor]:
+    return {name: value for name, value in one.model.state_dict().items() if "standardise" in name}
+
+
+def test_every_learner_scales_its_inputs_by_the_public_set_however_few_passes_it_has(
+    street: Recording, public: Recording
+) -> None:
+    few = replace(street, splits={"train": street.splits["train"][:1]})
     expected = learner(public, public).model
     expected.fit_scale(public, public.window_starts(4, 2))
-    found = unlabelled(public).model.encoders["gps"].standardise
-    assert torch.equal(found.mean, expected.encoders["gps"].standardise.mean)  # type: ignore[union-attr]
-    assert torch.equal(found.scale, expected.encoders["gps"].standardise.scale)  # type: ignore[union-attr]
-    labelled = learner(street, public).model.encoders["gps"].standardise
-    assert not torch.equal(found.mean, labelled.mean)  # type: ignore[union-attr]
+    for one in (learner(street, public), learner(few, public), unlabelled(public)):
+        found = scales(one)
+        assert found
+        for name, value in found.items():
+            assert torch.equal(value, expected.state_dict()[name]), name
+
+
+def test_without_a_public_window_a_learner_scales_its_inputs_by_its_own(street: Recording, public: Recording) -> None:
+    nothing = replace(public, pass_ids=np.arange(len(public.pass_ids), dtype=np.int32))
+    expected = learner(street, nothing).model
+    found = scales(learner(street, nothing))
+    expected.fit_scale(street, street.window_starts(4, 2, "train"))
+    for name, value in found.items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+    assert not torch.equal(found["encoders.gps.standardise.mean"], torch.zeros(5))
 
 
 def test_a_learner_without_labels_spends_every_step_on_targets_and_is_not_calibrated(public: Recording) -> None:

@@ -20,6 +20,7 @@ from clients.models.encoders import (
     make_encoder,
     mask_shares,
     unpack_masks,
+    without_outliers,
 )
 from configs.seeding import rng_for
 
@@ -79,16 +80,57 @@ def test_scaled_training_frames_have_mean_zero_and_spread_one(modality: str) -> 
 
 
 def test_standardise_by_hand() -> None:
-    standardise = Standardise(2)
+    standardise = Standardise((0.5, 25.0))
     standardise.fit(torch.tensor([[1.0, 10.0], [3.0, 30.0]]))
-    torch.testing.assert_close(standardise(torch.tensor([[2.0, 40.0]])), torch.tensor([[0.0, 2.0]]))
+    # The spread of the second channel, 10, is less than what counts.
+    torch.testing.assert_close(standardise(torch.tensor([[2.0, 45.0]])), torch.tensor([[0.0, 1.0]]))
 
 
-def test_an_input_that_never_changed_in_training_stays_small_when_it_changes_a_little() -> None:
-    # A parked vehicle, or a street along one axis: millimetres later must not be a thousand deviations.
-    standardise = Standardise(1)
-    standardise.fit(torch.full((10, 1), 12.0))
-    assert standardise(torch.tensor([[12.001]])).abs() < 100
+@pytest.mark.parametrize("spread", [(0.0,), (1.0, -1.0), (math.nan,)])
+def test_a_spread_that_is_not_positive_is_refused(spread: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="least_spread: must be > 0"):
+        Standardise(spread)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_no_modality_is_scaled_by_less_than_what_its_row_counts_as_a_spread(modality: str) -> None:
+    # A parked vehicle and an empty street: whatever comes later must not be a thousand deviations away.
+    encoder = make_encoder(modality, width=2, num_features=8)
+    encoder.fit_scale(frames(modality, 1).expand(20, *MODALITIES[modality].frame_shape))
+    assert (encoder.standardise.scale >= torch.tensor(MODALITIES[modality].least_spread)).all()
+
+
+def test_a_metre_beside_the_street_of_a_single_pass_is_a_deviation_and_not_ten() -> None:
+    along = torch.linspace(-30.0, 30.0, 60, dtype=torch.float64)
+    encoder = make_encoder("gps", width=2, num_features=8)
+    encoder.fit_scale(torch.stack([along, torch.full_like(along, 12.0)], dim=1))
+    beside = encoder.standardise(encoder.inputs(torch.tensor([[0.0, 13.0]])))
+    assert beside[0, 1] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.04])
+def test_positions_of_a_receiver_that_lost_its_satellites_hardly_move_the_scale(share: float) -> None:
+    rng = rng_for(0, "lost")
+    positions = torch.from_numpy(rng.normal([0.0, 12.0], [10.0, 2.0], (500, 2)))
+    spoilt = positions.clone()
+    spoilt[: int(500 * share)] = torch.tensor([1e5, -1e5], dtype=torch.float64)
+    clean, robust = make_encoder("gps", width=2, num_features=8), make_encoder("gps", width=2, num_features=8)
+    clean.fit_scale(positions)
+    robust.fit_scale(spoilt)
+    ratio = robust.standardise.scale / clean.standardise.scale
+    assert ratio.max() < 2.0
+    assert ratio.min() > 0.9
+
+
+def test_without_outliers_by_hand() -> None:
+    # The ordinary range of 0 .. 100 is 5 to 95, so what lies beyond -85 and 185 is moved there.
+    rows = torch.arange(101.0)[:, None].repeat(1, 2)
+    torch.testing.assert_close(without_outliers(rows, torch.ones(2)), rows)
+    rows[100, 1], rows[0, 1] = 1e6, -1e6
+    found = without_outliers(rows, torch.ones(2))
+    torch.testing.assert_close(found[:, 0], rows[:, 0])
+    torch.testing.assert_close(found[[0, 100], 1], torch.tensor([-85.0, 185.0]))
+    torch.testing.assert_close(found[1:100, 1], rows[1:100, 1])
 
 
 def test_scales_travel_with_the_weights_but_are_not_learned() -> None:
@@ -98,20 +140,20 @@ def test_scales_travel_with_the_weights_but_are_not_learned() -> None:
 
 
 def test_gps_inputs_by_hand() -> None:
-    inputs = GpsEncoder(Standardise(5), torch.nn.Identity()).inputs(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    inputs = GpsEncoder(Standardise([1.0] * 5), torch.nn.Identity()).inputs(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
     torch.testing.assert_close(inputs[0], torch.tensor([3.0, 4.0, 0.6, 0.8, math.log(6)]))
     torch.testing.assert_close(inputs[1], torch.zeros(5))
 
 
 def test_lidar_is_1_at_the_sensor_0_at_its_range_and_0_where_nothing_returned() -> None:
     ranges = torch.tensor([[1e-6, LIDAR_RANGE_M, 0.0, LIDAR_RANGE_M / 2]])
-    inputs = LidarEncoder(Standardise(1), torch.nn.Identity()).inputs(ranges)
+    inputs = LidarEncoder(Standardise([1.0]), torch.nn.Identity()).inputs(ranges)
     torch.testing.assert_close(inputs[0, :, 0], torch.tensor([1.0, 0.0, 0.0, 0.5]), atol=1e-6, rtol=0)
 
 
 def test_a_box_that_was_not_found_is_zeros_and_says_so() -> None:
     boxes = torch.tensor([[0.5, 0.4, 0.1, 0.2], [math.nan] * 4])
-    inputs = BoxEncoder(Standardise(5), torch.nn.Identity()).inputs(boxes)
+    inputs = BoxEncoder(Standardise([1.0] * 5), torch.nn.Identity()).inputs(boxes)
     torch.testing.assert_close(inputs, torch.tensor([[0.5, 0.4, 0.1, 0.2, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0]]))
 
 
