@@ -52,14 +52,13 @@ class Nodes(Section):
 
 
 class Passes(Section):
-    """Vehicle passes in each part of a federation; one pass is one vehicle driving by.
+    """Vehicle passes in each part of a federation on a street; one pass is one vehicle driving by.
 
     Attributes:
         server: labelled passes of the server itself.
         public: unlabelled passes that all modalities recorded.
         test: the common test set.
-        client: passes of one client, its validation passes included (street: the mean; DeepSense: the total over
-            the clients of one modality).
+        client: passes of one client on average, its validation passes included.
         client_test: further passes on which each client tests itself.
         validation_share: share of the labelled passes of a client or of the server kept for model selection.
     """
@@ -72,17 +71,39 @@ class Passes(Section):
     validation_share: float = Field(default=0.2, ge=0, lt=1)
 
 
+class DealtPasses(Section):
+    """Passes of a scenario in each part of a federation; a part without a number gets its share of what is there.
+
+    Passes without a window are never dealt. Numbers count passes; shares count windows.
+
+    Attributes:
+        server: labelled passes of the server itself; None gives it a share.
+        public: unlabelled passes that all modalities recorded; None gives a share.
+        test: the common test set; None gives a share.
+        client: passes of all clients of one modality together, validation passes included; None gives each client its
+            share.
+        client_test: further passes on which each client tests itself; None gives none if ``client`` has a number, and
+            otherwise a share.
+        validation_share: share of the labelled passes of a client or of the server kept for model selection.
+    """
+
+    server: int | None = Field(default=None, ge=1)
+    public: int | None = Field(default=None, ge=1)
+    test: int | None = Field(default=None, ge=1)
+    client: int | None = Field(default=None, ge=1)
+    client_test: int | None = Field(default=None, ge=0)
+    validation_share: float = Field(default=0.2, ge=0, lt=1)
+
+
 class Federation(Section):
     """The keys that every source of data has.
 
     Attributes:
-        passes: how many passes each part holds.
         nodes: the clients.
         server_lacks: modalities that the server's own mast does not have: the teacher does not fuse them and knows of
             them only what the soft labels say.
     """
 
-    passes: Passes
     nodes: tuple[Nodes, ...] = Field(min_length=1)
     server_lacks: tuple[ModalityName, ...] = ()
 
@@ -105,6 +126,7 @@ class StreetData(Federation):
     """A federation made by the embedded world.
 
     Attributes:
+        passes: how many passes each part holds.
         world: the street.
         public_drive: ``same`` records the public set like everything else; ``day`` is the usual commissioning drive, by
             day, in dry weather and half the traffic, whatever the clients see later.
@@ -116,6 +138,7 @@ class StreetData(Federation):
     """
 
     source: Literal["street"]
+    passes: Passes
     world: World = World()
     public_drive: Literal["same", "day"] = "same"
     traffic_skew: float = Field(default=2.0, gt=0)
@@ -134,12 +157,14 @@ class DeepSenseData(Federation):
     """A federation cut from one DeepSense 6G scenario, by pass.
 
     Attributes:
+        passes: how many passes each part holds; without a number a part gets its share of what is there.
         folder: the scenario's folder, in the official layout or as compact arrays; relative to the checkout.
         share_passes: whether clients of different modalities hold the same passes (one mast, several sensors).
         sector_skew: concentration of the Dirichlet draw that deals passes to clients by beam sector; None deals evenly.
     """
 
     source: Literal["deepsense"]
+    passes: DealtPasses = DealtPasses()
     folder: str
     share_passes: bool = True
     sector_skew: float | None = Field(default=None, gt=0)

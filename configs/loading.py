@@ -27,6 +27,7 @@ DATA_SOURCES = (
     "sim/data/conversion.py",
     "configs/files.py",
     "sim/data/generate.py",
+    "sim/data/dealing.py",
     "sim/data/partition.py",
     "sim/data/plan.py",
     "clients/data/bearing.py",
@@ -133,10 +134,14 @@ def experiment_digest(experiment: Experiment) -> str:
 def data_digest(experiment: Experiment) -> str:
     """The digest of what a federation's data depends on: the data section, the seed, and the code that makes it.
 
-    Names of folders do not count, because the same measurements may lie anywhere; what they hold counts elsewhere.
+    Names of folders do not count, because the same measurements may lie anywhere; what they hold counts elsewhere. A
+    scenario is dealt by windows, so it depends on their length as well.
     """
-    values = to_values(experiment)
-    return digest_with_sources({"data": _without_folders(values["data"]), "seed": values["seed"]}, DATA_SOURCES)
+    values, task = to_values(experiment), experiment.task
+    depends_on = {"data": _without_folders(values["data"]), "seed": values["seed"]}
+    if experiment.data.source == "deepsense":
+        depends_on["frames"] = task.num_frames + task.num_future
+    return digest_with_sources(depends_on, DATA_SOURCES)
 
 
 def _without_folders(values: Any) -> Any:

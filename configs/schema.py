@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from configs.data import DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData, StreetModality
+from configs.data import DealtPasses, DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData, StreetModality
 from configs.recipes import RECIPES, Traits
 from configs.section import Section
 from configs.strategy import Aggregation, Plugin, Strategy
@@ -19,6 +19,7 @@ from configs.world import World
 
 __all__ = [
     "Aggregation",
+    "DealtPasses",
     "DeepSenseData",
     "Engine",
     "Experiment",

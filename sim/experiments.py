@@ -107,9 +107,15 @@ def resume_experiment(folder: Path, progress: PhaseProgress) -> Path:
 
 
 def make_data(experiment: Experiment, progress: PhaseProgress) -> tuple[Path, float]:
-    """Make the data of an experiment if it is missing; return its folder and the seconds that this took."""
+    """Make the data of an experiment if it is missing; return its folder and the seconds that this took.
+
+    What is scarce in it, such as a client without a pass to validate on, is said as a warning of the log.
+    """
     workers = experiment.engine.workers or os.cpu_count() or 1
-    return ensure_federation(experiment, workers=workers, progress=lambda done, total: progress("data", done, total))
+    made = ensure_federation(experiment, workers=workers, progress=lambda done, total: progress("data", done, total))
+    for line in json.loads((made[0] / "federation.json").read_text()).get("warnings", []):
+        log.warning("%s", line)
+    return made
 
 
 def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:

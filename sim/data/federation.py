@@ -44,4 +44,4 @@ def _write(experiment: Experiment, folder: Path, workers: int, progress: Callabl
     else:
         from sim.data.partition import write_deepsense
 
-        write_deepsense(experiment.data, folder, seed=experiment.seed, progress=progress)
+        write_deepsense(experiment.data, folder, task=experiment.task, seed=experiment.seed, progress=progress)

@@ -1,4 +1,4 @@
-"""Cuts one DeepSense 6G scenario into a federation of recordings, by whole passes.
+"""Cuts one DeepSense 6G scenario into a federation of recordings, by whole passes that have windows.
 
 A random split by frame would leak: neighbouring frames of one pass would be on both sides.
 """
@@ -6,8 +6,8 @@ A random split by frame would leak: neighbouring frames of one pass would be on 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,13 @@ from clients.data.deepsense import Scenario
 from clients.data.recording import PUBLIC_POWER, write_recording
 from configs.files import fresh_folder
 from configs.placement import resolved_folder
-from configs.schema import DeepSenseData
+from configs.schema import DeepSenseData, Nodes, Task
 from configs.seeding import rng_for
 from sim.data.conversion import LICENCE, load_scenario
+from sim.data.dealing import FEW_WINDOWS, Slot, cut_into_blocks, deal_by_windows, windows_of
 
 NUM_SECTORS, SECTOR_FIELD_DEG = 4, 90.0
+_TASK = Task()
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class Partition:
     clients: Sequence[ClientPasses]
 
 
-def carve_validation(pass_ids: Sequence[int], share: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+def carve_validation(
+    pass_ids: Sequence[int], share: float, rng: np.random.Generator, *, windows: Mapping[int, int] | None = None
+) -> tuple[list[int], list[int]]:
     """Set some passes of one owner aside for model selection.
 
     Args:
@@ -57,6 +61,7 @@ def carve_validation(pass_ids: Sequence[int], share: float, rng: np.random.Gener
         share: the wanted share of validation passes, in [0, 1). At zero, or with a single pass, none is set aside;
             otherwise at least one is, and at least one is left for training.
         rng: draws the passes that are set aside.
+        windows: id of each pass -> the number of its windows, so that the share is one of windows; None counts passes.
 
     Returns:
         Training passes and validation passes, both ascending.
@@ -64,7 +69,9 @@ def carve_validation(pass_ids: Sequence[int], share: float, rng: np.random.Gener
     drawn = [int(i) for i in rng.permutation(np.asarray(pass_ids, dtype=np.int64))]
     num_validation = 0
     if share > 0 and len(drawn) >= 2:
-        num_validation = min(max(round(share * len(drawn)), 1), len(drawn) - 1)
+        held = np.arange(1, len(drawn) + 1) if windows is None else np.cumsum([windows[i] for i in drawn])
+        nearest = round(share * len(drawn)) if windows is None else int(np.argmin(np.abs(held - share * held[-1]))) + 1
+        num_validation = min(max(nearest, 1), len(drawn) - 1)
     return sorted(drawn[num_validation:]), sorted(drawn[:num_validation])
 
 
@@ -113,80 +120,186 @@ def deal_by_sector(
     return hands
 
 
-def partition_passes(data: DeepSenseData, sectors: Mapping[int, int], *, seed: int) -> Partition:
-    """Deal the passes of a scenario to the parts of a federation.
+def partition_passes(
+    data: DeepSenseData, sectors: Mapping[int, int], windows: Mapping[int, int], *, seed: int
+) -> Partition:
+    """Deal the passes of a scenario to the parts of a federation; a part without a number gets its share.
 
-    Server, public set and test set draw first, so that they do not depend on the clients.
+    Parts with a number draw first: server, public set and test set, so that they do not depend on the clients. What is
+    left is dealt by windows to the parts without one (`sim.data.dealing`). Passes without a window are not dealt.
 
     Args:
         data: the section that says how many passes each part holds.
         sectors: id of each pass -> its beam sector; it is used only with ``data.sector_skew``.
+        windows: id of each pass -> the number of its windows.
         seed: the seed of the experiment.
 
     Raises:
         ValueError: there are too few passes; the message starts with the dotted path.
     """
-    deck = [int(i) for i in rng_for(seed, "partition").permutation(np.asarray(sorted(sectors), np.int64))]
+    return _Dealer(data, sectors, {i: n for i, n in windows.items() if n > 0}, seed).deal()
 
-    def draw(part: str, count: int) -> list[int]:
+
+class _Dealer:
+    """Deals the passes of one scenario; each pass is dealt once.
+
+    Args:
+        data: the section that says how many passes each part holds.
+        sectors: id of each pass -> its beam sector.
+        windows: id of each pass that has windows -> their number, > 0.
+        seed: the seed of the experiment.
+    """
+
+    def __init__(self, data: DeepSenseData, sectors: Mapping[int, int], windows: Mapping[int, int], seed: int) -> None:
+        self.data, self.sectors, self.windows, self.seed = data, sectors, windows, seed
+        ids = np.asarray(sorted(windows), np.int64)
+        self.deck = [int(i) for i in rng_for(seed, "partition").permutation(ids)]
+
+    def deal(self) -> Partition:
+        """Deal all parts."""
+        passes = self.data.passes
+        counts = {"server": passes.server, "public": passes.public, "test": passes.test}
+        parts = {name: self._draw(name, count) for name, count in counts.items() if count is not None}
+        pools = [max(nodes.count for nodes in self.data.nodes)]
+        if not self.data.share_passes:
+            pools = [nodes.count for nodes in self.data.nodes]
+        dealt = [] if passes.client is None else [self._draw_for_clients(passes.client, count) for count in pools]
+        if len(parts) < len(counts) or passes.client is None:
+            dealt += self._share([name for name in counts if name not in parts], parts, [] if dealt else pools)
+        server = self._labelled(parts["server"], "server", by_windows=passes.server is None)
+        clients: list[ClientPasses] = []
+        for number, nodes in enumerate(self.data.nodes):
+            clients += self._clients_of(nodes, dealt[0 if self.data.share_passes else number], first=len(clients))
+        return Partition(server, sorted(parts["public"]), sorted(parts["test"]), tuple(clients))
+
+    def _draw(self, part: str, count: int) -> list[int]:
+        deck = self.deck
         if count > len(deck):
             raise ValueError(
-                f"data.passes.{part}: asks for {count} passes, but {len(deck)} of {len(sectors)} are left; "
-                "lower it or another of data.passes"
+                f"data.passes.{part}: asks for {count} passes, but {len(deck)} of {len(self.windows)} are left; "
+                "lower it or another of data.passes, or leave the numbers out"
             )
         drawn = deck[:count]
         del deck[:count]
         return drawn
 
-    def labelled(owned: Sequence[int], *owner: str | int) -> dict[str, list[int]]:
-        rng = rng_for(seed, "partition", "validation", *owner)
-        train, validation = carve_validation(owned, data.passes.validation_share, rng)
-        return {"train": train, "validation": validation}
+    def _draw_for_clients(self, count: int, num_clients: int) -> _Pool:
+        if count < num_clients:
+            raise ValueError(
+                f"data.passes.client: {count} passes cannot be dealt to {num_clients} clients of one modality; "
+                "raise it or lower data.nodes"
+            )
+        own = self._draw("client", count)
+        num_tests = self.data.passes.client_test or 0
+        return _Pool(own, None, [sorted(self._draw("client_test", num_tests)) for _ in range(num_clients)])
 
-    def draw_for_clients(count: int) -> tuple[list[int], list[list[int]]]:
-        own = draw("client", data.passes.client)
-        return own, [sorted(draw("client_test", data.passes.client_test)) for _ in range(count)]
-
-    def hands_of(own: Sequence[int], count: int) -> list[list[int]]:
+    def _hands(self, own: Sequence[int], count: int) -> list[list[int]]:
         even = [hand.tolist() for hand in np.array_split(own, count)]
-        if data.sector_skew is None:
+        if self.data.sector_skew is None:
             return even
-        mine = np.array([sectors[i] for i in own])
-        dealt = deal_by_sector(mine, [len(hand) for hand in even], data.sector_skew, rng_for(seed, "sectors"))
+        mine = np.array([self.sectors[i] for i in own])
+        amounts = [len(hand) for hand in even]
+        dealt = deal_by_sector(mine, amounts, self.data.sector_skew, rng_for(self.seed, "sectors"))
         return [[own[i] for i in hand] for hand in dealt]
 
-    server = labelled(draw("server", data.passes.server), "server")
-    public = sorted(draw("public", data.passes.public))
-    test = sorted(draw("test", data.passes.test))
-    shared = draw_for_clients(max(nodes.count for nodes in data.nodes)) if data.share_passes else None
-    clients: list[ClientPasses] = []
-    for nodes in data.nodes:
-        if data.passes.client < nodes.count:
+    def _share(self, names: Sequence[str], parts: dict[str, list[int]], pools: Sequence[int]) -> list[_Pool]:
+        """Deal what is left to the parts in ``names``, which are added to ``parts``, and to pools of clients."""
+        own_tests = self.data.passes.client_test
+        fixed = [
+            [sorted(self._draw("client_test", own_tests)) for _ in range(n)] for n in pools if own_tests is not None
+        ]
+        slots = shared_slots(names, pools, own_tests=own_tests is None)
+        needed = sum(slot.is_needed for slot in slots)
+        if len(self.deck) < needed:
             raise ValueError(
-                f"data.passes.client: {data.passes.client} passes cannot be dealt to {nodes.count} {nodes.modality} "
-                "clients; raise it or lower data.nodes"
+                f"data.passes: {len(self.deck)} passes with a window are left for {needed} parts that need one "
+                f"({', '.join([*names, f'{sum(pools)} clients'])}); lower the count of data.nodes, or a number of "
+                "data.passes"
             )
-        own, own_tests = shared or draw_for_clients(nodes.count)
-        for number, hand in enumerate(hands_of(own, nodes.count)):
+        hands = iter(deal_by_windows(self.deck, self.windows, slots))
+        self.deck = []
+        parts |= {name: next(hands) for name in names}
+        dealt = []
+        for number, count in enumerate(pools):
+            own = [next(hands) for _ in range(count)]
+            tests = [next(hands) for _ in range(count)] if own_tests is None else fixed[number]
+            dealt.append(_Pool([i for hand in own for i in hand], own, tests))
+        return dealt
+
+    def _labelled(self, owned: Sequence[int], *owner: str | int, by_windows: bool) -> dict[str, list[int]]:
+        rng = rng_for(self.seed, "partition", "validation", *owner)
+        windows = self.windows if by_windows else None
+        train, validation = carve_validation(owned, self.data.passes.validation_share, rng, windows=windows)
+        return {"train": train, "validation": validation}
+
+    def _clients_of(self, nodes: Nodes, pool: _Pool, *, first: int) -> list[ClientPasses]:
+        if pool.hands is None or self.data.sector_skew is not None:
+            hands = self._hands(pool.own, nodes.count)
+        else:
+            hands = [[i for hand in pool.hands[number :: nodes.count] for i in hand] for number in range(nodes.count)]
+        clients = []
+        for number, hand in enumerate(hands):
             # The same passes in two modalities are split alike, so that no client trains on validation passes that
             # another client has of the same vehicles.
-            owner = ("client", number) if data.share_passes else (nodes.modality, number)
-            splits = {**labelled(hand, *owner), "test": own_tests[number]}
-            clients.append(ClientPasses(f"{len(clients):03d}-{nodes.modality}", nodes.modality, splits))
-    return Partition(server, public, test, tuple(clients))
+            owner = ("client", number) if self.data.share_passes else (nodes.modality, number)
+            splits = {**self._labelled(hand, *owner, by_windows=pool.hands is not None), "test": pool.tests[number]}
+            clients.append(ClientPasses(f"{first + number:03d}-{nodes.modality}", nodes.modality, splits))
+        return clients
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The passes of the clients of a modality, or of all modalities if these share passes.
+
+    Attributes:
+        own: their labelled passes in the order of dealing.
+        hands: the labelled passes of each client if they were dealt by windows; None if they are to be dealt evenly.
+        tests: the own test passes of each client.
+    """
+
+    own: list[int]
+    hands: list[list[int]] | None
+    tests: list[list[int]]
+
+
+# The shares of the windows of a scenario; those of the clients are shared by all clients of a modality.
+SHARES = {"server": 0.2, "public": 0.25, "test": 0.15, "client": 0.3, "client_test": 0.1}
+
+
+def shared_slots(names: Sequence[str], pools: Sequence[int], *, own_tests: bool) -> list[Slot]:
+    """The slots of parts that get a share: those in ``names``, then of each pool its clients and their own tests.
+
+    Args:
+        names: the parts without a number, of server, public and test.
+        pools: the number of clients in each pool that gets a share.
+        own_tests: whether clients get test passes of their own.
+    """
+    slots = [Slot(SHARES[name], turns=(0, 1) if name == "server" else (0,)) for name in names]
+    for count in pools:
+        slots += [Slot(SHARES["client"] / len(pools) / count, turns=(0, 1))] * count
+        if own_tests:
+            slots += [Slot(SHARES["client_test"] / len(pools) / count, turns=(2,))] * count
+    return slots
 
 
 def write_deepsense(
-    data: DeepSenseData, folder: Path, *, seed: int, progress: Callable[[int, int], None] | None = None
+    data: DeepSenseData,
+    folder: Path,
+    *,
+    seed: int,
+    task: Task = _TASK,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a federation that is cut from the scenario in ``data.folder``, whole or not at all.
 
     A frame without a camera box is kept, as NaN. A scenario with images, radar or LiDAR is converted on first use.
+    Passes that are too few for parts without numbers are cut into blocks with gaps between them, as the manifest says.
 
     Args:
         data: the scenario (a release, or a conversion of one) and the number of passes of each part.
         folder: the folder of the federation; it must not exist.
         seed: the seed of the experiment.
+        task: the task, which gives the length of a window.
         progress: is called with the number of converted passes and of all passes, if a conversion is needed.
 
     Raises:
@@ -199,17 +312,15 @@ def write_deepsense(
         )
     everything = tuple(nodes.modality for nodes in data.nodes)
     scenario = load_scenario(source, everything, progress=progress)
-    if not scenario.has_passes:
-        raise ValueError(
-            f"data.folder: {scenario.name} in {data.folder} has no seq_index, so its rows are no sequences to track; "
-            "name the folder of a whole scenario"
-        )
     lacking = [modality for modality in everything if modality not in scenario.sensors]
     if lacking:
         raise ValueError(
             f"data.nodes: {data.folder} has no {', '.join(lacking)} that can be read; use {', '.join(scenario.sensors)}"
+            + _other_nodes(data, scenario.sensors)
         )
-    parts = partition_passes(data, _pass_sectors(scenario), seed=seed)
+    scenario, cut = _with_enough_passes(scenario, data, task)
+    windows = windows_of(scenario.pass_ids, task)
+    parts = partition_passes(data, _pass_sectors(scenario), windows, seed=seed)
     with fresh_folder(folder) as draft:
         _write_part(scenario, draft / "server", everything, parts.server)
         _write_part(scenario, draft / "public", everything, {"public": parts.public}, is_labelled=False)
@@ -231,9 +342,93 @@ def write_deepsense(
                 }
                 for client in parts.clients
             ],
-            "left_out": list(scenario.problems),
+            "left_out": [*scenario.problems, *cut, *_without_windows(windows, task)],
+            "warnings": warnings_of(parts, windows, data),
         }
         (draft / "federation.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _other_nodes(data: DeepSenseData, sensors: Iterable[str]) -> str:
+    """How to name nodes that the scenario has sensors for; empty if it has none."""
+    count = max(nodes.count for nodes in data.nodes)
+    nodes = ", ".join(f"{{modality: {name}, count: {count}}}" for name in sensors)
+    return f", such as --set 'data.nodes=[{nodes}]'" if nodes else ""
+
+
+def _with_enough_passes(scenario: Scenario, data: DeepSenseData, task: Task) -> tuple[Scenario, list[str]]:
+    """The scenario, cut into blocks if it has too few passes for the parts; and a line that says so.
+
+    Raises:
+        ValueError: the rows are no sequence.
+    """
+    if not scenario.has_passes:
+        raise ValueError(
+            f"data.folder: {scenario.name} in {data.folder} has no seq_index, so its rows are no sequences to track; "
+            "name the folder of a whole scenario"
+        )
+    num_usable = sum(count > 0 for count in windows_of(scenario.pass_ids, task).values())
+    needed = _num_needed(data)
+    passes = data.passes
+    counts = (passes.server, passes.public, passes.test, passes.client)
+    # Where the YAML counts passes, too few of them are an error of the YAML.
+    if num_usable >= needed or any(count is not None for count in counts):
+        return scenario, []
+    num_passes = len(np.unique(scenario.pass_ids))
+    # Twice as many blocks as parts, so that everybody has some to validate on.
+    blocks = cut_into_blocks(scenario.pass_ids, needed=2 * needed, task=task)
+    kept, frames, gap = blocks > 0, len(blocks), task.num_frames + task.num_future
+    line = (
+        f"{scenario.name}: {num_usable} passes with windows are too few for {needed} parts, so {num_passes} passes "
+        f"are cut into {blocks.max(initial=0)} blocks, with gaps of {gap} frames between them; "
+        f"{frames - int(kept.sum())} of {frames} frames are left out. Blocks of one pass are more alike than passes are"
+    )
+    return replace(
+        scenario,
+        pass_ids=blocks[kept],
+        sensors={name: values[kept] for name, values in scenario.sensors.items()},
+        power=scenario.labelled_power[kept],
+        files={},
+    ), [line]
+
+
+def _num_needed(data: DeepSenseData) -> int:
+    """The number of passes that the parts need: what the YAML asks for, and one for each part without a number."""
+    passes = data.passes
+    counts = [nodes.count for nodes in data.nodes]
+    pools = [max(counts)] if data.share_passes else counts
+    clients = sum((count if passes.client is None else passes.client) for count in pools)
+    tests = sum(pools) * (passes.client_test or 0)
+    return sum(count or 1 for count in (passes.server, passes.public, passes.test)) + clients + tests
+
+
+def _without_windows(windows: Mapping[int, int], task: Task) -> list[str]:
+    """A line that names the passes that are too short for a window; none if there are none."""
+    short = [str(i) for i, count in windows.items() if count == 0]
+    least = task.num_frames + task.num_future + 1
+    return [f"passes with fewer than {least} frames have no window: {', '.join(short)}"] if short else []
+
+
+def warnings_of(parts: Partition, windows: Mapping[int, int], data: DeepSenseData) -> list[str]:
+    """A line for every part with few windows to learn from, or none to validate on, with the numbers to change.
+
+    Args:
+        parts: the passes of each part.
+        windows: id of each pass -> the number of its windows.
+        data: the section that says how many passes each part holds.
+    """
+    lines = []
+    owners = [("server", "server", parts.server), *((client.id, "client", client.splits) for client in parts.clients)]
+    for name, key, splits in owners:
+        train, validation = (sum(windows[i] for i in splits[split]) for split in ("train", "validation"))
+        number = getattr(data.passes, key)
+        remedy = f"raise data.passes.{key} ({'a share' if number is None else number} now)" + (
+            " or lower the count of data.nodes" if key == "client" else ""
+        )
+        if train < FEW_WINDOWS:
+            lines.append(f"{name}: has {train} windows to train on, fewer than {FEW_WINDOWS}; {remedy}")
+        if validation == 0 and data.passes.validation_share > 0:
+            lines.append(f"{name}: has no pass to validate on, so its last state is kept; {remedy}")
+    return lines
 
 
 def _pass_sectors(scenario: Scenario) -> dict[int, int]:

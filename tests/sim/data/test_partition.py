@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clients.data.recording import open_recording
-from configs.schema import DeepSenseData
+from configs.schema import DeepSenseData, Task
 from configs.seeding import rng_for
 from sim.data.partition import carve_validation, deal_by_sector, partition_passes, sectors_of, write_deepsense
 
@@ -36,7 +36,8 @@ def federation(
 
 def deal(data: DeepSenseData, seed: int = 0) -> tuple[list[set[int]], dict[str, dict[str, list[int]]]]:
     """The passes of server, public and test, and the splits of every client."""
-    parts = partition_passes(data, dict.fromkeys(range(1, NUM_PASSES + 1), 0), seed=seed)
+    ids = range(1, NUM_PASSES + 1)
+    parts = partition_passes(data, dict.fromkeys(ids, 0), dict.fromkeys(ids, 20), seed=seed)
     server = {i for ids in parts.server.values() for i in ids}
     clients = {client.id: {name: list(ids) for name, ids in client.splits.items()} for client in parts.clients}
     return [server, set(parts.public), set(parts.test)], clients
@@ -90,7 +91,7 @@ def test_the_same_seed_deals_alike_and_another_one_does_not() -> None:
         ({"test": 30}, r"data\.passes\.test: asks for 30 passes, but 29 of 40 are left"),
         ({"client": 26}, r"data\.passes\.client: asks for 26 passes, but 25 of 40 are left"),
         ({"client_test": 7}, r"data\.passes\.client_test: asks for 7 passes, but 4 of 40 are left"),
-        ({"client": 2}, r"data\.passes\.client: 2 passes cannot be dealt to 3 gps clients"),
+        ({"client": 2}, r"data\.passes\.client: 2 passes cannot be dealt to 3 clients of one modality"),
     ],
 )
 def test_too_few_passes_are_one_error_with_the_dotted_path(passes: dict[str, Any], message: str) -> None:
@@ -110,16 +111,135 @@ def test_validation_is_carved_from_two_passes_on_and_leaves_one_to_train(
     assert sorted(train + validation) == list(range(num_passes))
 
 
-def write_scenario(folder: Path, best_beams: Sequence[int] = ()) -> Path:
-    """Scenario 7 made up: 40 passes of 13 frames; the box is known in every other frame."""
+def test_validation_may_count_windows_so_that_a_long_pass_weighs_more() -> None:
+    windows = {1: 100, 2: 5, 3: 5, 4: 5, 5: 5}
+    for seed in range(20):
+        train, validation = carve_validation(range(1, 6), 0.2, rng_for(seed, "carve"), windows=windows)
+        assert sorted(train + validation) == [1, 2, 3, 4, 5]
+        assert train and validation
+    _, first = carve_validation([1, 2], 0.5, rng_for(0, "carve"), windows={1: 30, 2: 30})
+    assert len(first) == 1
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("skew", [None, 0.1])
+@pytest.mark.parametrize("lengths", ["equal", "unequal", "some too short"])
+def test_parts_without_numbers_get_their_share_of_the_windows(share: bool, skew: float | None, lengths: str) -> None:
+    rng = rng_for(0, "windows")
+    windows = {i: 30 if lengths == "equal" else int(rng.integers(1, 60)) for i in range(1, 81)}
+    short = set(range(1, 20)) if lengths == "some too short" else set()
+    windows |= dict.fromkeys(short, 0)
+    data = DeepSenseData.model_validate(
+        {
+            "source": "deepsense",
+            "folder": "",
+            "nodes": ({"modality": "gps", "count": 4}, {"modality": "box", "count": 2}),
+            "share_passes": share,
+            "sector_skew": skew,
+        }
+    )
+    parts = partition_passes(data, {i: i % 4 for i in windows}, windows, seed=0)
+    pools = [[client for client in parts.clients if client.modality == modality] for modality in ("gps", "box")]
+    own = {i for client in parts.clients for split in ("train", "validation") for i in client.splits[split]}
+    tests = {i for client in parts.clients for i in client.splits["test"]}
+    held = [{*parts.server["train"], *parts.server["validation"]}, set(parts.public), set(parts.test), own, tests]
+    everything = sum(windows.values())
+    found = [sum(windows[i] for i in part) / everything for part in held]
+    assert sum(len(part) for part in held) == len(windows) - len(short)
+    assert not short & set.union(*held)
+    np.testing.assert_allclose(found, [0.2, 0.25, 0.15, 0.3, 0.1], atol=0.06)
+    for client in [*pools[0], *pools[1]]:
+        assert sum(windows[i] for i in client.splits["train"]) > 0
+        assert sum(windows[i] for i in client.splits["validation"]) > 0
+
+
+def test_a_number_for_one_part_leaves_shares_of_the_rest_to_the_others() -> None:
+    ids = range(1, NUM_PASSES + 1)
+    passes = {"server": 2, "client_test": 1}
+    data = DeepSenseData.model_validate(
+        {"source": "deepsense", "folder": "", "passes": passes, "nodes": ({"modality": "gps", "count": 3},)}
+    )
+    parts = partition_passes(data, dict.fromkeys(ids, 0), dict.fromkeys(ids, 20), seed=0)
+    assert len(parts.server["train"]) + len(parts.server["validation"]) == 2
+    assert [len(client.splits["test"]) for client in parts.clients] == [1, 1, 1]
+    dealt = [*parts.public, *parts.test, *(i for c in parts.clients for ids in c.splits.values() for i in ids)]
+    assert len(dealt) == len(set(dealt)) == NUM_PASSES - 2
+
+
+@pytest.mark.parametrize(
+    ("lengths", "lines"),
+    [
+        ([13] * 40, []),
+        ([11, 3, 12, 40] * 10, ["passes with fewer than 12 frames have no window: 1, 2, 5, 6, 9, 10, 13"]),
+        ([300], ["too few for 7 parts, so 1 passes are cut into", "blocks, with gaps of 11 frames"]),
+        ([150, 11, 150], ["2 passes with windows are too few for 7 parts, so 3 passes are cut into"]),
+        ([40] * 7, []),
+    ],
+    ids=["short passes", "some too short", "one long pass", "two long passes", "as many passes as parts"],
+)
+def test_a_scenario_of_any_size_becomes_a_federation_without_a_number(
+    tmp_path: Path, lengths: Sequence[int], lines: Sequence[str]
+) -> None:
+    folder = write_scenario(tmp_path / "scenario", lengths=lengths)
+    data = DeepSenseData.model_validate(
+        {"source": "deepsense", "folder": str(folder), "nodes": ({"modality": "gps", "count": 4},)}
+    )
+    out = tmp_path / "federation"
+    write_deepsense(data, out, seed=0)
+    manifest = json.loads((out / "federation.json").read_text())
+    for line in lines:
+        assert any(line in found for found in manifest["left_out"]), manifest["left_out"]
+    assert any("window" in found or "blocks" in found for found in manifest["left_out"]) == bool(lines)
+    for part in ("server", "public", "test", *(f"clients/{client['id']}" for client in manifest["clients"])):
+        recording = open_recording(out / part)
+        split = None if part == "public" else "test" if part == "test" else "train"
+        assert len(recording.window_starts(8, 3, split)) > 0, part
+        assert all(len(recording.pass_ids[recording.pass_ids == i]) >= 12 for i in np.unique(recording.pass_ids))
+
+
+def test_parts_with_few_windows_are_said_with_the_numbers_to_change(tmp_path: Path, scenario_folder: Path) -> None:
+    def warnings(name: str, **passes: Any) -> str:
+        data = federation(folder=str(scenario_folder), counts=[("gps", 3)], **passes)
+        write_deepsense(data, tmp_path / name, seed=0)
+        return "\n".join(json.loads((tmp_path / name / "federation.json").read_text())["warnings"])
+
+    found = warnings("few", client=3)
+    assert "000-gps: has 2 windows to train on, fewer than 32; raise data.passes.client (3 now)" in found
+    assert "002-gps: has no pass to validate on, so its last state is kept; raise data.passes.client" in found
+    assert "server: has 10 windows to train on, fewer than 32; raise data.passes.server (6 now)" in found
+    assert "server: has no pass" not in found
+    assert "no pass to validate on" not in warnings("asked for", client=3, validation_share=0.0)
+
+
+def test_a_scenario_that_is_too_short_for_its_parts_is_one_error_with_the_remedy(tmp_path: Path) -> None:
+    folder = write_scenario(tmp_path / "scenario", lengths=[30])
+    data = DeepSenseData.model_validate(
+        {"source": "deepsense", "folder": str(folder), "nodes": ({"modality": "gps", "count": 4},)}
+    )
+    with pytest.raises(
+        ValueError, match=r"data\.passes: \d passes with a window are left for 7 parts .* lower the count"
+    ):
+        write_deepsense(data, tmp_path / "federation", seed=0)
+
+
+def test_passes_without_a_window_are_not_dealt(tmp_path: Path, scenario_folder: Path) -> None:
+    for task in (Task(num_frames=10), Task(num_frames=8, num_future=5)):
+        with pytest.raises(ValueError, match=r"data\.passes\.server: asks for 6 passes, but 0 of 0 are left"):
+            write_deepsense(federation(folder=str(scenario_folder)), tmp_path / "none", seed=1, task=task)
+
+
+def write_scenario(
+    folder: Path, best_beams: Sequence[int] = (), *, lengths: Sequence[int] = (13,) * NUM_PASSES
+) -> Path:
+    """Scenario 7 made up: 40 passes of 13 frames, unless told otherwise; the box is known in every other frame."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    num_rows = NUM_PASSES * 13
+    num_rows, passes = sum(lengths), np.repeat(np.arange(len(lengths)) + 1, lengths)
     power = rng.uniform(0.1, 1.0, (num_rows, 64)).astype(np.float32)
     power[np.arange(len(best_beams)), np.asarray(best_beams, np.int64)] = 2.0
     boxes = rng.uniform(0.2, 0.8, (num_rows, 4)).astype(np.float32)
     boxes[::2] = np.nan
-    rows = [f"{k + 1},{np.argmax(power[k]) + 1},{k // 13 + 1}" for k in range(num_rows)]
+    rows = [f"{k + 1},{np.argmax(power[k]) + 1},{passes[k]}" for k in range(num_rows)]
     (folder / "scenario7.csv").write_text("\n".join(["index,unit1_beam_index,seq_index", *rows]) + "\n")
     station = np.array([[33.42, -111.93]])
     np.savez(
@@ -170,7 +290,10 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path, scenario_folder: Pa
 
 def test_a_sensor_that_the_scenario_lacks_is_one_clear_error(tmp_path: Path, scenario_folder: Path) -> None:
     data = federation(folder=str(scenario_folder), counts=[("gps", 1), ("lidar", 1)])
-    with pytest.raises(ValueError, match=r"data\.nodes: .* has no lidar that can be read; use gps, box"):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.nodes: .* has no lidar that can be read; use gps, box, such as --set 'data\.nodes",
+    ):
         write_deepsense(data, tmp_path / "federation", seed=0)
 
 
