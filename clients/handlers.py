@@ -153,8 +153,8 @@ def _evaluate(learner: Learner, context: ClientContext, *, prefix: str) -> Metri
     experiment, privacy = context.placement.experiment, context.placement.experiment.strategy.privacy
     lengths = (experiment.task.num_frames, experiment.task.num_future)
     metrics: MetricValues = {}
-    if not privacy.has_noise:
-        metrics[f"{prefix}validation"] = learner.progress.best_score
+    if not privacy.has_noise and learner.validation is not None:
+        metrics[f"{prefix}validation"] = learner.validation
     places: list[tuple[str, Any, Any]] = []
     own = own_recording(context.profile, experiment)
     if own is not None and own.power is not None and not privacy.has_account:

@@ -35,13 +35,13 @@ class TeacherRound:
         kept: the scores on the common test set of the state that is kept: the one that validated best so far.
         now: the scores of the state in which the round left it.
         is_kept: whether both are the same state: the round's update is kept.
-        validation: the validation score of the state that is kept.
+        validation: the validation score of the state that is kept; None without validation windows.
     """
 
     kept: BeamMetrics
     now: BeamMetrics
     is_kept: bool
-    validation: float
+    validation: float | None
 
 
 class Recorder:
@@ -92,12 +92,12 @@ class Recorder:
         lines = [json.dumps(line) + "\n" for line in read_rounds(self.folder) if line["round"] <= last]
         write_whole(self.folder / "rounds.jsonl", "".join(lines))
 
-    def write_validation(self, controls: Mapping[str, Mapping[str, Any]], *, teacher_before: float) -> None:
+    def write_validation(self, controls: Mapping[str, Mapping[str, Any]], *, teacher_before: float | None) -> None:
         """Write the validation score of every learner and arm, which is what runs are chosen by.
 
         Args:
             controls: client -> the metrics that it reported for its controls.
-            teacher_before: the validation score of the pretrained teacher.
+            teacher_before: the validation score of the pretrained teacher; None, as for clients, if there is none.
         """
         rounds = read_rounds(self.folder)
         clients: dict[str, dict[str, Any]] = {}

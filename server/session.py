@@ -254,7 +254,7 @@ class RunSession:
             return None
         learner, scores = self.teacher.learner, self.teacher.evaluate(self.common)
         now = scores if learner.is_best else self.teacher.evaluate(self.common, best=False)
-        self.recorder.write_round(account, TeacherRound(scores, now, learner.is_best, learner.progress.best_score))
+        self.recorder.write_round(account, TeacherRound(scores, now, learner.is_best, learner.validation))
         self.checkpoint()
         self.status.complete(round_number)
         self.metrics.observe(account, teacher_top5=scores.mean("top5"))
@@ -295,7 +295,7 @@ def _prepare_teacher(
     watch.progress("teacher", 1, 1)
     return teacher, {
         "teacher_before": teacher.evaluate(common).to_dict(),
-        "teacher_before_validation": learner.progress.best_score,
+        "teacher_before_validation": learner.validation,
     }
 
 

@@ -131,6 +131,11 @@ class Learner:
         return self.progress.round > 0
 
     @property
+    def validation(self) -> float | None:
+        """The validation score of the tracker that is kept, in (0, 1]; None if it was never validated."""
+        return self.progress.best_score if self.progress.best_score >= 0 else None
+
+    @property
     def is_best(self) -> bool:
         """Whether the tracker is as its last round left it and no earlier one validated better: it is what is kept."""
         return 0 < self.progress.round == self.progress.best_round

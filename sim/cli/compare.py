@@ -52,6 +52,10 @@ def compare(
     runs = find(runs) if select else once(find(runs))
     summaries: list[Summary] = []
     summaries += select_by_validation(runs) if select else [load_summary(folder) for folder in runs]
+    for summary in summaries:
+        if names := summary.get("unselected"):
+            seed, which = summary["seed"], "; ".join(names)
+            typer.echo(f"seed {seed}: nothing validated these, so they are those of the first run: {which}", err=True)
     if label:
         summaries = with_labels(summaries, label)
     comparisons = comparisons_of(summaries)

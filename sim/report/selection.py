@@ -21,7 +21,9 @@ _CANDIDATE_SECTIONS = ("training.", "teaching.")
 def select_by_validation(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """Make one summary per experiment and seed from the candidates that validated best.
 
-    Bytes, seconds and refusals are those of the first candidate; among equal candidates the earlier run is taken.
+    Bytes, seconds and refusals are those of the first candidate; among equal candidates the earlier run is taken. A
+    candidate without a validation score is taken only where no candidate has one; then ``unselected`` of the summary
+    names learner and arm.
 
     Args:
         runs: the folders of finished runs.
@@ -61,11 +63,24 @@ def _merge(candidates: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[
     }
     # What is chosen from several runs is that of none of their folders.
     merged = {key: value for key, value in first.items() if len(candidates) == 1 or key != "folder"}
-    return {**merged, "clients": clients, "teacher": {**first["teacher"], **best_teacher}}
+    unselected = _unselected(first, [validation for _, validation in candidates])
+    return {**merged, "clients": clients, "teacher": {**first["teacher"], **best_teacher}, "unselected": unselected}
 
 
 def _score(value: float | None) -> float:
-    return -1.0 if value is None else value
+    # Runs of older versions say -1 where there is no score.
+    return -1.0 if value is None or value < 0 else value
+
+
+def _unselected(first: dict[str, Any], validations: Sequence[dict[str, Any]]) -> list[str]:
+    """Every learner and arm that no candidate validated, such as ``000-gps: local``."""
+    scores = {
+        f"{client['id']}: {arm}": [one["clients"].get(client["id"], {}).get(arm) for one in validations]
+        for client in first["clients"]
+        for arm in ARMS
+    }
+    scores |= {f"teacher: {when}": [one["teacher"].get(when) for one in validations] for when in ("before", "after")}
+    return [name for name, found in scores.items() if max(_score(value) for value in found) < 0]
 
 
 def _read_validation(run: Path) -> dict[str, Any]:

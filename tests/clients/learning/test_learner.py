@@ -390,3 +390,15 @@ def test_frames_without_power_are_no_material(street: Recording, public: Recordi
         assert not found.is_labelled
         assert len(found.train) == len(found.validation) == 0
         assert found.recording.beams(found.train, 4, 2).shape == (0, 3)
+
+
+def test_a_learner_without_validation_windows_has_no_validation_score(street: Recording, public: Recording) -> None:
+    passes = [*street.splits["train"], *street.splits["validation"]]
+    one = learner(replace(street, splits={"train": tuple(passes)}), public)
+    other = learner(street, public)
+    for each in (one, other):
+        assert each.validation is None
+        each.learn(None, num_steps=STEPS, total_steps=STEPS)
+    assert one.validation is None
+    assert other.validation is not None
+    assert 0 < other.validation <= 1

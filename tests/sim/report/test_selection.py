@@ -18,7 +18,7 @@ from tests.conftest import tiny_experiment
 METRICS = ("top1", "top3", "top5", "dba", "dba_k3", "power_loss_db")
 
 
-def make_run(folder: Path, *, schedule: str, test: float, validation: dict[str, float], seed: int = 0) -> Path:
+def make_run(folder: Path, *, schedule: str, test: float, validation: dict[str, Any], seed: int = 0) -> Path:
     """A finished run of one client whose every metric is ``test``."""
     folder.mkdir()
     values = {name: [test, test] for name in METRICS}
@@ -54,6 +54,22 @@ def test_each_arm_and_the_teacher_come_from_the_run_that_validated_best(tmp_path
     arms = {arm: chosen["clients"][0][arm]["top5"][0] for arm in ("local", "offline_kd", "federated")}
     assert arms == {"local": 0.25, "offline_kd": 0.75, "federated": 0.25}
     assert (chosen["teacher"]["before"]["top5"][0], chosen["teacher"]["after"]["top5"][0]) == (0.25, 0.75)
+
+
+@pytest.mark.parametrize("nothing", [None, -1.0])
+def test_who_was_never_validated_is_not_chosen_where_another_was_and_is_named_where_none_was(
+    tmp_path: Path, nothing: float | None
+) -> None:
+    without: dict[str, Any] = dict.fromkeys(("local", "offline_kd", "federated", "before", "after"), nothing)
+    runs = [
+        make_run(tmp_path / "a", schedule="cosine", test=0.25, validation=without),
+        make_run(tmp_path / "b", schedule="plateau", test=0.75, validation={**without, "local": 0.01, "after": 0.01}),
+    ]
+    (chosen,) = select_by_validation(runs)
+    arms = {arm: chosen["clients"][0][arm]["top5"][0] for arm in ("local", "offline_kd", "federated")}
+    assert arms == {"local": 0.75, "offline_kd": 0.25, "federated": 0.25}
+    assert chosen["teacher"]["after"]["top5"][0] == 0.75
+    assert chosen["unselected"] == ["000-gps: offline_kd", "000-gps: federated", "teacher: before"]
 
 
 def test_seeds_are_kept_apart_and_averaged_afterwards(tmp_path: Path) -> None:
