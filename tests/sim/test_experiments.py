@@ -53,13 +53,13 @@ def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
     for client in summary["clients"]:
         assert set(client) == {
             "id", "modality", "parameters", "passes", "local", "offline_kd", "federated",
-            "uplink_bytes", "downlink_bytes", "refused",
+            "federated_now", "kept_round", "uplink_bytes", "downlink_bytes", "refused",
         }  # fmt: skip
         for arm in ("local", "offline_kd", "federated"):
             assert set(client[arm]) == METRICS
             assert all(len(values) == 4 for values in client[arm].values())
             assert all(0 <= value <= 1 for name in METRICS - {"power_loss_db"} for value in client[arm][name])
-    assert set(summary["teacher"]) == {"parameters", "before", "after"}
+    assert set(summary["teacher"]) == {"parameters", "before", "after", "after_now", "kept_round"}
     assert len((finished / "rounds.jsonl").read_text().splitlines()) == summary["rounds"] == 3
     for name in ("experiment.yaml", "environment.json", "summary.csv", "report.html", "checkpoint/state.pt"):
         assert (finished / name).is_file(), name
