@@ -39,7 +39,7 @@ def softbeam_home() -> Path:
     It is ``$SOFTBEAM_HOME``; without it, ``softbeam`` in ``$XDG_CACHE_HOME`` or, without that, in ``~/.cache``.
 
     Raises:
-        ValueError: the user has no home, and no variable names a folder.
+        ValueError: the user has no home, or may not write there, and no variable names a folder.
     """
     if named := os.environ.get(HOME_VARIABLE):
         return expanded(named).resolve()
@@ -49,8 +49,16 @@ def softbeam_home() -> Path:
         home = (cache if cache.is_absolute() else Path.home() / ".cache") / "softbeam"
     except RuntimeError:
         raise ValueError(f"{HOME_VARIABLE}: this user has no home; set the variable to a folder for data") from None
+    if not _can_be_made(home):
+        raise ValueError(f"{HOME_VARIABLE}: {home} cannot be written to; set the variable to a folder for data")
     _tell_of_old_home(home)
     return home.resolve()
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether this user may make a folder, or write into it where it is there."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def _tell_of_old_home(home: Path) -> None:

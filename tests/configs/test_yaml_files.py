@@ -173,7 +173,6 @@ def test_a_study_may_extend_a_study_and_its_mistakes_have_lines(tmp_path: Path) 
         load_study(mine, quick=True)
 
 
-@pytest.mark.usefixtures("without_report")
 def test_a_run_keeps_the_whole_experiment_and_finds_its_rules_again_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,10 +56,19 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def test_a_user_without_a_home_is_told_which_variable_names_another(python: list[str], folder: Path) -> None:
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
+    done = as_nobody([*python, "data", "make", "tiny.yaml"], cwd=folder, env={"HOME": "/nonexistent"})
+    wanted = "error: SOFTBEAM_HOME: /nonexistent/.cache/softbeam cannot be written to; set the variable to a folder"
+    assert done.returncode == 1
+    assert wanted in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray])])
 def test_a_user_without_rights_or_home_runs_an_experiment(engine: str, python: list[str], folder: Path) -> None:
     (folder / "tiny.yaml").write_text(yaml.safe_dump({**tiny_values(rounds=1), "controls": False}))
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+    environment["SOFTBEAM_HOME"] = str(folder / "cache")
     if engine == "ray":
         del environment["TMPDIR"]  # its sockets need short paths
         environment["PYTHONPATH"] = f"{CHECKOUT}:{Path(numpy.__file__).parents[1]}"

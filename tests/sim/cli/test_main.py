@@ -262,6 +262,8 @@ def test_a_scenario_shows_its_frames_windows_gap_and_the_row_that_was_left_out(t
     (row,) = json.loads(softbeam("data", "inspect", folder, "--json").out)
     assert row.pop("best_to_second_db") == pytest.approx(3.0103, abs=1e-4)  # 10 log10(1.0 / 0.5)
     assert row.pop("statistics")["pass_length_p50"] == 14.0 and row.pop("scenario_9")["pass_length_p50"] == 43.0
+    bearing = row.pop("bearing")
+    assert 0.9 < bearing["correlation"] <= 1.0 and 0 < bearing["range_m"][0] < bearing["range_m"][-1]
     assert row.pop("sha256") and row.pop("folder_sha256")
     problem = "scenario9.csv, line 4: the label is 7, but the strongest beam is 9"
     assert row == {
@@ -343,7 +345,7 @@ def test_a_mistake_in_the_yaml_is_refused_by_its_dotted_path(
 ) -> None:
     (tmp_path / "unclosed_rules.py").write_text("class Mine(:\n")
     assert problem in refused("run", write_yaml(tmp_path, change))
-    assert not list(own_home.glob("*/*"))
+    assert not list(own_home.glob("*/[!.]*"))
 
 
 @pytest.mark.parametrize(
@@ -359,9 +361,9 @@ def test_a_file_that_is_no_yaml_is_refused_by_its_name(text: bytes, problem: str
     ("spoil", "problem"),
     [
         (lambda folder: (folder / "scenario9.csv").unlink(), "expected one scenarioN.csv, found no CSV"),
-        (lambda folder: (folder / "scenario9.csv").write_text("seq_index\n1\n"), "there is no unit1_beam_index"),
-        (lambda folder: (folder / "scenario9.csv").write_text(""), "scenario9.csv: there are no rows"),
-        (lambda folder: (folder / "scenario9.csv").write_bytes(b"\xff\x00"), "scenario9.csv: not a readable CSV"),
+        (lambda folder: (folder / "scenario9.csv").write_text("seq_index\n" + "1\n" * 84), "no unit1_beam_index"),
+        (lambda folder: (folder / "scenario9.csv").write_text(""), "scenario9.csv: the file is empty"),
+        (lambda folder: (folder / "scenario9.csv").write_bytes(b"\xff\x00"), "scenario9.csv: is not a readable CSV"),
         (lambda folder: (folder / "scenario9_arrays.npz").write_bytes(b"PK and no more"), "_arrays.npz: not a"),
         (lambda folder: (folder / "scenario9_arrays.npz").unlink(), "scenario9.csv: there is no unit1_pwr_60ghz"),
         (lambda folder: np.savez(folder / "scenario9_arrays.npz", unit1_pwr_60ghz=np.ones((3, 64))), "shape (3, 64)"),
@@ -375,7 +377,7 @@ def test_a_spoiled_scenario_is_refused_by_the_name_of_its_file(
     folder = write_scenario(tmp_path / "scenario")
     spoil(folder)
     assert problem in refused("run", write_yaml(tmp_path, deepsense(folder)))
-    assert not list(own_home.glob("*/*"))
+    assert not list(own_home.glob("*/[!.]*"))
     assert problem in refused("data", "inspect", folder)
     assert problem in refused("data", "check", folder)
 
@@ -391,7 +393,7 @@ def test_more_passes_than_the_scenario_has_are_refused_by_their_dotted_path(tmp_
     config = write_yaml(tmp_path, deepsense(write_scenario(tmp_path / "scenario")))
     problem = refused("run", config, "--set", "data.passes.client=9")
     assert problem.startswith("data.passes.client: asks for 9 passes, but 3 of 6 are left; lower it")
-    assert not list(own_home.glob("*/*"))
+    assert not list(own_home.glob("*/[!.]*"))
 
 
 @pytest.mark.parametrize(

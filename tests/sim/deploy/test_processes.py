@@ -58,7 +58,7 @@ def test_the_holder_of_a_port_is_found_only_while_it_listens(family: socket.Addr
 
 def test_a_process_says_its_command_and_one_that_is_gone_does_not() -> None:
     assert "python" in command_of(os.getpid()) or "pytest" in command_of(os.getpid())
-    with subprocess.Popen(["true"]) as process:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     assert command_of(process.pid) == "a process that has ended"
     assert str(Holder(None, None, "a process of another user")) == "a process of another user"
