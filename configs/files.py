@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from configs.advice import advice_for, again
+
 LOCK = ".lock"
 _FOREIGN = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin")
-ROOM = "make room on the disk, then give the same command again"
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def reserve(path: Path, num_bytes: int) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)
         taken = f"it takes {num_bytes / 1e6:.1f} MB"
-        raise OSError(f"{path}: cannot be written ({error.strerror or error}); {taken}: {ROOM}") from error
+        raise OSError(f"{path}: cannot be written ({error.strerror or error}); {taken}: {again(error)}") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -223,7 +224,7 @@ def unwritable(path: Path, error: OSError) -> OSError:
     """The error that says how to go on when a file of a run cannot be written."""
     return OSError(
         f"{path}: cannot be written ({error.strerror or error}); what was there before is whole: "
-        "make room on the disk, then go on with softbeam resume"
+        f"{advice_for(error)}, then go on with softbeam resume"
     )
 
 
@@ -256,7 +257,7 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         if error.filename is None:  # such as of a file that was open when the disk was full
-            raise OSError(f"{folder}: cannot be written ({error.strerror or error}); {ROOM}") from error
+            raise OSError(f"{folder}: cannot be written ({error.strerror or error}); {again(error)}") from error
         raise
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)

@@ -23,7 +23,8 @@ from clients.data.deepsense import Scenario, read_scenario
 from clients.data.modalities import MODALITIES
 from clients.data.recording import MANIFEST, open_recording, write_recording
 from clients.data.sensor_files import EXTRA_KINDS, FILE_KINDS, read_frames
-from configs.files import LOCK, ROOM, fresh_folder, reserve, waited_for
+from configs.advice import again
+from configs.files import LOCK, fresh_folder, reserve, waited_for
 from configs.home import hold, softbeam_home
 from configs.placement import release_contents
 from configs.progress import Progress
@@ -219,6 +220,6 @@ def _map_frames(path: Path, name: str, num_frames: int, *, is_begun: bool) -> np
     try:
         open_memmap(path, mode="w+", dtype=modality.dtype, shape=shape).flush()
     except OSError as error:
-        raise OSError(f"{path}: cannot be written ({error.strerror or error}); {ROOM}") from error
+        raise OSError(f"{path}: cannot be written ({error.strerror or error}); {again(error)}") from error
     reserve(path, path.stat().st_size)
     return open_memmap(path, mode="r+")
