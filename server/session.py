@@ -240,8 +240,7 @@ class RunSession:
 
     def begin_rounds(self) -> None:
         """Count the answers from here on; those of the rounds before a resumption are counted as done."""
-        num_members = len(self.strategy.mailbox.members)
-        self._count("federation", num_members * self.strategy.state.round, num_members * self.strategy.settings.rounds)
+        self._count_round(self.strategy.state.round)
 
     def after_round(self, round_number: int, targets: ArrayRecord) -> MetricRecord | None:
         """Record a round, then save a checkpoint.
@@ -257,6 +256,7 @@ class RunSession:
         self.recorder.write_round(account, TeacherRound(scores, now, learner.is_best, learner.validation))
         self.checkpoint()
         self.status.complete(round_number)
+        self._count_round(round_number)
         self.metrics.observe(account, teacher_top5=scores.mean("top5"))
         self.metrics.write(self.recorder.folder)
         log.info("round %d: teacher Top-5 %.1f %%", round_number, 100 * scores.mean("top5"))
@@ -267,6 +267,11 @@ class RunSession:
         self.findings["seconds"] = self.clock.seconds()
         state = Checkpoint(self.teacher.learner.state(), self.strategy.state, self.findings)
         save_checkpoint(self.recorder.folder, state)
+
+    def _count_round(self, done: int) -> None:
+        """Count the rounds until this one as done, with the answers that never came."""
+        num_members = len(self.members)
+        self._count("federation", num_members * done, num_members * self.strategy.settings.rounds)
 
     def _count(self, phase: str, done: int, total: int) -> None:
         """Report progress with every reply from here on."""

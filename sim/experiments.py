@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from clients.app import build_app as build_client_app
 from clients.profile import client_folders
 from configs.files import LOCK, waited_for, write_whole
 from configs.home import hold
-from configs.loading import build_experiment, experiment_digest, source_digest
+from configs.loading import build_experiment, experiment_digest, source_digest, to_values
 from configs.placement import Placement, federation_folder, plugin_folders
 from configs.progress import PhaseProgress
 from configs.schema import Experiment
@@ -28,8 +33,18 @@ from strategies.registry import find_plugins
 
 log = logging.getLogger(__name__)
 
+Began = Callable[[Path], None]
+"""A callable that gets the folder of a run before anything else of it is done."""
 
-def run_experiment(experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, progress: PhaseProgress) -> Path:
+
+def run_experiment(
+    experiment: Experiment,
+    *,
+    plugins: tuple[Path, ...],
+    out: Path,
+    progress: PhaseProgress,
+    began: Began = lambda folder: None,
+) -> Path:
     """Run an experiment in a new folder.
 
     Args:
@@ -37,6 +52,7 @@ def run_experiment(experiment: Experiment, *, plugins: tuple[Path, ...], out: Pa
         plugins: the folders in which a user's own modules are looked for.
         out: the folder that holds all runs.
         progress: is called with the phase, the work that is done and the whole work.
+        began: is called with the run folder before anything else is done in it.
 
     Returns:
         The run folder.
@@ -46,18 +62,43 @@ def run_experiment(experiment: Experiment, *, plugins: tuple[Path, ...], out: Pa
     """
     check_engine(experiment.engine)
     find_plugins(Placement(experiment, Path(), Path(), plugins))
-    federation, seconds = make_data(experiment, progress)
-    if left_out := left_out_of(federation):
-        log.warning("%s: left out or unusual: %d, the first: %s", experiment.name, len(left_out), left_out[0])
-    folder = new_run_folder(out, experiment.name)
-    note = {"plugins": [str(one) for one in plugins], "data_seconds": seconds, "federation": str(federation)}
-    write_whole(folder / "placement.json", json.dumps(note) + "\n")
+    with _begun(out, experiment.name) as folder:
+        # What a resumption needs is there before the data is made, which may take long.
+        note: dict[str, Any] = {"plugins": [str(one) for one in plugins], "data_seconds": 0.0}
+        write_whole(folder / "experiment.yaml", yaml.safe_dump(to_values(experiment), sort_keys=False))
+        write_whole(folder / "placement.json", json.dumps(note) + "\n")
+        began(folder)
+        federation, seconds = make_data(experiment, progress)
+        if left_out := left_out_of(federation):
+            log.warning("%s: left out or unusual: %d, the first: %s", experiment.name, len(left_out), left_out[0])
+        note |= {"data_seconds": seconds, "federation": str(federation)}
+        write_whole(folder / "placement.json", json.dumps(note) + "\n")
     _launch(Placement(experiment, federation, folder, plugins), seconds, progress)
     return folder
 
 
+@contextmanager
+def _begun(out: Path, name: str) -> Iterator[Path]:
+    """A new run folder; an error takes it away again, with what was made for it, while an interrupt leaves it."""
+    missing = [path for path in (out, *out.parents) if not path.exists()]
+    folder = new_run_folder(out, name)
+    try:
+        yield folder
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
 def continue_experiment(
-    experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, progress: PhaseProgress
+    experiment: Experiment,
+    *,
+    plugins: tuple[Path, ...],
+    out: Path,
+    progress: PhaseProgress,
+    began: Began = lambda folder: None,
 ) -> Path:
     """Return the run of this same experiment in ``out``; resume it if it was stopped, or start it if there is none.
 
@@ -65,10 +106,12 @@ def continue_experiment(
     source made is left as it is, and a new one takes its place.
     """
     with waited_for(out / f".{experiment.name}-{experiment_digest(experiment)}{LOCK}"):
-        return _continue(experiment, plugins=plugins, out=out, progress=progress)
+        return _continue(experiment, plugins=plugins, out=out, progress=progress, began=began)
 
 
-def _continue(experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, progress: PhaseProgress) -> Path:
+def _continue(
+    experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, progress: PhaseProgress, began: Began
+) -> Path:
     federation = str(federation_folder(experiment))
     for folder in sorted(out.glob(f"{experiment.name}-*")):
         try:
@@ -81,8 +124,9 @@ def _continue(experiment: Experiment, *, plugins: tuple[Path, ...], out: Path, p
             if (folder / "summary.json").is_file():
                 return folder.resolve()
             if is_of_this_source(folder):
+                began(folder.resolve())
                 return resume_experiment(folder, progress)
-    return run_experiment(experiment, plugins=plugins, out=out, progress=progress)
+    return run_experiment(experiment, plugins=plugins, out=out, progress=progress, began=began)
 
 
 def resume_experiment(folder: Path, progress: PhaseProgress) -> Path:
@@ -124,8 +168,6 @@ def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:
     Raises:
         ValueError: the folder is not the folder of a run.
     """
-    import yaml
-
     try:
         values = yaml.safe_load((folder / "experiment.yaml").read_text())
         note = json.loads((folder / "placement.json").read_text())

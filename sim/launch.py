@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
 import threading
@@ -175,7 +176,8 @@ def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, nu
             raise RuntimeError(f"engine.name=ray: {type(cause).__name__}: {cause}") from error
         finally:
             is_over.set()
-            ray.shutdown()
+            with _kept_handler(signal.SIGTERM):
+                ray.shutdown()
     if failures:
         raise failures[0]
 
@@ -244,7 +246,8 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
     class SturdyBackend(RayBackend):
         def init_ray(self, backend_config: BackendConfig) -> None:
             # Flower passes PYTHONPATH by a runtime environment, with which Ray cannot use the workers it prestarted.
-            ray.init(**cast(dict[str, Any], backend_config["init_args"]))
+            with _kept_handler(signal.SIGTERM):
+                ray.init(**cast(dict[str, Any], backend_config["init_args"]))
 
         def build(self, app_fn: Callable[[], ClientApp]) -> None:
             self.actor_kwargs = {"on_actor_init_fn": _start_of_worker(_pickled(app_fn))}
@@ -280,6 +283,17 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
             ray.shutdown()
 
     return SturdyBackend
+
+
+@contextmanager
+def _kept_handler(number: int) -> Iterator[None]:
+    """Keep the handler of a signal, which Ray takes over to end the process with a stack instead of our own line."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, before)
 
 
 def _start_of_worker(app: bytes) -> Callable[[], None]:

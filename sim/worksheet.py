@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from configs.files import write_whole
+from configs.signals import deaf_to_interrupts, end_children
 
 SheetJob = TypeVar("SheetJob")
 SheetRow = dict[str, Any]
@@ -82,10 +82,9 @@ def _finished(
     if workers <= 1 or len(jobs) <= 1:
         yield from ((key, work(job)) for key, job in jobs.items())
         return
-    # An interrupt ends the workers at once: their unfinished jobs would not be kept anyway.
-    spawn, dies = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=signal.signal, initargs=dies) as pool:
-        futures = {pool.submit(work, job): key for key, job in jobs.items()}
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with deaf_to_interrupts():
+            futures = {pool.submit(work, job): key for key, job in jobs.items()}
         failure: BaseException | None = None
         try:
             for future in as_completed(futures):
@@ -99,6 +98,7 @@ def _finished(
                     for other in futures:
                         other.cancel()
         except BaseException:
+            end_children()  # an interrupt ends the workers at once: their unfinished jobs would not be kept anyway
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         if failure is not None:

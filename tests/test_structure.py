@@ -21,6 +21,9 @@ from tests.test_architecture import MODULES, ROOMS, imports_of, module_name
 SOURCES = {module_name(path): path for path in MODULES if path.name != "__init__.py"}
 # Modules whose tests lie elsewhere than in the mirrored place: the test module that holds each, below tests/.
 TESTED_IN = {
+    "configs.signals": "sim/cli/test_interruption.py",
+    "sim.cli.examples": "sim/cli/test_command_tree.py",
+    "sim.cli.preview": "sim/cli/test_command_tree.py",
     "clients.data.by_beam": "clients/learning/test_beam_lessons.py",
     "clients.data.deepsense_cells": "clients/data/test_deepsense.py",
     "clients.data.deepsense_table": "clients/data/test_deepsense_layouts.py",
@@ -64,7 +67,6 @@ TESTED_IN = {
     "sim.cli.bench": "sim/bench/test_learnability.py",
     "sim.cli.data": "sim/data/test_conversion.py",
     "sim.cli.study": "sim/study/test_run.py",
-    "sim.cli.terminal": "sim/cli/test_main.py",
     "sim.data.federation": "sim/test_experiments.py",
     "sim.data.inspection": "sim/report/test_inspection.py",
     "sim.data.predictability": "sim/data/test_statistics.py",

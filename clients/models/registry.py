@@ -22,6 +22,7 @@ from clients.models.published import (
 from clients.models.seeding import torch_seeded
 from clients.models.step_tracker import Alignment, StepTracker
 from configs.schema import Task
+from configs.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,6 @@ def make_tracker(
         ValueError: there is no such tracker, or it cannot do this task.
     """
     if name not in MODELS:
-        raise ValueError(f"model: there is no {name!r}; choose one of {', '.join(MODELS)}")
+        raise ValueError(f"model: there is no {name!r}; choose one of {', '.join(MODELS)}{did_you_mean(name, MODELS)}")
     with torch_seeded(seed):
         return MODELS[name].build(task, pixels, alignment or MODELS[name].alignment)

@@ -26,6 +26,7 @@ from configs.home import hold, softbeam_home
 from configs.loading import data_digest, load_experiment, to_values
 from configs.schema import Experiment
 from configs.seeding import seed_for
+from configs.spelling import did_you_mean
 from sim.bench.learnability import train
 from sim.data.federation import ensure_federation
 from sim.worksheet import row_key
@@ -180,6 +181,19 @@ class AttackCell:
     top5: float
 
 
+def check_names(*, rules: Iterable[str], attacks: Iterable[str]) -> None:
+    """Refuse rules and attacks that are not known.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for kind, wanted, table in (("rule", rules, RULES), ("attack", attacks, ATTACKS)):
+        if unknown := [name for name in wanted if name not in table]:
+            raise ValueError(
+                f"--{kind}: {unknown[0]!r} is unknown; use {', '.join(table)}{did_you_mean(unknown[0], table)}"
+            )
+
+
 def attack_cells(
     voters: Voters, *, seed: int, rules: Iterable[str], attacks: Iterable[str], counts: Iterable[int]
 ) -> Iterator[AttackCell]:
@@ -188,10 +202,8 @@ def attack_cells(
     Raises:
         ValueError: a rule or an attack is unknown.
     """
-    counts, attacks = list(counts), list(attacks)
-    for kind, wanted, table in (("rule", rules, RULES), ("attack", attacks, ATTACKS)):
-        if unknown := [name for name in wanted if name not in table]:
-            raise ValueError(f"--{kind}: {unknown[0]!r} is unknown; use {', '.join(table)}")
+    counts, attacks, rules = list(counts), list(attacks), list(rules)
+    check_names(rules=rules, attacks=attacks)
     for name in rules:
         short, options = RULES[name]
         rule: Aggregator = build_plugin(find_class(short, AGGREGATORS, key="rule"), options, key="rule")

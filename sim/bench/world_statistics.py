@@ -10,6 +10,7 @@ import numpy as np
 from configs.presets import PRESETS
 from configs.schema import World
 from configs.seeding import rng_for
+from configs.spelling import did_you_mean
 from sim.data.generate import simulate_pass
 from sim.data.statistics import SCENARIO_9, STATISTICS, beam_statistics, mask_density
 from sim.world.camera import camera
@@ -29,7 +30,7 @@ def preset_world(name: str) -> World:
         ValueError: there is no such preset.
     """
     if name not in PRESETS:
-        raise ValueError(f"preset {name!r}: unknown; use {', '.join(PRESETS)}")
+        raise ValueError(f"preset {name!r}: unknown; use {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
     return World.model_validate({"preset": name})
 
 

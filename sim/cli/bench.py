@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sim.cli.terminal import JsonOption, SetOption, wide_console
+from sim.cli.interruption import WAY_ON
+from sim.cli.terminal import JsonOption, ProgressBar, SetOption, complete_preset, say, tracked, wide_console
 
 if TYPE_CHECKING:
     from configs.schema import Experiment
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 
 BenchJob = TypeVar("BenchJob")
-PresetsOption = Annotated[list[str] | None, typer.Option("--preset", help="May be repeated.")]
+PresetsOption = Annotated[
+    list[str] | None, typer.Option("--preset", help="May be repeated.", autocompletion=complete_preset)
+]
 SeedsOption = Annotated[str, typer.Option(help="Seeds of data and networks, with commas between them.")]
 SheetOption = Annotated[
     Path | None, typer.Option("--json", help="Keep the results in this file; those that it has are not made again.")
@@ -83,21 +86,18 @@ def bench_referee(
     """Ask a ray tracer (the extra "sionna") for the best beams of the same passes; about 0.1 s a frame."""
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
     from sim.bench.referee import judge
     from sim.bench.world_statistics import preset_world
 
-    with Progress(console=Console(stderr=True), disable=as_json, transient=True) as bars:
-        task = bars.add_task("tracing passes", total=passes)
+    with ProgressBar(preset, quiet=as_json) as progress:
         rows = judge(
             preset_world(preset),
             seed=seed,
             passes=passes,
             frames=frames,
-            progress=lambda done, total: bars.update(task, completed=done, total=total),
+            progress=lambda done, total: progress("tracing passes", done, total),
         )
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
@@ -228,20 +228,17 @@ def _work(
     workers: int,
 ) -> list[SheetRow]:
     """Make the data, do the jobs that the sheet lacks, and return all rows in the order of the jobs."""
-    from rich.console import Console
-    from rich.progress import track
-
     from configs.placement import federation_folder
     from sim.data.federation import ensure_federation
     from sim.worksheet import fill_sheet, read_sheet
 
-    workers, console = workers or os.cpu_count() or 1, Console(stderr=True)
+    workers, WAY_ON.place = workers or os.cpu_count() or 1, sheet
     if jobs.keys() - read_sheet(sheet).keys():
         places = list({federation_folder(experiment): experiment for experiment in data}.values())
-        for experiment in track(places, "data", console=console):
+        for experiment in tracked(places, "data", total=len(places)):
             ensure_federation(experiment, workers=workers)
     filled = fill_sheet(jobs, work, sheet=sheet, workers=workers)
-    rows = dict(track(filled, "trackers", total=len(jobs), console=console))
+    rows = dict(tracked(filled, "trackers", total=len(jobs)))
     return [rows[key] for key in jobs]
 
 
@@ -264,22 +261,21 @@ def bench_warm(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the CPU of a message on an idle node, with apps from Flower or from the fork server; about 4 minutes."""
-    from rich.console import Console
     from rich.table import Table
 
     from sim.bench.loopback import CLIENT_APPS, Loopback
     from sim.bench.warm_cost import Way, message_costs
     from sim.deploy.forkserver import shim_environment, start_forkserver, stop_forkserver
 
-    console = Console(stderr=True)
-    with tempfile.TemporaryDirectory() as name, console.status("starting") as status:
+    tell = (lambda line: None) if as_json else say
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Loopback(folder) as loopback:
             server = start_forkserver(folder / "fork", environment=loopback.environment("warm"))
             try:
                 ways = [Way("stock"), Way("warm", shim_environment(folder / "fork"), server.pid)]
                 apps = app or list(CLIENT_APPS)
-                costs = message_costs(loopback, ways, apps=apps, num_messages=messages, progress=status.update)
+                costs = message_costs(loopback, ways, apps=apps, num_messages=messages, progress=tell)
             finally:
                 stop_forkserver(server)
     if as_json:
@@ -322,15 +318,15 @@ def bench_attacks(
     out: Annotated[Path | None, typer.Option("--json", help="Keep the cells in this file.")] = None,
 ) -> None:
     """Try every aggregation rule under every attack; the clients with the most data attack. Two minutes a seed."""
-    from rich.progress import track
-
-    from sim.bench.attack_table import RULES, AttackCell, attack_cells, make_voters, voters_experiment
+    from sim.bench.attack_table import RULES, AttackCell, attack_cells, check_names, make_voters, voters_experiment
     from sim.bench.tables import attacks_table
     from strategies.attacks import ATTACKS
 
-    console, cells = wide_console(stderr=True), list[AttackCell]()
+    cells = list[AttackCell]()
     wanted = {"rules": rule or list(RULES), "attacks": attack or list(ATTACKS)}
-    for seed in track(numbers(seeds, "--seeds"), "seeds", console=console):
+    check_names(**wanted)
+    wanted_seeds = numbers(seeds, "--seeds")
+    for seed in tracked(wanted_seeds, "seeds", total=len(wanted_seeds)):
         voters = make_voters(voters_experiment(seed, override or []))
         cells += attack_cells(voters, seed=seed, counts=numbers(attackers, "--attackers"), **wanted)
     if out is not None:
@@ -347,13 +343,12 @@ def bench_privacy(
     as_json: JsonOption = False,
 ) -> None:
     """Guess from released soft labels which windows a client trained on; a minute and a half a seed."""
-    from rich.progress import track
-
     from sim.bench.membership import Leak, audit
     from sim.bench.tables import leaks_table
 
     leaks = list[Leak]()
-    for seed in track(numbers(seeds, "--seeds"), "seeds", console=wide_console(stderr=True)):
+    wanted_seeds = numbers(seeds, "--seeds")
+    for seed in tracked(wanted_seeds, "seeds", total=len(wanted_seeds), quiet=as_json):
         leaks += audit(seed, num_steps=steps)
     if as_json:
         rows = [{**asdict(leak), "epsilon": None if math.isinf(leak.epsilon) else leak.epsilon} for leak in leaks]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from configs.spelling import did_you_mean
+from sim.cli.interruption import WAY_ON
 from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, SetOption, title_of, wide_console
 from sim.data.scenario9 import describe_statistics
 
@@ -39,11 +41,13 @@ def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonO
     Data that exists already is kept.
     """
     from configs.loading import load_experiment
+    from configs.placement import federation_folder
     from sim.data.inspection import inspect_folder, left_out_of
     from sim.experiments import make_data
     from sim.report.inspection import show_recordings
 
     experiment = load_experiment(config, override or [])
+    WAY_ON.place = federation_folder(experiment)
     with ProgressBar(title_of(experiment), quiet=as_json) as progress:
         folder, seconds = make_data(experiment, progress)
     rows = inspect_folder(folder)
@@ -182,6 +186,7 @@ def data_convert(
     """Convert a DeepSense 6G release into one recording and print its folder; a stopped conversion is continued."""
     from sim.data.conversion import convert_scenario, open_conversion
 
+    WAY_ON.place = out or folder
     with _passes_done(f"convert {folder.name}", quiet=as_json) as progress:
         made = convert_scenario(folder, out, progress=progress)
     scenario = open_conversion(made)
@@ -213,7 +218,7 @@ def data_export(
     from sim.data.deepsense_writer import Export, write_release
 
     if preset not in PRESETS:
-        raise ValueError(f"--preset {preset}: no such street; use {', '.join(PRESETS)}")
+        raise ValueError(f"--preset {preset}: no such street; use {', '.join(PRESETS)}{did_you_mean(preset, PRESETS)}")
     size = re.fullmatch(r"(\d+)x(\d+)", image_size)
     if size is None:
         raise ValueError(f"--image-size {image_size}: expected width x height, such as 960x540")
@@ -224,6 +229,7 @@ def data_export(
         modalities=tuple(modalities.split(",")),
         image_size=(int(size[1]), int(size[2])),
     )
+    WAY_ON.place = out
     with _passes_done(f"export {out.name}", quiet=False) as progress:
         write_release(export, out, progress=progress)
     typer.echo(out)
@@ -240,13 +246,6 @@ def _world_of(config: str) -> World:
 
 @contextmanager
 def _passes_done(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar with the time left, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeLeft())
-    with Bars(*columns, console=Console(stderr=True), disable=quiet) as bars:
-        bar = bars.add_task(f"{title}: passes", total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
+    """Show the progress with the time left, on stderr."""
+    with ProgressBar(title, quiet=quiet) as progress:
+        yield lambda done, total: progress("passes", done, total)

@@ -7,26 +7,45 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import sys
+import tomllib
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 from rich.console import Console
 
+from configs.advice import explained
+from configs.yaml_files import CONFIG_FOLDER
 from sim.cli.bench import bench_cli
+from sim.cli.command_tree import meant, run_command, speaks_json
 from sim.cli.compare import compare, find, once, show_runs
 from sim.cli.data import data_cli
 from sim.cli.deploy import deploy_cli
+from sim.cli.interruption import WAY_ON, interruptible
 from sim.cli.study import study
-from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, RunsArgument, SetOption, title_of, wide_console
+from sim.cli.terminal import (
+    ConfigArgument,
+    JsonOption,
+    ProgressBar,
+    RunsArgument,
+    SetOption,
+    complete_engine,
+    complete_strategies,
+    title_of,
+    wide_console,
+)
+
+if TYPE_CHECKING:
+    from configs.schema import Experiment
 
 cli = typer.Typer(
-    help="Federated distillation for sensing-assisted beam tracking.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -38,14 +57,90 @@ cli.command()(study)
 
 def main() -> None:
     """Run a command; every expected error becomes one line on stderr and exit code 1."""
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        sys.exit("error: Softbeam runs on Linux and macOS; on Windows, run it in WSL (wsl --install)")
     # One thread per process: on shared cores more threads only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        cli()
-    except (ValueError, RuntimeError, OSError) as error:
-        line = " ".join(f"error: {error}".splitlines())
-        Console(stderr=True, soft_wrap=True, emoji=False).print(line, style="bold red", markup=False, highlight=False)
-        sys.exit(1)
+    command, words = run_command(cli), sys.argv[1:]
+    as_json = speaks_json(command, words)
+    with interruptible() as interrupts:
+        try:
+            code = _run(command)
+        except click.UsageError as error:
+            code = _refuse(meant(error), error, as_json=as_json)
+        except click.Abort:  # somebody said no to a question
+            code = _fail("nothing was done", as_json=as_json)
+        except FruitlessRunError as error:
+            code = _fail(str(error), as_json=False)
+        except (ValueError, RuntimeError, OSError) as error:
+            text = explained(error) if isinstance(error, OSError) else str(error)
+            code = _fail(text, as_json=as_json)
+        except KeyboardInterrupt:
+            code = 128 + signal.SIGINT
+            interrupts.number = interrupts.number or signal.SIGINT
+        if interrupts.number is not None:
+            if as_json:
+                _print_error(WAY_ON.line(interrupts.number), 128 + interrupts.number)
+            interrupts.end()
+    sys.exit(code)
+
+
+def _run(command: click.Command) -> int:
+    """Run a command; the exit code that it asks for.
+
+    Raises:
+        Exception: whatever the command raises.
+    """
+    result = command.main(prog_name="softbeam", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _refuse(message: str, error: click.UsageError, *, as_json: bool) -> int:
+    """Say what is wrong with the words of a command line."""
+    if as_json:
+        _print_error(message, error.exit_code)
+    if error.ctx is not None:
+        typer.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n", err=True)
+    typer.echo(f"Error: {message}", err=True)
+    return error.exit_code
+
+
+def _fail(message: str, *, as_json: bool) -> int:
+    """Say why a command failed, in one line."""
+    if as_json:
+        _print_error(message, 1)
+    line = " ".join(f"error: {message}".splitlines())
+    Console(stderr=True, soft_wrap=True, emoji=False).print(line, style="bold red", markup=False, highlight=False)
+    return 1
+
+
+def _print_error(message: str, code: int) -> None:
+    typer.echo(json.dumps({"error": " ".join(message.splitlines()), "exit_code": code}, indent=1))
+
+
+class FruitlessRunError(RuntimeError):
+    """No client of a run ever counted; its results have been shown all the same."""
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from configs.loading import commit_of_source
+
+        settings = tomllib.loads((CONFIG_FOLDER.parent / "pyproject.toml").read_text())
+        commit = commit_of_source()
+        typer.echo(f"softbeam {settings['project']['version']}" + (f" (commit {commit[:12]})" if commit else ""))
+        raise typer.Exit
+
+
+@cli.callback()
+def begin(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Federated distillation for sensing-assisted beam tracking."""
 
 
 @cli.command()
@@ -53,9 +148,16 @@ def run(
     config: ConfigArgument,
     override: SetOption = None,
     seeds: Annotated[str, typer.Option(help="Run once per seed, such as 0,1,2; default: the config's.")] = "",
-    engine: Annotated[str, typer.Option(help="ray or inline; default: the config's.")] = "",
+    engine: Annotated[
+        str, typer.Option(help="ray or inline; default: the config's.", autocompletion=complete_engine)
+    ] = "",
     strategy: Annotated[
-        str, typer.Option("--strategies", help="Run once per strategy: names with commas between them, or all.")
+        str,
+        typer.Option(
+            "--strategies",
+            help="Run once per strategy: names with commas between them, or all.",
+            autocompletion=complete_strategies,
+        ),
     ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the run folders; default: runs, or with --on the server's own.")
@@ -66,6 +168,9 @@ def run(
     on: Annotated[
         Path | None, typer.Option(help="Run it on the nodes of this deployment (see softbeam deploy).")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the whole experiment and what it costs; run nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment, or several; the last lines that it prints are the run folders."""
@@ -86,30 +191,24 @@ def run(
         for seed in _seed_overrides(seeds)
         for one in _strategy_overrides(strategy)
     ]
+    if dry_run:
+        _preview(experiments, plugins, as_json=as_json)
+        return
     folders = []
     for experiment in experiments:
-        with ProgressBar(title_of(experiment), quiet=as_json) as progress:
+        with ProgressBar(title_of(experiment), quiet=as_json, rounds=experiment.strategy.rounds) as progress:
+            began = partial(_note_folder, progress, several=len(experiments) > 1, on=on)
             if on is not None:
-                tell = _telling(title_of(experiment), quiet=as_json)
-                folders.append(run_on(on, experiment, plugins=plugins, out=out, progress=progress, tell=tell))
+                folders.append(run_on(on, experiment, plugins=plugins, out=out, progress=progress, began=began))
                 continue
             start = continue_experiment if go_on else run_experiment
-            folders.append(start(experiment, plugins=plugins, out=out or Path("runs"), progress=progress))
+            where = out or Path("runs")
+            folders.append(start(experiment, plugins=plugins, out=where, progress=progress, began=began))
     show_runs(folders, as_json=as_json)
     if not as_json:
         for folder in folders:
             typer.echo(folder)
     _refuse_fruitless(folders)
-
-
-def _telling(title: str, *, quiet: bool) -> Callable[[str], None]:
-    """What prints the lines of a run on real machines to a file or a pipe, where its bars are not seen to move."""
-
-    def tell(line: str) -> None:
-        if not quiet and not sys.stderr.isatty():
-            typer.echo(f"{title}: {line}", err=True)
-
-    return tell
 
 
 @cli.command()
@@ -125,12 +224,12 @@ def resume(
     from sim.experiments import read_run, resume_experiment
 
     experiment, note = read_run(folder)
-    with ProgressBar(title_of(experiment), quiet=as_json) as progress:
+    with ProgressBar(title_of(experiment), quiet=as_json, rounds=experiment.strategy.rounds) as progress:
+        _note_folder(progress, folder.resolve(), on=on or (Path(note["deployment"]) if "deployment" in note else None))
         if on is not None or "deployment" in note:
             from sim.deploy.follow import resume_on
 
-            tell = _telling(title_of(experiment), quiet=as_json)
-            resume_on(on or Path(note["deployment"]), folder, progress, tell=tell)
+            resume_on(on or Path(note["deployment"]), folder, progress)
         else:
             resume_experiment(folder.resolve(), progress)
     show_runs([folder], as_json=as_json)
@@ -189,7 +288,7 @@ def _refuse_fruitless(folders: list[Path]) -> None:
     """Let a command fail where no client of a run ever counted: whatever the table shows is then no result.
 
     Raises:
-        RuntimeError: in every round of a run every client failed; the text has the reason of one.
+        FruitlessRunError: in every round of a run every client failed; the text has the reason of one.
     """
     from server.recorder import faults_of, read_rounds
 
@@ -198,7 +297,41 @@ def _refuse_fruitless(folders: list[Path]) -> None:
         entries = [entry for line in rounds for entry in line["clients"].values()]
         if entries and all(entry["problem"] for entry in entries):
             reason = faults_of(rounds)[0]["reason"]
-            raise RuntimeError(f"{folder}: no client counted in any of {len(rounds)} rounds; the last reason: {reason}")
+            raise FruitlessRunError(
+                f"{folder}: no client counted in any of {len(rounds)} rounds; the last reason: {reason}"
+            )
+
+
+def _note_folder(progress: ProgressBar, folder: Path, *, on: Path | None, several: bool = False) -> None:
+    """Show where a run lies, and note what is to be said if it is interrupted."""
+    again = [word for word in sys.argv[1:] if word != "--continue"]
+    WAY_ON.command = shlex.join(["softbeam", *again, "--continue"] if several else ["softbeam", "resume", str(folder)])
+    if on is not None:
+        WAY_ON.command = shlex.join(["softbeam", "resume", str(folder)])
+        stop = shlex.join(["softbeam", "deploy", "stop", str(on)])
+        WAY_ON.note = f"once it was submitted, the run continues without this command: {stop} ends it"
+    progress.begin_in(folder)
+
+
+def _preview(experiments: list[Experiment], plugins: tuple[Path, ...], *, as_json: bool) -> None:
+    """Print experiments and their costs instead of running them."""
+    from configs.loading import to_values
+    from configs.placement import Placement
+    from sim.cli.preview import cost_of, preview_text
+    from sim.launch import check_engine
+    from strategies.registry import find_plugins
+
+    found = []
+    for experiment in experiments:
+        if experiment.engine.name != "deployment":
+            check_engine(experiment.engine)
+        method, _ = find_plugins(Placement(experiment, Path(), Path(), plugins))
+        found.append((experiment, cost_of(experiment, method)))
+    if as_json:
+        rows = [{"experiment": to_values(experiment), "cost": cost} for experiment, cost in found]
+        typer.echo(json.dumps(rows if len(rows) > 1 else rows[0], indent=1))
+        return
+    typer.echo("---\n".join(preview_text(experiment, cost) for experiment, cost in found), nl=False)
 
 
 def _strategy_overrides(names: str) -> list[list[str]]:

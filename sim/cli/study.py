@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sim.cli.interruption import WAY_ON
 from sim.cli.terminal import ConfigArgument, JsonOption, ProgressBar, SetOption, wide_console
 
 
@@ -34,6 +35,7 @@ def study(
 
     wanted = load_study(config, override or [], quick=quick)
     folder = out or Path("runs") / (f"{wanted.name}-quick" if quick else wanted.name)
+    WAY_ON.place = folder
     with ProgressBar(wanted.name, quiet=as_json) as progress:
         rows = run_study(wanted, folder, workers=workers or default_workers(), progress=progress)
     if as_json:

@@ -23,6 +23,7 @@ from configs.files import fresh_folder
 from configs.progress import Progress
 from configs.schema import Faults, StreetData, World
 from configs.seeding import rng_for
+from configs.signals import deaf_to_interrupts, end_children
 from sim.data.plan import PlannedPart, plan_federation
 from sim.world.channel import beam_power
 from sim.world.faults import spoil
@@ -166,8 +167,11 @@ def _results(jobs: Sequence[_Job], workers: int) -> Iterator[Iterable[Frames]]:
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            yield pool.map(_run_job, jobs)
+            with deaf_to_interrupts():
+                results = pool.map(_run_job, jobs)
+            yield results
         except BaseException:
+            end_children()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

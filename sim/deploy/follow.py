@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from sim.deploy.flower import Flower
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
 from sim.deploy.settings import load_deployment, load_server, server_folder
 from sim.deploy.supervisor import running_pid
-from sim.experiments import check_source, new_run_folder, read_run
+from sim.experiments import Began, check_source, new_run_folder, read_run
 from sim.launch import CHECKOUT
 from sim.report.html import write_run_report
 from strategies.registry import find_plugins
@@ -32,7 +31,6 @@ from strategies.registry import find_plugins
 LOOK_S, ASK_FLOWER_S = 0.3, 20.0
 _ENDED = ("finished", "failed")
 
-Tell = Callable[[str], None]
 """A callable that gets a line about a run, for output that is read as a file."""
 
 
@@ -43,7 +41,7 @@ def run_on(
     plugins: tuple[Path, ...],
     out: Path | None,
     progress: PhaseProgress,
-    tell: Tell = lambda line: None,
+    began: Began = lambda folder: None,
 ) -> Path:
     """Run an experiment on a deployment, in a new folder.
 
@@ -53,7 +51,7 @@ def run_on(
         plugins: the folders in which a user's own modules are looked for.
         out: the folder of all runs, where the server's user may write; None means ``runs`` in the server's state.
         progress: is called with the phase, the work that is done and the whole work.
-        tell: is called with a line where the run begins and after each round.
+        began: is called with the run folder before the run is submitted; it goes on there if this command ends.
 
     Returns:
         The run folder.
@@ -67,13 +65,13 @@ def run_on(
     folder = new_run_folder(server.state / "runs" if out is None else out, experiment.name)
     note = {"plugins": [str(one) for one in plugins], "data_seconds": 0.0, "deployment": str(deployment.resolve())}
     write_whole(folder / "placement.json", json.dumps(note) + "\n")
-    tell(f"run folder {folder}")
+    began(folder)
     run_id = _submit(server, experiment, folder, plugins, progress)
-    _follow_to_end(server, run_id, folder, progress, tell)
+    _follow_to_end(server, run_id, folder, progress)
     return folder
 
 
-def resume_on(deployment: Path, folder: Path, progress: PhaseProgress, *, tell: Tell = lambda line: None) -> None:
+def resume_on(deployment: Path, folder: Path, progress: PhaseProgress) -> None:
     """Continue a run of a deployment from its last completed round; the arguments are those of :func:`run_on`.
 
     Raises:
@@ -87,7 +85,7 @@ def resume_on(deployment: Path, folder: Path, progress: PhaseProgress, *, tell: 
         raise ValueError(f"{folder}: process {status['pid']} still works on it; end it with softbeam deploy stop")
     server, folder = _server(deployment), folder.resolve()
     run_id = _submit(server, experiment, folder, plugin_folders(note["plugins"]), progress)
-    _follow_to_end(server, run_id, folder, progress, tell)
+    _follow_to_end(server, run_id, folder, progress)
 
 
 def overrides_of(deployment: Path) -> list[str]:
@@ -124,13 +122,8 @@ def _submit(
     return run_id
 
 
-def _follow_to_end(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress, tell: Tell) -> None:
-    try:
-        status = _follow(server, run_id, folder, progress, tell)
-    except KeyboardInterrupt:
-        raise RuntimeError(
-            f"{folder.name}: the run continues without this command; softbeam deploy stop {server.folder} ends it"
-        ) from None
+def _follow_to_end(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress) -> None:
+    status = _follow(server, run_id, folder, progress)
     if status["state"] != "finished":
         raise RuntimeError(
             f"{folder}: {status.get('error') or 'the ServerApp ended without a message'}; softbeam resume goes on "
@@ -140,20 +133,11 @@ def _follow_to_end(server: ServerMachine, run_id: int, folder: Path, progress: P
         write_run_report(folder)
 
 
-def _tell_round(before: int, status: dict[str, Any], tell: Tell) -> int:
-    """Tell which round is over, once; the number of the last round that was told."""
-    now = int(status.get("round", 0))
-    if now > before:
-        tell(f"round {now} of {status['rounds']} is over")
-    return max(before, now)
-
-
-def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress, tell: Tell) -> dict[str, Any]:
-    asked, told = time.monotonic(), 0
+def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhaseProgress) -> dict[str, Any]:
+    asked = time.monotonic()
     seen: tuple[Any, ...] = ()
     while True:
         status = read_status(folder)
-        told = _tell_round(told, status, tell)
         now = (status["state"], status["phase"], status["done"], status["total"])
         if now != seen:
             seen, asked = now, time.monotonic()

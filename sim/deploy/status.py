@@ -18,6 +18,7 @@ from sim.deploy.machine import STATE_FOLDER, ServerMachine, is_open
 from sim.deploy.processes import holders
 from sim.deploy.settings import (
     DEPLOYMENT_FILE,
+    NODE_FILE,
     NODES_FOLDER,
     SERVER_FILE,
     SERVER_FOLDER,
@@ -45,12 +46,18 @@ def deployment_status(folder: Path) -> dict[str, Any]:
         ``nodes`` and the ids of the unfinished ``runs``, as the server has them, both None if it does not run here or
         does not answer within :data:`ANSWER_S`; ``trouble``, why it does not; and ``machines``: name -> health, for
         the machines in the folder.
+
+    Raises:
+        ValueError: the folder is none of these.
     """
     if (folder / DEPLOYMENT_FILE).is_file():
         machines = {"server": folder / SERVER_FOLDER}
         machines |= {node.name: folder / NODES_FOLDER / node.name for node in load_deployment(folder).nodes}
-    else:
+    elif any((folder / name).is_file() for name in (SERVER_FILE, NODE_FILE)):
         machines = {folder.resolve().name: folder}
+    else:
+        what = "nothing of a deployment is in this folder" if folder.is_dir() else "there is no such folder"
+        raise ValueError(f"{folder}: {what}; give the folder of a deployment, of its server or of a node")
     found: dict[str, Any] = {"nodes": None, "runs": None, "trouble": ""}
     where = server_folder(folder)
     if (where / SERVER_FILE).is_file():

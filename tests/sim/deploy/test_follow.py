@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from server.status import Status
-from sim.cli.main import _telling
+from sim.cli.terminal import ProgressBar
 from sim.deploy import follow
 from sim.deploy.follow import is_alive
 
@@ -32,21 +32,28 @@ def test_a_process_that_ended_and_was_not_buried_is_not_alive() -> None:
     assert is_alive(os.getpid())
 
 
-def test_a_run_on_real_machines_is_told_round_by_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_real_machines_is_told_round_by_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(follow, "LOOK_S", 0.01)
     monkeypatch.setattr("server.status.INTERVAL_SECONDS", 0.0)
-    lines: list[str] = []
+    seen: list[int] = []
+    shown = ProgressBar("tiny", rounds=3)
+
+    def progress(phase: str, done: int, total: int) -> None:
+        shown(phase, done, total)
+        seen.extend([done] if phase == "federation" and done not in seen else [])
 
     def until_told(number: int) -> None:
         end = time.monotonic() + PATIENCE_S
-        while len(lines) < number:
+        while number not in seen:
             assert time.monotonic() < end
             time.sleep(0.01)
 
     def works() -> None:
         with Status(tmp_path, num_rounds=3) as status:
             following = status.following(lambda phase, done, total: None)
-            for number in (1, 2, 3):
+            for number in (0, 1, 2, 3):
                 following("federation", number, 3)
                 status.complete(number)
                 until_told(number)
@@ -54,13 +61,8 @@ def test_a_run_on_real_machines_is_told_round_by_round(tmp_path: Path, monkeypat
     server: Any = SimpleNamespace(flower=None)
     working = threading.Thread(target=works)
     working.start()
-    ended = follow._follow(server, 1, tmp_path, lambda phase, done, total: None, lines.append)
+    ended = follow._follow(server, 1, tmp_path, progress)
     working.join()
     assert ended["state"] == "finished"
-    assert lines == [f"round {number} of 3 is over" for number in (1, 2, 3)]
-
-
-@pytest.mark.parametrize("quiet", [False, True])
-def test_the_lines_go_to_a_file_and_not_beside_json(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    _telling("tiny, seed 0", quiet=quiet)("round 1 of 3 is over")
-    assert capsys.readouterr().err == ("" if quiet else "tiny, seed 0: round 1 of 3 is over\n")
+    told = [line for line in capsys.readouterr().err.splitlines() if "federation" in line]
+    assert [line.split(", ")[0] for line in told] == [f"tiny: federation: round {number} of 3" for number in (1, 2, 3)]

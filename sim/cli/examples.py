@@ -1,0 +1,51 @@
+"""Examples for the help of each command; a test parses every one of them."""
+
+from __future__ import annotations
+
+# The words of a command -> commands that a reader can copy.
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "run": (
+        "softbeam run quickstart",
+        "softbeam run mine.yaml --set strategy.rounds=4 --seeds 0,1,2",
+        "softbeam run quickstart --dry-run",
+    ),
+    "resume": ("softbeam resume runs/quickstart-20260101-120000",),
+    "report": ("softbeam report runs/quickstart-20260101-120000 --out report.html",),
+    "compare": ("softbeam compare runs/one runs/other --figure front.png",),
+    "strategies": ("softbeam strategies --json",),
+    "study": ("softbeam study study-reduced --quick",),
+    "data make": ("softbeam data make night-shift",),
+    "data list": ("softbeam data list --json",),
+    "data clean": ("softbeam data clean quickstart --yes", "softbeam data clean --older 30d"),
+    "data inspect": ("softbeam data inspect ~/scenario9 --sheet sheet.png",),
+    "data check": ("softbeam data check ~/scenario9 --split pass",),
+    "data convert": ("softbeam data convert ~/scenario9",),
+    "data export": ("softbeam data export passes --preset s9 --passes 10",),
+    "bench statistics": ("softbeam bench statistics --preset s9 --passes 100",),
+    "bench referee": ("softbeam bench referee --preset street --frames 60",),
+    "bench learning": ("softbeam bench learning --preset s9 --seeds 0 --inputs gps,all",),
+    "bench distillation": ("softbeam bench distillation --preset street --seeds 0",),
+    "bench generation": ("softbeam bench generation --preset s9",),
+    "bench warm": ("softbeam bench warm --app torch --messages 3",),
+    "bench codecs": ("softbeam bench codecs --codec uint4 --codec top8-uint4",),
+    "bench attacks": ("softbeam bench attacks --rule median --attack label_flip --seeds 0",),
+    "bench privacy": ("softbeam bench privacy --seeds 0",),
+    "bench trackers": ("softbeam bench trackers --frames 8 --future 3",),
+    "deploy init": ("softbeam deploy init lab --nodes camera:roof-1 gps:gate-2 --host server.example",),
+    "deploy data": ("softbeam deploy data lab",),
+    "deploy check": ("softbeam deploy check lab/server",),
+    "deploy server": ("softbeam deploy server lab/server",),
+    "deploy node": ("softbeam deploy node lab/nodes/roof-1",),
+    "deploy up": ("softbeam deploy up lab", "softbeam run quickstart --on lab"),
+    "deploy down": ("softbeam deploy down lab",),
+    "deploy status": ("softbeam deploy status lab --json",),
+    "deploy stop": ("softbeam deploy stop lab",),
+    "deploy revoke": ("softbeam deploy revoke lab roof-1",),
+}
+EVERYWHERE = ("softbeam run quickstart", "softbeam data make night-shift --json", "softbeam --install-completion")
+
+
+def epilog_of(words: str) -> str:
+    """The examples of a command as the end of its help, not wrapped."""
+    lines = EXAMPLES.get(words, EVERYWHERE if not words else ())
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)]) if lines else ""

@@ -1,0 +1,92 @@
+"""What a run would do and cost, before anything of it is done: ``softbeam run --dry-run``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import yaml
+
+from configs.loading import to_values
+from configs.schema import Experiment
+from strategies.codecs.encoding import Encoding
+from strategies.codecs.packing import pack_ids
+from strategies.methods.base import Choreography
+
+# Bytes of a partner of a sample in relations: a distance and an angle in half precision.
+_PARTNER_BYTES = 4
+
+
+def cost_of(experiment: Experiment, method: type[Choreography]) -> dict[str, Any]:
+    """The cost of an experiment: bytes of a client and round, optimizer steps.
+
+    Args:
+        experiment: the experiment.
+        method: the class of its strategy.
+
+    Returns:
+        ``clients``; ``bytes``, which are those of a client in a round before entropy coding, so that rows with +zlib or
+        +delta are smaller (None where they depend on the data); ``steps`` of a client, of its controls, of the teacher
+        and of all.
+    """
+    strategy, training, teaching = experiment.strategy, experiment.training, experiment.teaching
+    clients = sum(nodes.count for nodes in experiment.data.nodes)
+    rounds = strategy.expected_rounds
+    client = training.total_steps(rounds)
+    controls = 2 * training.total_steps(strategy.rounds) if experiment.controls else 0
+    teacher = teaching.pretrain_steps + teaching.total_steps(strategy.rounds)
+    return {
+        "clients": clients,
+        "rounds": strategy.rounds,
+        "bytes": _bytes_of(experiment, method),
+        "steps": {
+            "client": client,
+            "controls_of_a_client": controls,
+            "teacher": teacher,
+            "all": clients * (client + controls) + teacher,
+        },
+    }
+
+
+def _bytes_of(experiment: Experiment, method: type[Choreography]) -> dict[str, Any]:
+    strategy, samples = experiment.strategy, experiment.strategy.public_samples
+    if not (method.traits.asks_samples and method.traits.sends_labels):
+        return {"samples": None, "up": None, "down": None}
+    up, down = _sample_bytes(experiment, strategy.codec), _sample_bytes(experiment, strategy.codec_down)
+    down = down if strategy.sends_targets else 0
+    if strategy.relations is not None:
+        down += _PARTNER_BYTES * strategy.relations.pairs
+    found: dict[str, Any] = {"samples": samples or None, "up_a_sample": up, "down_a_sample": down}
+    if samples:
+        # Ids travel as a bitmap or as numbers, whichever is smaller; consecutive ones make the smallest bitmap.
+        ids = pack_ids(np.arange(samples)).nbytes
+        found |= {"up": samples * up + ids, "down": samples * down + ids}
+    else:
+        found |= {"up": None, "down": None}
+    return found
+
+
+def _sample_bytes(experiment: Experiment, codec: str) -> int:
+    horizons, beams = experiment.task.num_horizons, experiment.task.num_beams
+    rows = Encoding(codec, horizons, beams).codec.encode(np.full((1, horizons, beams), 1 / beams, np.float32))
+    return int(rows.nbytes)
+
+
+def preview_text(experiment: Experiment, cost: dict[str, Any]) -> str:
+    """The whole experiment as YAML, and its cost as comments, so that the text can be saved and run."""
+    size, steps = cost["bytes"], cost["steps"]
+    if size["up"] is not None:
+        coded = "" if "+" not in experiment.strategy.codec else ", before entropy coding"
+        message = f"at most {size['up']:,} up and {size['down']:,} down{coded} ({size['samples']:,} public samples)"
+    elif size.get("up_a_sample"):
+        message = f"at most {size['up_a_sample']:,} up and {size['down_a_sample']:,} down for each public sample"
+    else:
+        message = f"no soft labels of public samples; docs/strategies.md says what {experiment.strategy.name} sends"
+    lines = [
+        f"{experiment.name}, seed {experiment.seed}: nothing was run",
+        f"bytes of a client and round: {message}",
+        f"optimizer steps: {steps['client']:,} of each of {cost['clients']} clients in {cost['rounds']} rounds, "
+        f"{steps['controls_of_a_client']:,} of its controls, {steps['teacher']:,} of the teacher; "
+        f"{steps['all']:,} in all",
+    ]
+    return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(to_values(experiment), sort_keys=False)
