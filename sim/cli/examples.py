@@ -13,7 +13,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "report": ("softbeam report runs/quickstart-20260101-120000 --out report.html",),
     "compare": ("softbeam compare runs/one runs/other --figure front.png",),
     "strategies": ("softbeam strategies --json",),
-    "study": ("softbeam study study-reduced --quick",),
+    "study": ("softbeam study study-paper --quick",),
     "data make": ("softbeam data make night-shift",),
     "data list": ("softbeam data list --json",),
     "data clean": ("softbeam data clean quickstart --yes", "softbeam data clean --older 30d"),

@@ -157,7 +157,8 @@ class _Lines:
         mark.said, mark.last = now, done
         spent, worked = now - mark.begun, done - mark.first
         left = f", {spent / worked * (total - done):.0f} s left" if worked > 0 and done < total else ""
-        of_rounds = f"round {int(done / size)} of {self._rounds}, " if size != total else ""
+        number = f"round {int(done / size)}" if is_step else f"in round {int(done / size) + 1}"
+        of_rounds = f"{number} of {self._rounds}, " if size != total else ""
         say(f"{self._title}: {phase}: {of_rounds}{done} of {total}, {spent:.0f} s{left}")
 
 

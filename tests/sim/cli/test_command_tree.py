@@ -12,6 +12,7 @@ import click
 import pytest
 
 from configs.loading import load_experiment
+from configs.study_loading import load_study
 from configs.yaml_files import CONFIG_FOLDER
 from sim.cli.command_tree import run_command, speaks_json
 from sim.cli.examples import EVERYWHERE, EXAMPLES
@@ -232,8 +233,8 @@ def test_steps_are_those_of_the_schedule_and_a_method_without_soft_labels_has_no
     assert cost["steps"] == {"client": 750, "controls_of_a_client": 0, "teacher": 1020, "all": 8 * 750 + 1020}
 
 
-def test_the_examples_name_configs_that_are_there() -> None:
-    named = {word for lines in EXAMPLES.values() for line in lines for word in line.split()}
-    assert {"quickstart", "night-shift", "study-reduced"} <= named & {
-        path.stem for path in CONFIG_FOLDER.glob("*.yaml")
-    }
+def test_the_configs_that_examples_name_are_there_and_fit_the_command() -> None:
+    lines = [line.split() for lines in EXAMPLES.values() for line in lines]
+    named = {(words[1], word) for words in lines for word in words if (CONFIG_FOLDER / f"{word}.yaml").is_file()}
+    assert named == {("run", "quickstart"), ("data", "night-shift"), ("data", "quickstart"), ("study", "study-paper")}
+    assert load_study("study-paper", quick=True) != load_study("study-paper")

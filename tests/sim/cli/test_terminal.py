@@ -55,6 +55,16 @@ def test_a_phase_that_is_done_at_once_has_its_line() -> None:
     assert shown([("data", 4, 4)], rounds=0)[1].startswith("tiny: data: 4 of 4, 0 s")
 
 
+def test_a_long_round_says_now_and_then_which_one_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.cli.terminal.HEARTBEAT_S", 0.0)
+    lines = shown([("federation", done, 6) for done in (0, 1, 2, 3)], rounds=3)
+    assert [line.split(", ")[0] for line in lines[1:]] == [
+        "tiny: federation: in round 1 of 3",
+        "tiny: federation: round 1 of 3",
+        "tiny: federation: in round 2 of 3",
+    ]
+
+
 def test_quiet_shows_nothing() -> None:
     assert shown([("data", 0, 1), ("data", 1, 1)], rounds=0, quiet=True) == []
 
