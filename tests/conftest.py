@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -136,6 +137,13 @@ def ray_address() -> Iterator[str]:
 def running_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs go to a Ray that is there already: starting one takes longer than a tiny run."""
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
+
+
+@pytest.fixture(autouse=True)
+def _a_command_that_was_interrupted_silences_itself_alone() -> Iterator[None]:
+    """A command that a signal ends logs nothing more; in these tests its process goes on."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)
