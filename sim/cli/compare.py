@@ -40,15 +40,16 @@ def compare(
 
     Runs on other data or with other nodes stand in tables of their own.
     """
-    from sim.report.exports import check_export, save_table
+    from sim.report.destinations import check_destination
+    from sim.report.exports import ENDINGS, save_table
     from sim.report.selection import select_by_validation
-    from sim.report.strategies import check_figure, comparisons_of, save_comparisons
+    from sim.report.strategies import FORMATS, comparisons_of, save_comparisons
     from sim.report.summaries import Summary, load_summary, with_labels
 
     if figure is not None:
-        check_figure(figure)
+        check_destination("--figure", figure, FORMATS)
     for path in out or []:
-        check_export(path)
+        check_destination("--out", path, ENDINGS)
     runs = find(runs) if select else once(find(runs))
     summaries: list[Summary] = []
     summaries += select_by_validation(runs) if select else [load_summary(folder) for folder in runs]

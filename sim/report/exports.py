@@ -11,24 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.files import plain_cell, write_whole
+from sim.report.destinations import check_destination
 from sim.report.strategies import Comparison, cells_of, has_gains, notes_of
 from sim.report.summaries import METRICS, Summary, arms_of, group_by_settings, score, spread
 from sim.study.sheets import Line, Sheet, as_latex, as_markdown
 
 ENDINGS = (".csv", ".md", ".tex")
-
-
-def check_export(path: Path) -> None:
-    """Refuse the name of a table that could not be written, before any work.
-
-    Raises:
-        ValueError: the ending is not that of a format, or the folder is not there.
-    """
-    if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"--out {path}: expected a name that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise ValueError(f"--out {path}: {what}; name a file in a folder that is there")
 
 
 def save_table(comparisons: Sequence[Comparison], path: Path) -> None:
@@ -37,7 +25,7 @@ def save_table(comparisons: Sequence[Comparison], path: Path) -> None:
     Raises:
         ValueError: the name is not one of a table, or no run has a client that was scored.
     """
-    check_export(path)
+    check_destination("--out", path, ENDINGS)
     if path.suffix.lower() == ".csv":
         write_whole(path, as_csv(comparisons))
         return

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.files import swap_in
+from sim.report.destinations import check_destination
 from sim.report.labels import settings_that_differ
 from sim.report.style import INK, MUTED, drawing
 from sim.report.summaries import (
@@ -241,19 +242,6 @@ AXES_IN, LINE_IN = (6.0, 4.2), 0.17
 LEGEND_WIDTH, CHARACTER_IN = 36, 0.075
 
 
-def check_figure(path: Path) -> None:
-    """Refuse the name of a figure that could not be written, before there is anything to draw.
-
-    Raises:
-        ValueError: the ending is not that of a format, or the folder is not there.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"--figure {path}: expected a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise ValueError(f"--figure {path}: {what}; name a file in a folder that is there")
-
-
 def draw_comparisons(comparisons: Sequence[Comparison]) -> Figure:
     """Draw mean Top-5 and one s.d. over seeds against bytes per client, on axes of their own for each data.
 
@@ -339,7 +327,7 @@ def save_comparisons(comparisons: Sequence[Comparison], path: Path) -> None:
     Raises:
         ValueError: the name is not one of a figure, or there is nothing to draw.
     """
-    check_figure(path)
+    check_destination("--figure", path, FORMATS)
     drawable = [comparison for comparison in comparisons if comparison.rows]
     if not drawable:
         raise ValueError("--figure: no run has a client that was scored; look at the problems in its rounds.jsonl")
