@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 from configs.loading import load_experiment
+from configs.placement import HOME_VARIABLE
 from configs.schema import Experiment
 from sim.data.federation import ensure_federation
 from sim.deploy.follow import run_on
 from sim.deploy.machine import NodeMachine, ServerMachine
 from sim.deploy.provision import hand_out, provision
 from sim.deploy.settings import NODE_FILE, Deployment, build_deployment, load_node, load_server, parse_nodes
+from sim.deploy.trial import bring_up, take_down
 from tests.federations import place, quiet, run_apps
 
 NODES = ["camera:roof-1", "radar:gate-2", "lidar:pole-3", "gps:van-4"]
@@ -33,6 +37,7 @@ TINY = {
     "teaching": {"pretrain_steps": 4, "first_round_steps": 2, "steps_per_round": 2},
     "strategy": {"rounds": 3, "public_samples": 20},
 }
+UP_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class Lab:
     """A deployment that is up.
 
     Attributes:
-        folder: of it.
-        deployment: its settings.
+        folder: the folder of the deployment.
+        deployment: the settings.
     """
 
     folder: Path
@@ -120,3 +125,26 @@ def give_data(folder: Path, deployment: Deployment) -> Path:
     federation, _ = ensure_federation(experiment_of(deployment))
     hand_out(federation, folder, deployment)
     return federation
+
+
+@contextmanager
+def online_lab(folder: Path, home: Path, *, site: str = "") -> Iterator[Lab]:
+    """A server and four nodes as real processes on the loopback, online as long as the context lasts.
+
+    Args:
+        folder: where the deployment is made.
+        home: the folder for generated data.
+        site: the source of a `sitecustomize` that every process of Python in the lab imports first.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HOME_VARIABLE, str(home))
+        deployment = make_lab(folder)
+        give_data(folder, deployment)
+        if site:
+            (folder / "sitecustomize.py").write_text(site)
+            patch.setenv("PYTHONPATH", str(folder), prepend=":")
+        try:
+            bring_up(folder, timeout_s=UP_S, progress=quiet)
+            yield Lab(folder, deployment)
+        finally:
+            take_down(folder)

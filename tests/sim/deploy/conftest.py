@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.placement import HOME_VARIABLE
-from sim.deploy.trial import bring_up, take_down
-from tests.federations import quiet
-from tests.labs import Lab, give_data, make_lab
-
-UP_S = 120.0
+from tests.labs import Lab, online_lab
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +29,5 @@ def stand_in_nginx(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, home: Path, has_nginx: None) -> Iterator[Lab]:
     """A server and four nodes as real processes on the loopback, online."""
-    folder = tmp_path_factory.mktemp("deployment") / "lab"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(HOME_VARIABLE, str(home))
-        deployment = make_lab(folder)
-        give_data(folder, deployment)
-    try:
-        bring_up(folder, timeout_s=UP_S, progress=quiet)
-        yield Lab(folder, deployment)
-    finally:
-        take_down(folder)
+    with online_lab(tmp_path_factory.mktemp("deployment") / "lab", home) as lab:
+        yield lab

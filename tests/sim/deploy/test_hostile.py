@@ -13,15 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.placement import HOME_VARIABLE
 from server.recorder import read_rounds
-from sim.deploy.trial import bring_up, take_down
-from tests.federations import quiet
-from tests.labs import Lab, give_data, make_lab
+from tests.labs import Lab, online_lab
 
 pytestmark = [pytest.mark.deployment, pytest.mark.slow]
 
-UP_S = 120.0
 HOSTILE, CLIENT = "van-4", "003-gps"
 
 # Round -> what is done to the answer of that round, and what the server says about it. In the others it is honest.
@@ -89,19 +85,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory, home: Path, has_nginx: None) -
     """Four nodes, of which one is hostile, online."""
     folder = tmp_path_factory.mktemp("hostile") / "lab"
     branches = "\n        ".join(f'if header["round"] == {number}: {do}; return' for number, (do, _) in KINDS.items())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(HOME_VARIABLE, str(home))
-        deployment = make_lab(folder)
-        give_data(folder, deployment)
-        (folder / "sitecustomize.py").write_text(
-            SITECUSTOMIZE.format(hostile=HOSTILE, client=CLIENT, branches=branches)
-        )
-        patch.setenv("PYTHONPATH", str(folder), prepend=":")
-        try:
-            bring_up(folder, timeout_s=UP_S, progress=quiet)
-            yield Lab(folder, deployment)
-        finally:
-            take_down(folder)
+    with online_lab(folder, home, site=SITECUSTOMIZE.format(hostile=HOSTILE, client=CLIENT, branches=branches)) as lab:
+        yield lab
 
 
 def test_a_node_that_is_hostile_in_every_way_costs_itself_its_rounds_and_the_others_nothing(

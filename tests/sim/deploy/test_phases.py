@@ -11,15 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.placement import HOME_VARIABLE
 from server.recorder import read_rounds
-from sim.deploy.trial import bring_up, take_down
-from tests.federations import quiet
-from tests.labs import Lab, give_data, make_lab
+from tests.labs import Lab, online_lab
 
 pytestmark = [pytest.mark.deployment, pytest.mark.slow]
 
-UP_S = 120.0
 
 # In their order: the route, and whether it dies when the request comes or when the answer is ready and not sent.
 STEPS = [
@@ -85,18 +81,9 @@ if any(word.endswith("flower-superlink") for word in sys.orig_argv):
 def lab(tmp_path_factory: pytest.TempPathFactory, home: Path, has_nginx: None) -> Iterator[Lab]:
     """Four nodes and a server whose SuperLink dies at each step, once the file ``deaths`` is there."""
     folder = tmp_path_factory.mktemp("phases") / "lab"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(HOME_VARIABLE, str(home))
-        deployment = make_lab(folder)
-        give_data(folder, deployment)
-        text = SITECUSTOMIZE.format(folder=str(folder), steps=STEPS, with_node=WITH_NODE, up_s=UP_BETWEEN_S)
-        (folder / "sitecustomize.py").write_text(text)
-        patch.setenv("PYTHONPATH", str(folder), prepend=":")
-        try:
-            bring_up(folder, timeout_s=UP_S, progress=quiet)
-            yield Lab(folder, deployment)
-        finally:
-            take_down(folder)
+    site = SITECUSTOMIZE.format(folder=str(folder), steps=STEPS, with_node=WITH_NODE, up_s=UP_BETWEEN_S)
+    with online_lab(folder, home, site=site) as lab:
+        yield lab
 
 
 def test_a_superlink_that_is_killed_at_every_step_of_a_round_alone_and_with_a_node_ends_no_run(
