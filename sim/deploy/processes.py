@@ -38,6 +38,24 @@ class Holder:
         return f"{self.command} (process {self.pid})" if self.pid is not None else self.command
 
 
+def can_tell() -> bool:
+    """Whether this system says what this module asks for; where it does not, nothing may be concluded from it."""
+    return _PROC.is_dir()
+
+
+def leader_works(pid: int) -> bool:
+    """Whether a process that began a session works; where the system does not say it, whether there is such an id."""
+    if can_tell():
+        return pid in members(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def members(session: int) -> list[int]:
     """The ids of the processes of a session that still work; one that ended and was not waited for does not."""
     return [pid for pid, (state, of) in _processes() if of == session and state != "Z"]

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from sim.deploy.processes import end_session, holders, listens, members
+from sim.deploy.processes import can_tell, end_session, holders, listens, members
 from strategies.messages.records import one_line, printable
 
 # A program that ends is started again after 1, 2, 4, 8, 10 seconds; if it ran for a minute, after 1 second again.
@@ -154,7 +154,7 @@ class KeptProgram:
         if not self.is_running or self._process is None:
             return self.last_error or "it does not run"
         port = self.program.port
-        if port is None or not Path("/proc").is_dir():
+        if port is None or not can_tell():
             return ""
         if listens(self._process.pid, port):
             return ""

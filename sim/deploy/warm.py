@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sim.deploy.forkserver import shim_environment, start_forkserver, stop_forkserver
-from sim.deploy.processes import members
+from sim.deploy.processes import leader_works
 from sim.deploy.supervisor import claimed, make_private
 
 _PID_FILE = "forkserver.pid"
@@ -56,6 +56,6 @@ def warm_health(folder: Path) -> dict[str, dict[str, object]]:
         pid = int((folder / _PID_FILE).read_text())
     except (OSError, ValueError):
         return {}
-    is_running = pid in members(pid)
+    is_running = leader_works(pid)
     text = "the fork server has ended: every message starts a new process until the node is started again"
     return {"forkserver": {"running": is_running, "pid": pid, "trouble": "" if is_running else text}}

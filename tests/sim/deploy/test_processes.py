@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.deploy.processes import Holder, command_of, end_session, holders, listens, members
+from sim.deploy.processes import Holder, command_of, end_session, holders, leader_works, listens, members
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 
@@ -35,6 +35,18 @@ def test_what_a_leader_left_in_its_session_is_found_and_ended_also_in_another_gr
     assert len(end_session(process.pid, grace_s=0.3)) == 2
     assert members(process.pid) == []
     assert end_session(process.pid, grace_s=0.3) == []
+
+
+@pytest.mark.parametrize("has_proc", [True, False], ids=["with /proc", "without /proc"])
+def test_a_leader_works_until_it_ends_also_where_the_system_says_nothing_of_sessions(
+    has_proc: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_proc:
+        monkeypatch.setattr("sim.deploy.processes._PROC", tmp_path / "proc")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as process:
+        assert leader_works(process.pid)
+        process.kill()
+    assert not leader_works(process.pid)
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
