@@ -90,6 +90,9 @@ class Training(Section):
         power_temperature_db: learn own labels from the measured power too: half from the best beam, half from
             the softmax of the power in dB over this temperature; None takes the best beam alone.
         max_grad_norm: gradients are clipped to this norm.
+        perturbed_share: the share of own windows that are learned at another speed, between backwards and as recorded,
+            with positions moved a little (`clients.learning.speed`). A learner of few passes gains by it. It has no
+            effect where a sensor's frames show motion: ``doppler``, ``motion`` and ``maps``.
     """
 
     first_round_steps: int = Field(default=240, ge=1)
@@ -102,6 +105,7 @@ class Training(Section):
     task_loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     power_temperature_db: float | None = Field(default=None, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    perturbed_share: float = Field(default=0.0, ge=0, le=1)
 
     def steps(self, round_number: int) -> int:
         """The optimizer steps in a round; rounds are counted from 1."""

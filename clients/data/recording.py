@@ -93,9 +93,17 @@ class Recording:
         Raises:
             ValueError: the recording has no power.
         """
+        return self.power_at(starts[:, None] + num_frames - 1 + np.arange(num_future + 1))
+
+    def power_at(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(..., B) linear power of every beam in some slots, which are rows of the recording.
+
+        Raises:
+            ValueError: the recording has no power.
+        """
         if self.power is None:
             raise ValueError(f"{self.folder}: there is no power.npy, so this recording has no beam labels")
-        powers: NDArray[np.float32] = self.power[starts[:, None] + num_frames - 1 + np.arange(num_future + 1)]
+        powers: NDArray[np.float32] = self.power[slots]
         return powers
 
 

@@ -24,8 +24,9 @@ from clients.data.recording import Recording
 from clients.learning.calibration import fit_temperature
 from clients.learning.metrics import BeamMetrics
 from clients.learning.optimizer import AdamW, Optimizer
+from clients.learning.speed import can_be_perturbed, draw_speeds, play, read_played
 from clients.models.seeding import torch_seeded
-from clients.models.tracker import BeamTracker, predict, predict_features, read_windows
+from clients.models.tracker import BeamTracker, Windows, predict, predict_features, read_windows
 from configs.schema import Training
 from configs.seeding import rng_for, seed_for
 
@@ -193,11 +194,20 @@ class Learner:
     def features(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
         """(N, D) features for training, with modalities hidden at random."""
         model = self.model
-        names = [name for name in model.modalities if name in recording.sensors]
-        windows = read_windows(recording, starts, modalities=names, num_frames=model.task.num_frames)
+        names = self._sensed(recording)
+        return self._learned_features(
+            read_windows(recording, starts, modalities=names, num_frames=model.task.num_frames)
+        )
+
+    def _sensed(self, recording: Recording) -> list[str]:
+        return [name for name in self.model.modalities if name in recording.sensors]
+
+    def _learned_features(self, windows: Windows) -> Tensor:
+        """(N, D) features of windows, with modalities hidden at random."""
+        model = self.model
         present = None
         if self.modality_dropout > 0 and len(model.modalities) > 1:
-            present = torch.rand(len(starts), len(model.modalities)) >= self.modality_dropout
+            present = torch.rand(len(windows.rows), len(model.modalities)) >= self.modality_dropout
         return model.features(windows, present)
 
     def predict_features(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -255,14 +265,21 @@ class Learner:
         self, is_digest: list[bool], lesson: Lesson | None, rng: np.random.Generator
     ) -> Iterator[Callable[[], Tensor]]:
         own = window_batches(self.material.train, batch_size=self.training.batch_size, rng=rng)
+        speeds = rng_for(self.seed, self.name, "speed", self.progress.round)
         digested = iter(()) if lesson is None else lesson.losses(self, rng)
         for digest in is_digest:
-            yield next(digested) if digest else self._revisit_loss(next(own))
+            yield next(digested) if digest else self._revisit_loss(next(own), speeds)
 
-    def _revisit_loss(self, starts: NDArray[np.int64]) -> Callable[[], Tensor]:
-        task = self.model.task
-        power = torch.from_numpy(self.material.recording.powers(starts, task.num_frames, task.num_future))
-        return lambda: self.losses.task(self.logits(self.material.recording, starts), power)
+    def _revisit_loss(self, starts: NDArray[np.int64], rng: np.random.Generator) -> Callable[[], Tensor]:
+        task, recording = self.model.task, self.material.recording
+        names = self._sensed(recording)
+        if self.training.perturbed_share > 0 and can_be_perturbed(names):
+            rows, slots = play(starts, draw_speeds(len(starts), self.training.perturbed_share, rng), task)
+            played = torch.from_numpy(recording.power_at(slots))
+            windows = read_played(recording, rows, modalities=names, rng=rng)
+            return lambda: self.losses.task(self.model.decide(self._learned_features(windows)), played)
+        power = torch.from_numpy(recording.powers(starts, task.num_frames, task.num_future))
+        return lambda: self.losses.task(self.logits(recording, starts), power)
 
     def _rate(self, taken: int, total_steps: int) -> float:
         training = self.training

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -42,10 +42,12 @@ class Windows:
     Attributes:
         frames: modality -> (U, *frame_shape) the distinct frames, as stored on disk.
         rows: (N, T) the rows in ``frames`` that each window is made of.
+        own_rows: modality -> (N, T) the same for a modality whose frames are not shared like those of the others.
     """
 
     frames: Mapping[str, Tensor]
     rows: Tensor
+    own_rows: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def read_windows(
@@ -123,7 +125,7 @@ class BeamTracker(nn.Module):
             if name not in windows.frames:
                 features.append(self.absent[index].expand(*windows.rows.shape, -1))
                 continue
-            encoded = self.encoders[name](windows.frames[name])[windows.rows]
+            encoded = self.encoders[name](windows.frames[name])[windows.own_rows.get(name, windows.rows)]
             if present is not None:
                 encoded = torch.where(present[:, index, None, None], encoded, self.absent[index])
             features.append(encoded)
