@@ -12,6 +12,7 @@ from clients.learning.learner import Learner, Losses
 from clients.models.seeding import torch_seeded
 from clients.models.tracker import BeamTracker
 from clients.profile import ClientProfile, client_folders
+from configs.data import HELD_OUT_SHARE
 from configs.schema import Experiment
 from configs.seeding import seed_for
 from strategies.losses import response_kd, task_loss
@@ -25,11 +26,13 @@ def own_recording(profile: ClientProfile, experiment: Experiment) -> Recording |
     """
     if profile.recording is None:
         return None
+    share = experiment.data.passes.validation_share
     return open_growing(
         profile.recording,
         modality=profile.modality,
         num_beams=experiment.task.num_beams,
-        validation_share=experiment.data.passes.validation_share,
+        # A share that followed the number of passes would move passes between the splits as they arrive.
+        validation_share=HELD_OUT_SHARE if share is None else share,
     )
 
 

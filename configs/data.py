@@ -15,6 +15,24 @@ StreetModality = Literal["camera", "radar", "doppler", "motion", "maps", "lidar"
 ModalityName = Literal[StreetModality, "box"]
 
 
+# With fewer labelled passes than these, a pass teaches more than it tells when it is held out.
+MANY_PASSES = 8
+# The share that is held out of so many passes where no share is given.
+HELD_OUT_SHARE = 0.2
+
+
+def held_out_share(share: float | None, num_passes: int) -> float:
+    """The share of the labelled passes of an owner that is held out: ``share``, or what the number of passes says.
+
+    Args:
+        share: ``validation_share`` of an experiment.
+        num_passes: the number of labelled passes of the owner.
+    """
+    if share is not None:
+        return share
+    return HELD_OUT_SHARE if num_passes >= MANY_PASSES else 0.0
+
+
 class Faults(Section):
     """What is wrong with the sensors of some clients.
 
@@ -60,7 +78,8 @@ class Passes(Section):
         test: the common test set.
         client: passes of one client on average, its validation passes included.
         client_test: further passes on which each client tests itself.
-        validation_share: share of the labelled passes of a client or of the server kept for model selection.
+        validation_share: share of the labelled passes of a client or of the server kept for model selection; None keeps
+            a fifth of those who have `MANY_PASSES` or more, and none of others, who learn from all that they have.
     """
 
     server: int = Field(ge=1)
@@ -68,7 +87,7 @@ class Passes(Section):
     test: int = Field(ge=1)
     client: int = Field(ge=1)
     client_test: int = Field(default=0, ge=0)
-    validation_share: float = Field(default=0.2, ge=0, lt=1)
+    validation_share: float | None = Field(default=None, ge=0, lt=1)
 
 
 class DealtPasses(Section):
@@ -84,7 +103,8 @@ class DealtPasses(Section):
             share.
         client_test: further passes on which each client tests itself; None gives none if ``client`` has a number, and
             otherwise a share.
-        validation_share: share of the labelled passes of a client or of the server kept for model selection.
+        validation_share: share of the labelled passes of a client or of the server kept for model selection; None keeps
+            a fifth of those who have `MANY_PASSES` or more, and none of others, who learn from all that they have.
     """
 
     server: int | None = Field(default=None, ge=1)
@@ -92,7 +112,7 @@ class DealtPasses(Section):
     test: int | None = Field(default=None, ge=1)
     client: int | None = Field(default=None, ge=1)
     client_test: int | None = Field(default=None, ge=0)
-    validation_share: float = Field(default=0.2, ge=0, lt=1)
+    validation_share: float | None = Field(default=None, ge=0, lt=1)
 
 
 class Federation(Section):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clients.data.deepsense import Scenario
 from clients.data.recording import PUBLIC_POWER, write_recording
+from configs.data import held_out_share
 from configs.files import fresh_folder
 from configs.placement import resolved_folder
 from configs.schema import DeepSenseData, Nodes, Task
@@ -52,20 +53,21 @@ class Partition:
 
 
 def carve_validation(
-    pass_ids: Sequence[int], share: float, rng: np.random.Generator, *, windows: Mapping[int, int] | None = None
+    pass_ids: Sequence[int], share: float | None, rng: np.random.Generator, *, windows: Mapping[int, int] | None = None
 ) -> tuple[list[int], list[int]]:
     """Set some passes of one owner aside for model selection.
 
     Args:
         pass_ids: the labelled passes of one client or of the server.
         share: the wanted share of validation passes, in [0, 1). At zero, or with a single pass, none is set aside;
-            otherwise at least one is, and at least one is left for training.
+            otherwise at least one is, and at least one is left for training. None is `configs.data.held_out_share`.
         rng: draws the passes that are set aside.
         windows: id of each pass -> the number of its windows, so that the share is one of windows; None counts passes.
 
     Returns:
         Training passes and validation passes, both ascending.
     """
+    share = held_out_share(share, len(pass_ids))
     drawn = [int(i) for i in rng.permutation(np.asarray(pass_ids, dtype=np.int64))]
     num_validation = 0
     if share > 0 and len(drawn) >= 2:
@@ -426,7 +428,7 @@ def warnings_of(parts: Partition, windows: Mapping[int, int], data: DeepSenseDat
         )
         if train < FEW_WINDOWS:
             lines.append(f"{name}: has {train} windows to train on, fewer than {FEW_WINDOWS}; {remedy}")
-        if validation == 0 and data.passes.validation_share > 0:
+        if validation == 0 and held_out_share(data.passes.validation_share, len(splits["train"])) > 0:
             lines.append(f"{name}: has no pass to validate on, so its last state is kept; {remedy}")
     return lines
 

@@ -54,7 +54,7 @@ def hashes(order: tuple[int, ...]) -> dict[str, list[str]]:
 def street(**changes: Any) -> StreetData:
     fields: dict[str, Any] = {
         "source": "street",
-        "passes": Passes(server=3, public=2, test=2, client=3, client_test=1),
+        "passes": Passes(server=3, public=2, test=2, client=3, client_test=1, validation_share=0.2),
         "nodes": (Nodes(modality="lidar", count=2), Nodes(modality="gps", count=1)),
     }
     return StreetData(**{**fields, **changes})

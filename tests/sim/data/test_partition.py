@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clients.data.recording import open_recording
+from configs.data import MANY_PASSES
 from configs.schema import DeepSenseData, Task
 from configs.seeding import rng_for
 from sim.data.partition import carve_validation, deal_by_sector, partition_passes, sectors_of, write_deepsense
@@ -22,12 +23,12 @@ NUM_PASSES = 40
 def federation(
     *, counts: Sequence[tuple[str, int]] = (("gps", 3), ("box", 3)), share: bool = True, folder: str = "", **passes: Any
 ) -> DeepSenseData:
-    """Server 6, public 5, test 4 and 7 passes for the clients of one modality, unless told otherwise."""
+    """Server 6, public 5, test 4 and 7 passes for the clients of one modality, a fifth held out, unless told so."""
     return DeepSenseData.model_validate(
         {
             "source": "deepsense",
             "folder": folder,
-            "passes": {"server": 6, "public": 5, "test": 4, "client": 7, **passes},
+            "passes": {"server": 6, "public": 5, "test": 4, "client": 7, "validation_share": 0.2, **passes},
             "nodes": tuple({"modality": modality, "count": count} for modality, count in counts),
             "share_passes": share,
         }
@@ -101,10 +102,14 @@ def test_too_few_passes_are_one_error_with_the_dotted_path(passes: dict[str, Any
 
 @pytest.mark.parametrize(
     ("num_passes", "share", "expected"),
-    [(10, 0.2, 2), (3, 0.2, 1), (2, 0.9, 1), (1, 0.9, 0), (10, 0.0, 0), (2, 0.01, 1)],
+    [
+        *[(10, 0.2, 2), (3, 0.2, 1), (2, 0.9, 1), (1, 0.9, 0), (10, 0.0, 0), (2, 0.01, 1)],
+        # Who has few passes learns from all of them, unless a share was asked for.
+        *[(1, None, 0), (2, None, 0), (7, None, 0), (8, None, 2), (20, None, 4)],
+    ],
 )
 def test_validation_is_carved_from_two_passes_on_and_leaves_one_to_train(
-    num_passes: int, share: float, expected: int
+    num_passes: int, share: float | None, expected: int
 ) -> None:
     train, validation = carve_validation(range(num_passes), share, rng_for(0, "carve"))
     assert len(validation) == expected
@@ -149,8 +154,9 @@ def test_parts_without_numbers_get_their_share_of_the_windows(share: bool, skew:
     assert not short & set.union(*held)
     np.testing.assert_allclose(found, [0.2, 0.25, 0.15, 0.3, 0.1], atol=0.06)
     for client in [*pools[0], *pools[1]]:
-        assert sum(windows[i] for i in client.splits["train"]) > 0
-        assert sum(windows[i] for i in client.splits["validation"]) > 0
+        train, validation = (client.splits[split] for split in ("train", "validation"))
+        assert sum(windows[i] for i in train) > 0
+        assert (sum(windows[i] for i in validation) > 0) == (len(train) + len(validation) >= MANY_PASSES)
 
 
 def test_a_number_for_one_part_leaves_shares_of_the_rest_to_the_others() -> None:
@@ -209,6 +215,7 @@ def test_parts_with_few_windows_are_said_with_the_numbers_to_change(tmp_path: Pa
     assert "server: has 10 windows to train on, fewer than 32; raise data.passes.server (6 now)" in found
     assert "server: has no pass" not in found
     assert "no pass to validate on" not in warnings("asked for", client=3, validation_share=0.0)
+    assert "no pass to validate on" not in warnings("as few as they are", client=3, validation_share=None)
 
 
 def test_a_scenario_that_is_too_short_for_its_parts_is_one_error_with_the_remedy(tmp_path: Path) -> None:
