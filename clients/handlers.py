@@ -6,6 +6,7 @@ A handler may raise an exception; `clients.app` turns it into a reply.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from clients.exchanges.base import BehindError, Exchange, Facts, own_beams
 from clients.exchanges.table import EXCHANGES
 from clients.learning.learner import Learner, Lesson
 from clients.learning.lessons import public_lesson
+from clients.learning.mixture import Mixture, weigh
 from clients.models.tracker import count_parameters
 from clients.privacy import drawn_material, window_bound
 from clients.training import make_learner, own_recording
@@ -53,11 +55,15 @@ def train_controls(context: ClientContext, request: Request) -> Reply:
     if request.targets is not None:
         encoding = Encoding(strategy.codec_down, task.num_horizons, task.num_beams)
         taught = encoding.decode(encoding.unpack(request.targets), strategy.temperature)
-    for arm, targets in (("local", None), ("offline_kd", taught)):
+    learners: list[Learner] = []
+    for targets in (None, taught):
         learner = make_learner(context.profile, context.placement.experiment, choose=partial(drawn_material, context))
         for _ in range(strategy.expected_rounds):
             _learn(learner, public_lesson(targets), context)
-        metrics |= _evaluate(learner, context, prefix=f"{arm}.")
+        learners.append(learner)
+    local, offline = learners
+    metrics |= _evaluate(local, context, prefix="local.")
+    metrics |= _evaluate(_kept(offline, local if strategy.keeps == "mixture" else None), context, prefix="offline_kd.")
     return Reply(metrics=metrics)
 
 
@@ -77,19 +83,42 @@ def take_round(context: ClientContext, request: Request) -> Reply:
         return Reply(error=str(error), facts={"known_round": error.known_round})
     loss = _learn(learner, exchange.lesson(), context)
     said = exchange.answer()
-    metrics = {**said.metrics, **window_bound(context), **_evaluate(learner, context, prefix="")}
+    local = _local_self(kind, context, state)
+    kept = _kept(learner, local)
+    metrics = {**said.metrics, **window_bound(context), **_evaluate(kept, context, prefix="")}
     metrics |= _evaluate_now(learner, context, metrics)
+    if isinstance(kept, Mixture) and not context.placement.experiment.strategy.privacy.has_noise:
+        metrics["federated_share"] = kept.share
     if not context.placement.experiment.strategy.privacy.has_noise:
         metrics["loss"] = loss
     facts: Facts = said.facts
     try:
-        memory.save({"learner": learner.state(), "exchange": exchange.state()}, round_number=context.header.round)
+        states = {"learner": learner.state(), "exchange": exchange.state()}
+        memory.save(states if local is None else {**states, "local": local.state()}, round_number=context.header.round)
     except OSError as error:
         log.warning("%s: memory of round %d not written: %s", context.profile.id, context.header.round, error)
         facts = {**exchange.facts_unsaved(facts), "warning": f"memory not written: {error.strerror or error}"}
     return Reply(
         labels=said.labels, arrays=said.arrays, metrics=metrics, facts={**facts, **_possessions(learner, context)}
     )
+
+
+def _local_self(kind: type[Exchange], context: ClientContext, state: Mapping[str, Any]) -> Learner | None:
+    """The student that learns from own labels alone, after as many rounds; None if there is none to keep."""
+    if context.placement.experiment.strategy.keeps != "mixture":
+        return None
+    local = kind.make_learner(context)
+    if "local" in state:
+        local.load_state(state["local"])
+    if not local.material.is_labelled:
+        return None
+    _learn(local, None, context)
+    return local
+
+
+def _kept(learner: Learner, local: Learner | None) -> Learner | Mixture:
+    """What a client decides by: its student, or the mixture of it with its local self."""
+    return learner if local is None else weigh(learner, local)
 
 
 def _possessions(learner: Learner, context: ClientContext) -> dict[str, int | list[int]]:
@@ -137,7 +166,7 @@ def _evaluate_now(learner: Learner, context: ClientContext, kept: MetricValues) 
     metrics: MetricValues = {} if experiment.strategy.privacy.has_noise else {"kept": float(learner.is_best)}
     if context.profile.test is None:
         return metrics
-    if learner.is_best:
+    if learner.is_best and experiment.strategy.keeps == "federated":
         return metrics | {name.replace(".", "_now."): kept[name] for name in kept if name.startswith("common.")}
     common = open_recording(context.profile.test)
     starts = common.window_starts(experiment.task.num_frames, experiment.task.num_future)
@@ -145,7 +174,7 @@ def _evaluate_now(learner: Learner, context: ClientContext, kept: MetricValues) 
     return metrics | {f"common_now.{metric}": values for metric, values in scores.items()}
 
 
-def _evaluate(learner: Learner, context: ClientContext, *, prefix: str) -> MetricValues:
+def _evaluate(learner: Learner | Mixture, context: ClientContext, *, prefix: str) -> MetricValues:
     """The scores on the common test set and on the client's own test passes, and the best validation score.
 
     A client withholds those of them that its privacy account does not cover (`strategies.privacy`).

@@ -118,6 +118,10 @@ class Strategy(Section):
         teacher_votes: whether the teacher's own answer is one of the contributions.
         mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
         relations: the relations between public samples that come down beside targets or instead of them; None for none.
+        keeps: what a client decides by: its ``federated`` student alone, or the ``mixture`` of it with its local self,
+            in which the better one on own labels weighs more (`clients.learning.mixture`). The local self learns from
+            own labels, beside the student and with as many steps, so a client computes twice as much. The control
+            *offline KD* gets the same mixture.
         privacy: what clients do to their soft labels before they leave.
         secure_sum: whether the server learns only the sum of the clients' soft labels
             (`strategies.methods.secure_sum`).
@@ -149,6 +153,7 @@ class Strategy(Section):
     teacher_votes: bool = True
     mix: float = Field(default=0.5, ge=0, le=1)
     relations: PairRelations | None = None
+    keeps: Literal["federated", "mixture"] = "federated"
     privacy: Privacy = Privacy()
     secure_sum: bool = False
     late_rounds: int = Field(default=0, ge=0)
@@ -255,6 +260,10 @@ def check_traits(settings: Strategy, traits: Traits) -> None:
         (
             not traits.relates and settings.relations is not None,
             f"relations: {name} has no public samples to relate; leave it out",
+        ),
+        (
+            not traits.sends_labels and settings.keeps == "mixture",
+            f"keeps: {name} has no student that targets could mislead; leave it out",
         ),
         (
             traits.needs_targets and not settings.sends_targets,

@@ -206,6 +206,7 @@ def _client_line(entry: ClientRound) -> dict[str, Any]:
         "kept": None if (kept := entry.metrics.get("kept")) is None else bool(kept),
         "own": metrics_of(entry.metrics, "own."),
         "validation": entry.metrics.get("validation"),
+        "federated_share": entry.metrics.get("federated_share"),
         "loss": entry.metrics.get("loss"),
         "epsilon": entry.metrics.get("epsilon"),
         "window_epsilon": entry.metrics.get("window_epsilon"),

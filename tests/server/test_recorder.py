@@ -126,6 +126,7 @@ def test_a_round_is_one_line_with_every_client_and_phase(recorder: Recorder) -> 
         "kept": True,
         "own": metrics(0.9).to_dict(),
         "validation": 0.7,
+        "federated_share": None,
         "window_epsilon": None,
         "window_delta": None,
         "loss": 1.5,
