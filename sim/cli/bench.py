@@ -178,6 +178,30 @@ def bench_distillation(
     wide_console().print(distillation_table(rows))
 
 
+@bench_cli.command("few")
+def bench_few(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of scenarios with positions.", show_default=False)],
+    passes: Annotated[str, typer.Option(help="Passes of each client and of the server, with commas.")] = "1,2,3,6",
+    seeds: SeedsOption = "0,1,2,3,4",
+    override: SetOption = None,
+    workers: WorkersOption = 0,
+    sheet: SheetOption = None,
+) -> None:
+    """Run federations of few passes on measured scenarios: is a client worse off than alone, does an arm collapse?"""
+    from sim.bench.few_passes import FewCase, run_case, summaries
+    from sim.bench.tables import few_table
+
+    cases = [
+        FewCase(folder.resolve(), number, seed, tuple(override or ()))
+        for seed in numbers(seeds, "--seeds")
+        for number in numbers(passes, "--passes")
+        for folder in folders
+    ]
+    jobs = {case.key: case for case in cases}
+    rows = _work(jobs, run_case, data=[case.experiment for case in cases], sheet=sheet, workers=workers)
+    wide_console().print(few_table(summaries(rows)))
+
+
 @bench_cli.command("generation")
 def bench_generation(
     preset: PresetsOption = None,
