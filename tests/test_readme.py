@@ -153,6 +153,14 @@ def with_(*more: str) -> Callable[[Words, Place], None]:
     return lambda words, place: softbeam([*with_paths(words, place), *more])
 
 
+# One case of the benchmark of few passes, with as few steps as there are rounds.
+SMALLEST = (
+    *("--passes", "1", "--seeds", "0", "--workers", "1"),
+    *("--set", "strategy.rounds=2", "--set", "training.first_round_steps=2", "--set", "training.steps_per_round=1"),
+    *("--set", "teaching.pretrain_steps=2", "--set", "teaching.first_round_steps=1"),
+)
+
+
 def export(words: Words, place: Place) -> None:
     """Write the positions of a few passes to a folder of its own."""
     own = ["another" if word == "OUT" else word for word in words]
@@ -196,6 +204,7 @@ WAYS: dict[str, Callable[[Words, Place], None] | str] = {
     "softbeam data clean": with_("--yes"),
     "softbeam data export": export,
     "softbeam data check": with_("--seeds", "1"),
+    "softbeam bench few": with_(*SMALLEST),
     "export": "test_the_switches_for_native_flower_are_those_of_a_run",
     # Flower's own processes, in a clean copy of the checkout.
     "flwr run": "test_flwr_run_on_a_clean_copy_gives_the_same_bits_as_this_process",
