@@ -11,7 +11,6 @@ from rich.table import Table
 
 from sim.bench.attack_table import AttackCell
 from sim.bench.codec_cost import CodecCost
-from sim.bench.few_passes import LOOK_UP, FewSummary
 from sim.bench.membership import Leak
 from sim.worksheet import SheetRow
 
@@ -40,25 +39,6 @@ def learning_table(rows: Sequence[SheetRow]) -> Table:
         seconds = f"{statistics.fmean(row['cpu_seconds'] for row in group):.0f}"
         cells = [tops(metrics, _now), tops(metrics, statistics.fmean), tops(metrics, _last)]
         table.add_row(world, inputs, str(length), str(len(group)), *cells, known, seconds)
-    return table
-
-
-def few_table(found: Sequence[FewSummary]) -> Table:
-    """The mean of each arm by number of passes, and what the federation costs clients; the last row is for all."""
-    table = Table(
-        *("passes", "cases", "nearest position", "local only", "offline KD", "federated"),
-        *("worst case", "below -3", "worst mean of seeds", "below -1", "collapsed"),
-    )
-    for one in found:
-        means = [f"{one.means[arm]:.1f}" for arm in (LOOK_UP, "local", "offline_kd", "federated")]
-        lost = [f"{one.worst:+.1f}", str(one.num_lost), f"{one.worst_mean:+.1f}", str(one.num_mean_lost)]
-        table.add_row(
-            "all" if one.passes is None else str(one.passes),
-            str(one.num),
-            *means,
-            *lost,
-            ", ".join(f"{arm} {count}" for arm, count in one.collapsed.items() if count) or "none",
-        )
     return table
 
 

@@ -188,8 +188,7 @@ def bench_few(
     sheet: SheetOption = None,
 ) -> None:
     """Run federations of few passes on measured scenarios: is a client worse off than alone, does an arm collapse?"""
-    from sim.bench.few_passes import FewCase, run_case, summaries
-    from sim.bench.tables import few_table
+    from sim.few_passes import FewCase, few_table, run_case, summaries
 
     cases = [
         FewCase(folder.resolve(), number, seed, tuple(override or ()))

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.loading import load_experiment
-from sim.bench.few_passes import FewCase, run_case, summaries
-from sim.bench.tables import few_table
+from sim.few_passes import FewCase, few_table, run_case, summaries
 from sim.worksheet import SheetRow
 from tests.sim.data.test_partition import write_scenario
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table
 
 from clients.app import build_app as build_client_app
 from clients.data.recording import Recording, open_recording
@@ -198,3 +199,22 @@ def _summary(passes: int | None, rows: Iterable[SheetRow]) -> FewSummary:
         num_mean_lost=sum(value < -1.0 for value in of_clients),
         collapsed=collapsed,
     )
+
+
+def few_table(found: Sequence[FewSummary]) -> Table:
+    """The mean of each arm by number of passes, and what the federation costs clients; the last row is for all."""
+    table = Table(
+        *("passes", "cases", "nearest position", "local only", "offline KD", "federated"),
+        *("worst case", "below -3", "worst mean of seeds", "below -1", "collapsed"),
+    )
+    for one in found:
+        means = [f"{one.means[arm]:.1f}" for arm in (LOOK_UP, "local", "offline_kd", "federated")]
+        lost = [f"{one.worst:+.1f}", str(one.num_lost), f"{one.worst_mean:+.1f}", str(one.num_mean_lost)]
+        table.add_row(
+            "all" if one.passes is None else str(one.passes),
+            str(one.num),
+            *means,
+            *lost,
+            ", ".join(f"{arm} {count}" for arm, count in one.collapsed.items() if count) or "none",
+        )
+    return table
