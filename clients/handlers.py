@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from clients.adversary import attack_of
 from clients.context import ClientContext
@@ -16,8 +19,10 @@ from clients.data.by_beam import count_beams
 from clients.data.recording import open_recording
 from clients.exchanges.base import BehindError, Exchange, Facts, own_beams
 from clients.exchanges.table import EXCHANGES
+from clients.learning.baselines import baseline_scores
 from clients.learning.learner import Learner, Lesson
 from clients.learning.lessons import public_lesson
+from clients.learning.metrics import BeamMetrics
 from clients.learning.mixture import Mixture, weigh
 from clients.models.tracker import count_parameters
 from clients.privacy import drawn_material, window_bound
@@ -64,7 +69,27 @@ def train_controls(context: ClientContext, request: Request) -> Reply:
     local, offline = learners
     metrics |= _evaluate(local, context, prefix="local.")
     metrics |= _evaluate(_kept(offline, local if strategy.keeps == "mixture" else None), context, prefix="offline_kd.")
-    return Reply(metrics=metrics)
+    return Reply(metrics={**metrics, **_baselines(local, context)})
+
+
+def _baselines(learner: Learner, context: ClientContext) -> MetricValues:
+    """The scores on the common test set of what needs no training, only the client's own labels."""
+    if context.profile.test is None:
+        return {}
+    material, task = learner.material, context.placement.experiment.task
+    common = open_recording(context.profile.test)
+    starts = common.window_starts(task.num_frames, task.num_future)
+    if len(starts) == 0:
+        return {}
+    own = np.sort(np.concatenate([material.train, material.validation]))
+    # Of the common test set a client may use what it senses itself.
+    mine = replace(common, sensors={name: common.sensors[name] for name in learner.model.modalities})
+    power = common.powers(starts, task.num_frames, task.num_future)
+    return {
+        f"{name}.common.{metric}": values
+        for name, scores in baseline_scores(material.recording, own, mine, starts, task).items()
+        for metric, values in BeamMetrics.of(scores, power).to_dict().items()
+    }
 
 
 def take_round(context: ClientContext, request: Request) -> Reply:

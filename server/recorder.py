@@ -16,13 +16,15 @@ from typing import Any
 
 import yaml
 
+from clients.learning.baselines import BASELINES
 from clients.learning.metrics import BeamMetrics
 from configs.files import append_line, plain_cell, read_lines, remove_leftovers, write_whole
 from configs.loading import commit_of_source, experiment_digest, source_digest, to_values
 from configs.schema import Experiment
 from strategies.messages.records import ClientRound, Event, Member, RoundAccount
 
-ARMS = ("local", "offline_kd", "federated")
+CONTROL_ARMS = ("local", "offline_kd")
+ARMS = (*CONTROL_ARMS, "federated")
 VALIDATION_FILE = "validation.json"
 EVENTS_FILE = "events.jsonl"
 
@@ -105,7 +107,7 @@ class Recorder:
             metrics = controls.get(client, {})
             lines = [line["clients"][client] for line in rounds if client in line["clients"]]
             scores = [line["validation"] for line in lines if line["validation"] is not None]
-            clients[client] = {arm: metrics.get(f"{arm}.validation") for arm in ("local", "offline_kd")}
+            clients[client] = {arm: metrics.get(f"{arm}.validation") for arm in CONTROL_ARMS}
             clients[client]["federated"] = scores[-1] if scores else None
         after = rounds[-1]["teacher"]["validation"] if rounds else teacher_before
         scores_by_learner = {"clients": clients, "teacher": {"before": teacher_before, "after": after}}
@@ -127,7 +129,7 @@ class Recorder:
             engine: the engine that ran the experiment.
             seconds: the seconds of ``data``, ``start``, ``rounds`` and ``total``.
             members: every client.
-            controls: client -> arm -> metrics on the common test set.
+            controls: client -> arm or baseline -> metrics on the common test set.
             teacher: ``parameters`` of the teacher, and its metrics ``before`` and ``after`` the federation; those of
                 its last state and the round that it was kept from are added from the record.
             break_even_samples: public samples per message above which the smallest student's weights are cheaper.
@@ -235,6 +237,7 @@ def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequenc
         "local": controls.get("local"),
         "offline_kd": controls.get("offline_kd"),
         "federated": scored[-1] if scored else None,
+        "baselines": {name: found for name in BASELINES if (found := controls.get(name))},
         "federated_now": now[-1] if now else None,
         "kept_round": _kept_round((line["round"], line["clients"].get(member.id, {}).get("kept")) for line in rounds),
         "uplink_bytes": sum(line["uplink_bytes"] for line in lines),
@@ -267,7 +270,12 @@ def _write_csv(path: Path, summary: Mapping[str, Any], strategy: str) -> None:
     of_run = [summary["experiment"], strategy, summary["seed"]]
     totals = [sum(client[way] for client in summary["clients"]) for way in ways]
     learners: list[tuple[list[Any], Mapping[str, Any], tuple[str, ...], list[int]]] = [
-        ([client["id"], client["modality"], client["parameters"]], client, ARMS, [client[way] for way in ways])
+        (
+            [client["id"], client["modality"], client["parameters"]],
+            {**client, **client["baselines"]},
+            (*ARMS, *client["baselines"]),
+            [client[way] for way in ways],
+        )
         for client in summary["clients"]
     ]
     teacher = summary["teacher"]

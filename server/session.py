@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
 from clients.data.recording import Recording, open_recording
+from clients.learning.baselines import BASELINES
 from clients.models.tracker import count_parameters
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement
@@ -25,7 +26,7 @@ from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from server.metrics import Metrics
 from server.nodes import registered_nodes
-from server.recorder import Recorder, TeacherRound, metrics_of
+from server.recorder import CONTROL_ARMS, Recorder, TeacherRound, metrics_of
 from server.status import Status
 from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
 from strategies.codecs.encoding import Encoding
@@ -193,7 +194,7 @@ class RunSession:
             seconds={"data": data, **seconds, "total": seconds["total"] + data},
             members=list(self.members.values()),
             controls={
-                client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in ("local", "offline_kd")}
+                client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in (*CONTROL_ARMS, *BASELINES)}
                 for client, metrics in controls.items()
             },
             teacher={

@@ -24,11 +24,34 @@ BASELINES: Mapping[str, str] = {
 SWEPT: Mapping[str, str] = {
     "last_beam": "a full sweep in the slot before",
     "beam_history": "a full sweep in the slot before",
-    "nearest_position": "none",
+    "nearest_position": "no sweep",
 }
 """What each baseline has to measure for a decision; a learned tracker measures nothing."""
 # The number of transitions that the prior of a Markov chain counts for, and the beams in which it falls by a factor e.
 PRIOR_COUNT, PRIOR_BEAMS = 1.0, 2.0
+
+
+def baseline_scores(
+    own: Recording, train: NDArray[np.int64], recording: Recording, starts: NDArray[np.int64], task: Task
+) -> dict[str, NDArray[np.floating]]:
+    """The scores of every baseline that can be computed: some need own labels, and one needs positions.
+
+    Args:
+        own: the recording with the own labelled passes.
+        train: (M,) the own labelled windows; may be empty.
+        recording: the recording to predict, with power.
+        starts: (N,) the windows to predict.
+        task: the task.
+
+    Returns:
+        Name of `BASELINES` -> scores (N, H, B).
+    """
+    found: dict[str, NDArray[np.floating]] = {"last_beam": last_beam(recording, starts, task)}
+    if len(train):
+        found["beam_history"] = beam_history(own, train, recording, starts, task)
+        if all("gps" in one.sensors for one in (own, recording)):
+            found["nearest_position"] = nearest_position(own, train, recording, starts, task)
+    return found
 
 
 def last_beams(recording: Recording, starts: NDArray[np.int64], task: Task) -> NDArray[np.int64]:

@@ -89,7 +89,7 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
     from sim.report.faults import fault_lines
     from sim.report.strategies import comparisons_of, strategy_table
     from sim.report.summaries import group_by_settings
-    from sim.report.tables import bytes_lines, results_table, teacher_lines
+    from sim.report.tables import baseline_lines, bytes_lines, results_table, teacher_lines
     from sim.report.tables import compare as compare_summaries
 
     if as_json:
@@ -106,7 +106,13 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
         return
     console.print(results_table(summaries))
     kept = kept_sentences(_with_rounds(summaries))
-    for line in [*teacher_lines(summaries), *kept, *bytes_lines(summaries), *fault_lines(summaries)]:
+    for line in [
+        *teacher_lines(summaries),
+        *baseline_lines(summaries),
+        *kept,
+        *bytes_lines(summaries),
+        *fault_lines(summaries),
+    ]:
         console.print(line, highlight=False, markup=False)
 
 

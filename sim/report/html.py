@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clients.learning.baselines import BASELINES, SWEPT
 from configs.files import swap_in, write_whole
 from configs.recipes import RECIPES
 from server.recorder import read_rounds
@@ -31,6 +32,8 @@ from sim.report.summaries import (
     Summary,
     arm_spread,
     arms_of,
+    baseline_spread,
+    baselines_of,
     bytes_spread,
     federation_of,
     format_bytes,
@@ -219,6 +222,32 @@ def _results(summaries: Sequence[Summary]) -> str:
         + f"<details{state}><summary>Every client ({len(clients)})</summary>"
         + _arm_table(summaries, clients, with_teacher=False)
         + "</details>"
+        + _baseline_table(summaries)
+    )
+
+
+def _baseline_table(summaries: Sequence[Summary]) -> str:
+    """What needs no training: one line for each baseline and modality that has it; nothing where no client has any."""
+    lines = []
+    for baseline in baselines_of(summaries):
+        is_first = True
+        for row in table_rows(summaries, by_client=False):
+            found = [baseline_spread(summaries, baseline, name, clients=row.clients) for name in METRICS]
+            if not any(found):
+                continue
+            who = [BASELINES[baseline], SWEPT[baseline]] if is_first else ["", ""]
+            scores = (show(one, name) for one, name in zip(found, METRICS, strict=True))
+            lines.append((is_first, [*map(escape, (*who, row.modality)), *scores]))
+            is_first = False
+    if not lines:
+        return ""
+    header = [("Rule", ""), ("Measured for a decision", ""), ("Modality", "")]
+    header += [(metric.title, metric.unit) for metric in METRICS.values()]
+    return (
+        "<h3>Without learning</h3>"
+        '<p class="note">What a client could do with its own labels alone and no network. A student measures nothing '
+        "for a decision; where a rule needs the last beam, it has had to sweep all beams in the slot before.</p>"
+        + table(header, lines, numeric=set(range(3, 3 + len(METRICS))))
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from clients.learning.baselines import BASELINES
 from configs.loading import build_experiment, to_values
 from server.recorder import ARMS
 from sim.report.labels import flatten, labels_of
@@ -150,6 +151,26 @@ def arm_spread(summaries: Sequence[Summary], arm: str, name: str, *, clients: It
     """A metric of one arm, averaged over ``clients`` and then over runs."""
     wanted = set(clients)
     means = [spread(score(client[arm], name) for client in comparable(summary, wanted)) for summary in summaries]
+    return spread(found.mean for found in means if found)
+
+
+def baselines_of(summaries: Sequence[Summary]) -> tuple[str, ...]:
+    """The baselines that any client of any of the runs has; older runs have none."""
+    clients = [client for summary in summaries for client in summary["clients"]]
+    return tuple(name for name in BASELINES if any(name in client.get("baselines", {}) for client in clients))
+
+
+def baseline_spread(summaries: Sequence[Summary], baseline: str, name: str, *, clients: Iterable[str]) -> Spread | None:
+    """A metric of one baseline, averaged over those of ``clients`` that have it and then over runs."""
+    wanted = set(clients)
+    means = [
+        spread(
+            score(client.get("baselines", {}).get(baseline), name)
+            for client in summary["clients"]
+            if client["id"] in wanted
+        )
+        for summary in summaries
+    ]
     return spread(found.mean for found in means if found)
 
 

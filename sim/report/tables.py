@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from clients.learning.baselines import SWEPT
 from server.recorder import ARMS
 from sim.report.strategies import comparisons_of
 from sim.report.summaries import (
@@ -20,6 +21,8 @@ from sim.report.summaries import (
     Summary,
     arm_spread,
     arms_of,
+    baseline_spread,
+    baselines_of,
     bytes_spread,
     format_bytes,
     group_by_settings,
@@ -90,6 +93,23 @@ def teacher_lines(summaries: Sequence[Summary]) -> list[str]:
     return lines
 
 
+def baseline_lines(summaries: Sequence[Summary]) -> list[str]:
+    """The scores of what needs no training and what each measures for them, in one line per baseline and experiment."""
+    lines = []
+    for number, _, group in _numbered(summaries):
+        clients = [row.title for row in table_rows(group, by_client=True)]
+        for baseline in baselines_of(group):
+            found = (baseline_spread(group, baseline, name, clients=clients) for name in _TERMINAL_METRICS)
+            scores = (
+                f"{METRICS[name].title} {show(one, name)} {METRICS[name].unit}"
+                for name, one in zip(_TERMINAL_METRICS, found, strict=True)
+            )
+            lines.append(
+                f"{number}without learning, {baseline.replace('_', ' ')} (needs {SWEPT[baseline]}): {', '.join(scores)}"
+            )
+    return lines
+
+
 def bytes_lines(summaries: Sequence[Summary]) -> list[str]:
     """The bytes that were sent, and where they cost more than weights, in two lines per experiment."""
     lines = []
@@ -144,6 +164,10 @@ def _aggregate(group: Sequence[Summary]) -> dict[str, Any]:
         for arm in ARMS:
             found = {name: plain(arm_spread(group, arm, name, clients=row.clients)) for name in METRICS}
             modalities[row.modality][arm] = found
+        modalities[row.modality]["baselines"] = {
+            baseline: {name: plain(baseline_spread(group, baseline, name, clients=row.clients)) for name in METRICS}
+            for baseline in baselines_of(group)
+        }
     teacher = {
         when: {name: plain(teacher_spread(group, when, name)) for name in METRICS} for when in ("before", "after")
     }

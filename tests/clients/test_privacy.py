@@ -216,4 +216,5 @@ def test_a_client_withholds_what_its_account_does_not_cover(
         assert facts["num_examples"] > 0 and facts["num_passes"] > 0  # type: ignore[operator]
     assert names(reply) == metrics
     assert metrics_of(reply.metrics, "common.") is not None
-    assert names(train_controls(at, Request())) == controls
+    baselines = {"last_beam.common", "beam_history.common", "nearest_position.common"}
+    assert names(train_controls(at, Request())) == controls | baselines

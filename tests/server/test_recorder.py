@@ -86,7 +86,10 @@ def write_rounds(recorder: Recorder, *numbers: int) -> None:
 
 def write_summary(recorder: Recorder) -> dict[str, Any]:
     controls: dict[str, dict[str, Any]] = {
-        "000-gps": {"local": metrics(0.3).to_dict(), "offline_kd": metrics(0.4).to_dict()},
+        "000-gps": {
+            **{"local": metrics(0.3).to_dict(), "offline_kd": metrics(0.4).to_dict()},
+            "last_beam": metrics(0.25).to_dict(),
+        },
         "001-lidar": {"local": None, "offline_kd": None},
     }
     return recorder.write_summary(
@@ -190,7 +193,7 @@ def test_the_summary_has_exactly_the_keys_of_the_contract(recorder: Recorder) ->
     assert set(read) == set(contract.split())
     assert set(read["seconds"]) == {"data", "start", "rounds", "total"}
     assert set(read["teacher"]) == {"parameters", "before", "after", "after_now", "kept_round"}
-    client_keys = "id modality parameters passes local offline_kd federated federated_now kept_round"
+    client_keys = "id modality parameters passes local offline_kd federated federated_now kept_round baselines"
     for client in read["clients"]:
         assert set(client) == {*client_keys.split(), "uplink_bytes", "downlink_bytes", "refused"}
     for scores in (read["teacher"]["after"], read["clients"][0]["local"], read["clients"][0]["federated"]):
@@ -211,6 +214,7 @@ def test_the_summary_by_hand(recorder: Recorder) -> None:
     assert (gps["kept_round"], summary["teacher"]["kept_round"]) == (1, 2)
     assert summary["teacher"]["after_now"]["top1"] == pytest.approx([0.03, 0.015])
     assert gps["local"]["top1"] == [0.3, 0.15]
+    assert gps["baselines"]["last_beam"]["top1"] == [0.25, 0.125] and lidar["baselines"] == {}
     assert (gps["uplink_bytes"], gps["downlink_bytes"], gps["refused"]) == (600, 300, 0)
     assert (lidar["uplink_bytes"], lidar["downlink_bytes"], lidar["refused"]) == (200, 300, 2)
 

@@ -281,3 +281,17 @@ def test_the_curves_show_the_state_that_is_kept_and_the_state_now_if_it_was_reco
         assert ("now" in shown) == has_now
         if has_now:
             np.testing.assert_allclose(shown["now"], [10.0, 20.0])
+
+
+@pytest.mark.usefixtures("figures")
+def test_what_needs_no_learning_stands_in_a_table_of_its_own_with_what_it_measures(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    write_report([run], tmp_path / "without.html")
+    assert "Without learning" not in (tmp_path / "without.html").read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    summary["clients"][0]["baselines"] = {"last_beam": metrics(0.35)}
+    (run / "summary.json").write_text(json.dumps(summary))
+    write_report([run], tmp_path / "with.html")
+    text = visible((tmp_path / "with.html").read_text())
+    modality = summary["clients"][0]["modality"]
+    assert f"a full sweep in the slot before {modality} 35.0 35.0 35.0" in text

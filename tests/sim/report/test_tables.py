@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from sim.report.summaries import Spread, format_bytes, group_by_settings, load_summary, show, spread
-from sim.report.tables import bytes_lines, compare, results_table, teacher_lines
+from sim.report.tables import baseline_lines, bytes_lines, compare, results_table, teacher_lines
 from tests.conftest import tiny_values
 
 
@@ -173,6 +173,19 @@ def test_the_teacher_is_shown_before_and_after() -> None:
     (line,) = teacher_lines([summary()])
     assert line.startswith("teacher (9,000 parameters): Top-1 70.0 -> 80.0 %")
     assert line.endswith("Power loss 3.00 -> 2.00 dB")
+
+
+def test_what_needs_no_learning_is_said_with_what_it_measures_and_a_run_that_has_none_says_nothing() -> None:
+    known = client("000-gps") | {"baselines": {"beam_history": metrics(0.6), "nearest_position": metrics(0.5)}}
+    blind = client("001-camera") | {"baselines": {"beam_history": metrics(0.4)}}
+    history, nearest = baseline_lines([summary(known, blind)])
+    assert history.startswith(
+        "without learning, beam history (needs a full sweep in the slot before): Top-1 50.0 %, Top-3 50.0 %"
+    )
+    assert nearest.startswith("without learning, nearest position (needs no sweep): Top-1 50.0 %")
+    assert baseline_lines([summary()]) == []
+    (found,) = compare([summary(known, blind)]).values()
+    assert found["modalities"]["gps"]["baselines"]["nearest_position"]["top5"]["mean"] == 0.5
 
 
 def test_several_experiments_are_numbered_alike_in_table_and_lines() -> None:
