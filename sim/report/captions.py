@@ -10,9 +10,8 @@ from typing import Any
 
 from sim.report.figures import Run
 from sim.report.summaries import Spread, Summary, arms_of, bytes_spread, comparable, spread, table_rows
+from sim.report.verdict import CLEAR_POINTS
 
-# Smaller changes of the mean Top-5 are called no clear difference.
-CLEAR_POINTS = 0.5
 # If there are more clients than this to tell of, their number is told.
 MAX_NAMED = 8
 # A mean divergence from which data is called non-IID, and one below which it is called nearly IID, in bits.

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from clients.learning.baselines import BASELINES, SWEPT
 from configs.files import swap_in, write_whole
 from configs.recipes import RECIPES
-from server.recorder import read_rounds
+from server.recorder import CONTROL_ARMS, read_rounds
 from sim.data.inspection import label_skews, open_parts
-from sim.report.captions import CLEAR_POINTS, captions_of, is_clear, kept_sentences, skew_sentence
+from sim.report.captions import captions_of, kept_sentences, skew_sentence
 from sim.report.faults import faults_section
 from sim.report.figures import Run, draw_all
 from sim.report.page import PAGE, page_svg, table, words
@@ -40,7 +40,6 @@ from sim.report.summaries import (
     group_by_settings,
     is_better,
     load_summary,
-    score,
     show,
     spread,
     table_rows,
@@ -48,6 +47,7 @@ from sim.report.summaries import (
     without_repeats,
 )
 from sim.report.tables import bytes_lines
+from sim.report.verdict import CLEAR_POINTS, gain_over, verdict_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,51 +158,32 @@ def _headline(runs: Sequence[Run]) -> str:
         f"{len(summaries)} run{'s' if len(summaries) > 1 else ''}, seed {seeds}, "
         f"{seconds.mean if seconds else 0:.0f} s each."
     )
-    gain = spread(_gain(summary, "local") for summary in summaries)
-    clear = is_clear(gain)
-    if gain is None:
-        verdict = "No client finished both local-only training and the federation, so they cannot be compared."
-        if arms_of(summaries) == ("federated",):
-            verdict = "There are no controls, so what the federation is worth cannot be said."
-    elif not clear:
-        verdict = "The federation made no clear difference to the clients."
-    else:
-        verdict = f"The federation {'helped' if gain.mean > 0 else 'hurt'} the clients."
+    verdict, is_worth_it = verdict_of(summaries)
     lines = [f"<strong>{verdict}</strong>", *_comparisons(summaries), *map(escape, kept_sentences(runs))]
     if len({summary["seed"] for summary in summaries}) == 1:
         lines.append("This is one seed only; another may move these numbers by some points. Use --seeds for several.")
     else:
-        lines.append(f"A clear difference is at least {CLEAR_POINTS} points of Top-5 and one s.d. over the runs.")
-    kind = "helped" if clear and gain is not None and gain.mean > 0 else ""
+        lines.append(
+            f"A clear difference is at least {CLEAR_POINTS} points of Top-5, with an interval that leaves out 0."
+        )
+    kind = "helped" if is_worth_it else ""
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
     return f'<p class="lead">{escape(ran)}</p><div class="verdict {kind}">{paragraphs}</div>'
 
 
 def _comparisons(summaries: Sequence[Summary]) -> list[str]:
     lines = []
-    for control in ("local", "offline_kd"):
-        gain = spread(_gain(summary, control) for summary in summaries)
+    for control in CONTROL_ARMS:
+        gain = gain_over(summaries, control)
         if gain is not None:
-            deltas = [delta for summary in summaries for delta in _deltas(summary, control)]
             who = "clients" if len(summaries) == 1 else "clients of all runs"
-            points = ("+" if gain.mean >= 0 else "") + show(gain, "top5")
+            mean, low, high = (f"{100 * value:+.1f}" for value in (gain.mean, gain.low, gain.high))
             lines.append(
-                f"Top-5 against {ARM_TITLES[control]} at equal steps: {points} points on average; "
-                f"{sum(delta > 0 for delta in deltas)} of {len(deltas)} {who} are better."
+                f"Top-5 against {ARM_TITLES[control]} at equal steps: {mean} points on average (95 % interval {low} to "
+                f"{high}, paired by client); {gain.num_better} of {gain.num} {who} are better."
             )
     before, after = (show(teacher_spread(summaries, when, "top5"), "top5") for when in ("before", "after"))
     return [*lines, f"Teacher: Top-5 {before} % before, {after} % after the federation."]
-
-
-def _deltas(summary: Summary, control: str) -> list[float]:
-    """Top-5 of the federated student minus Top-5 of the control, for each client that has both."""
-    pairs = [(score(client["federated"], "top5"), score(client[control], "top5")) for client in summary["clients"]]
-    return [mine - other for mine, other in pairs if mine is not None and other is not None]
-
-
-def _gain(summary: Summary, control: str) -> float | None:
-    found = spread(_deltas(summary, control))
-    return found.mean if found else None
 
 
 def _results(summaries: Sequence[Summary]) -> str:

@@ -243,7 +243,9 @@ def test_the_table_has_a_row_for_every_learner_arm_and_horizon(recorder: Recorde
     with (recorder.folder / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = [(row["id"], row["arm"], row["horizon"]) for row in rows]
-    arms = [("000-gps", "local"), ("000-gps", "offline_kd"), ("000-gps", "federated"), ("001-lidar", "federated")]
+    arms = [("000-gps", arm) for arm in ("local", "offline_kd", "federated", "last_beam")] + [
+        ("001-lidar", "federated")
+    ]
     arms += [("teacher", "before"), ("teacher", "after")]
     assert found == [(learner, arm, str(horizon)) for learner, arm in arms for horizon in (0, 1)]
     assert float(rows[1]["top1"]) == 0.15

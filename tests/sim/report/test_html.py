@@ -133,9 +133,14 @@ def test_every_figure_lies_beside_the_page_as_png_and_pdf_and_stands_in_it(one: 
 
 def test_the_headline_says_by_how_much_the_federation_helped(one: Path) -> None:
     text = visible(one.read_text())
-    assert "The federation helped the clients." in text
-    assert "Top-5 against local only at equal steps: +10.0 points on average; 3 of 3 clients are better." in text
-    assert "Top-5 against offline KD at equal steps: +5.0 points on average; 2 of 2 clients are better." in text
+    assert "The federation helped the clients, more than a teacher that does not change." in text
+    assert 'class="verdict helped"' in one.read_text()
+    for control, gain, count in (("local only", "+10.0", 3), ("offline KD", "+5.0", 2)):
+        line = (
+            f"Top-5 against {control} at equal steps: {gain} points on average (95 % interval {gain} to {gain}, paired"
+        )
+        assert line in text
+        assert f"{count} of {count} clients are better." in text
     assert "Top-5 70.0 % before, 80.0 % after" in text
     assert "This is one seed only" in text
 
@@ -164,7 +169,7 @@ def test_several_seeds_give_mean_and_sd_and_one_command(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"street-{i}", seed=i, federated=0.6 + 0.1 * i) for i in range(2)]
     write_report(runs, tmp_path / "report.html")
     text = visible((tmp_path / "report.html").read_text())
-    assert "+15.0±7.1 points" in text  # of +10 and +20
+    assert "+15.0 points on average (95 % interval +10.0 to +20.0" in text
     assert "--seeds 0,1" in text
     assert "mean ± standard deviation over 2 runs" in text
     assert "None: every client that was asked answered" in text
