@@ -199,23 +199,31 @@ def set_value(values: dict[str, Any], override: str) -> None:
         ValueError: the text is not such an entry, or its path leads through a value.
     """
     path, sign, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not sign or not all(keys):
+    if not sign or not all(path.strip().split(".")):
         raise ValueError(f"--set {override}: expected dotted.path=value, such as seed=3")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ValueError(f"--set {override}: the value is not valid YAML") from None
-    here: Any = values
+    put_value(values, path.strip(), value, origin=f"--set {override}")
+
+
+def put_value(values: dict[str, Any], path: str, value: Any, *, origin: str) -> None:
+    """Put a value at a dotted path into nested dictionaries and lists.
+
+    Raises:
+        ValueError: the path leads through a value; the message begins with ``origin``.
+    """
+    keys, here = path.split("."), values
     for depth, key in enumerate(keys):
         if isinstance(here, list):
             if not key.isdigit() or int(key) >= len(here):
-                raise ValueError(f"--set {override}: {'.'.join(keys[:depth])} is a list of {len(here)}; no entry {key}")
+                raise ValueError(f"{origin}: {'.'.join(keys[:depth])} is a list of {len(here)}; no entry {key}")
             index: Any = int(key)
         elif isinstance(here, dict):
             index = key
         else:
-            raise ValueError(f"--set {override}: {'.'.join(keys[:depth])} is a value, not a section")
+            raise ValueError(f"{origin}: {'.'.join(keys[:depth])} is a value, not a section")
         if depth == len(keys) - 1:
             here[index] = value
         else:

@@ -60,8 +60,12 @@ def release_contents(folder: Path) -> FolderContents:
 
 
 def resolved_folder(folder: str | Path) -> Path:
-    """The folder of measurements that a YAML names: ``~`` is the user's home, and it is relative to the checkout."""
-    return CONFIG_FOLDER.parent / expanded(folder)
+    """The folder of measurements that a YAML names: ``~`` is the user's home, and it is relative to the checkout.
+
+    Where Softbeam was installed as a wheel there is no checkout, and it is relative to the current folder.
+    """
+    checkout = CONFIG_FOLDER.parent
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / expanded(folder)
 
 
 def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement:

@@ -250,7 +250,7 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
                 ray.init(**cast(dict[str, Any], backend_config["init_args"]))
 
         def build(self, app_fn: Callable[[], ClientApp]) -> None:
-            self.actor_kwargs = {"on_actor_init_fn": _start_of_worker(_pickled(app_fn))}
+            self.actor_kwargs = {"on_actor_init_fn": _start_of_worker(pickled(app_fn))}
             super().build(app_fn)
 
         def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
@@ -385,16 +385,21 @@ def _check_flower() -> None:
 
 def _check_pickling(client_app: ClientApp) -> None:
     try:
-        _pickled(client_app)
+        pickled(client_app)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise ValueError(f"client_app: cannot be pickled, so no Ray worker can run it: {error}") from error
 
 
-def _pickled(value: object) -> bytes:
+def pickled(value: object) -> bytes:
+    """A value as bytes that another process can load; what it cannot import, such as a class of a notebook, is in them.
+
+    Raises:
+        Exception: the value cannot be pickled; each kind of value has an error of its own.
+    """
     from ray.cloudpickle import dumps
 
-    pickled: bytes = dumps(value)  # type: ignore[no-untyped-call]
-    return pickled
+    content: bytes = dumps(value)  # type: ignore[no-untyped-call]
+    return content
 
 
 @contextmanager

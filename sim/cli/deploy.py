@@ -21,8 +21,14 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing; the l
 @deploy_cli.callback()
 def begin() -> None:
     """Run real clients on separate machines."""
+    from configs.yaml_files import CONFIG_FOLDER
     from sim.deploy.supervisor import keep_private
 
+    if not (CONFIG_FOLDER.parent / "pyproject.toml").is_file():
+        raise ValueError(
+            "softbeam deploy: Flower brings nodes what lies in a checkout, and this is an installed wheel; clone the "
+            "repository and install it in place (pip install --editable .)"
+        )
     keep_private()
 
 

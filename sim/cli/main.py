@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections import Counter
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -128,9 +129,12 @@ def _show_version(is_wanted: bool) -> None:
     if is_wanted:
         from configs.loading import commit_of_source
 
-        settings = tomllib.loads((CONFIG_FOLDER.parent / "pyproject.toml").read_text())
-        commit = commit_of_source()
-        typer.echo(f"softbeam {settings['project']['version']}" + (f" (commit {commit[:12]})" if commit else ""))
+        settings, commit = CONFIG_FOLDER.parent / "pyproject.toml", commit_of_source()
+        # A wheel has its version in its metadata; those of a checkout may be older than the checkout.
+        number = (
+            tomllib.loads(settings.read_text())["project"]["version"] if settings.is_file() else version("softbeam")
+        )
+        typer.echo(f"softbeam {number}" + (f" (commit {commit[:12]})" if commit else ""))
         raise typer.Exit
 
 
