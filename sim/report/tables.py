@@ -95,18 +95,24 @@ def teacher_lines(summaries: Sequence[Summary]) -> list[str]:
 
 def baseline_lines(summaries: Sequence[Summary]) -> list[str]:
     """The scores of what needs no training and what each measures for them, in one line per baseline and experiment."""
+    groups = _numbered(summaries)
+    found_in = [_baselines_of_group(group) for _, _, group in groups]
+    if all(found == found_in[0] for found in found_in):
+        # Runs on the same data have the same baselines, which are said once.
+        return found_in[0]
+    return [number + line for (number, _, _), found in zip(groups, found_in, strict=True) for line in found]
+
+
+def _baselines_of_group(group: Sequence[Summary]) -> list[str]:
     lines = []
-    for number, _, group in _numbered(summaries):
-        clients = [row.title for row in table_rows(group, by_client=True)]
-        for baseline in baselines_of(group):
-            found = (baseline_spread(group, baseline, name, clients=clients) for name in _TERMINAL_METRICS)
-            scores = (
-                f"{METRICS[name].title} {show(one, name)} {METRICS[name].unit}"
-                for name, one in zip(_TERMINAL_METRICS, found, strict=True)
-            )
-            lines.append(
-                f"{number}without learning, {baseline.replace('_', ' ')} (needs {SWEPT[baseline]}): {', '.join(scores)}"
-            )
+    clients = [row.title for row in table_rows(group, by_client=True)]
+    for baseline in baselines_of(group):
+        found = (baseline_spread(group, baseline, name, clients=clients) for name in _TERMINAL_METRICS)
+        scores = (
+            f"{METRICS[name].title} {show(one, name)} {METRICS[name].unit}"
+            for name, one in zip(_TERMINAL_METRICS, found, strict=True)
+        )
+        lines.append(f"without learning, {baseline.replace('_', ' ')} (needs {SWEPT[baseline]}): {', '.join(scores)}")
     return lines
 
 

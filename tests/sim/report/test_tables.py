@@ -184,6 +184,10 @@ def test_what_needs_no_learning_is_said_with_what_it_measures_and_a_run_that_has
     )
     assert nearest.startswith("without learning, nearest position (needs no sweep): Top-1 50.0 %")
     assert baseline_lines([summary()]) == []
+    assert baseline_lines([summary(known), summary(known, experiment="other")]) == baseline_lines([summary(known)])
+    assert [line[:4] for line in baseline_lines([summary(known), summary(blind, experiment="other")])] == [
+        *("(1) ", "(1) ", "(2) "),
+    ]
     (found,) = compare([summary(known, blind)]).values()
     assert found["modalities"]["gps"]["baselines"]["nearest_position"]["top5"]["mean"] == 0.5
 
