@@ -26,8 +26,9 @@ from clients.data.deepsense_cells import (
     CellReader,
     array_cells,
     file_cells,
+    files_of,
     find_archive,
-    path_in,
+    none_is_there,
     read_numbers,
     sensor_files,
 )
@@ -164,6 +165,7 @@ def read_scenario(folder: Path) -> Scenario:
             f"{_listed(table.rows[0])}; is this a DeepSense 6G release?"
         )
     frames, broken = _read_rows(table, readers)
+    frames = _numbered(table, frames, problems)
     frames, has_passes, disorder = _in_order(table, frames, readers.pass_column)
     positions = [frame.position_m for frame in frames if frame.position_m is not None]
     boxes = [frame.box for frame in frames if frame.box is not None]
@@ -196,6 +198,18 @@ def _pass_column(table: Table, problems: list[str]) -> str | None:
         problems.append(f"{table.source.name}: {column} is {cells.pop()} in all of {len(table.rows)} rows")
         return None
     return column
+
+
+def _numbered(table: Table, frames: list[_Frame], problems: list[str]) -> list[_Frame]:
+    """The frames with pass numbers that a recording can hold: in the place of longer ones, such as dates, 1, 2, ..."""
+    limits = np.iinfo(np.int32)
+    numbers = sorted({frame.pass_id for frame in frames})
+    if all(limits.min <= number < limits.max - len(frames) for number in numbers):
+        return frames
+    column = table.column(PASS_COLUMNS)
+    problems.append(f"{table.source.name}: {column} reaches {numbers[-1]}; the passes are numbered from 1 in its order")
+    number_of = {number: at for at, number in enumerate(numbers, start=1)}
+    return [frame._replace(pass_id=number_of[frame.pass_id]) for frame in frames]
 
 
 def _read_rows(table: Table, readers: _Readers) -> tuple[list[_Frame], list[str]]:
@@ -328,12 +342,15 @@ def _position_reader(
 
     A challenge has several base stations, one for each row.
     """
-    column = next((name for name in POSITION_COLUMNS if name in cells), None)
+    columns = [name for name in POSITION_COLUMNS if name in cells]
+    if not columns:
+        return None
+    column = next((name for name in columns if not is_in_files or any(files_of(table, name))), None)
     if column is None:
+        problems.append(none_is_there("gps", table, columns))
         return None
-    if is_in_files and _has_no_positions(table):
-        problems.append(f"gps: none of {len(table.rows)} files is there")
-        return None
+    if column != columns[0]:
+        problems.append(f"{none_is_there('gps', table, columns)}; {column} is taken")
     station_column = next((name for name in STATION_COLUMNS if name in cells), None)
 
     def station_deg(row: int) -> NDArray[np.float64]:
@@ -345,11 +362,3 @@ def _position_reader(
             raise RowFault(fault.cause, f"the position of the base station is needed: {fault}") from None
 
     return lambda row: check_distance(check_position(cells[column](row)), station_deg(row))
-
-
-def _has_no_positions(table: Table) -> bool:
-    column = table.column(POSITION_COLUMNS)
-    return column is not None and not any(
-        table.cell(row, column) and path_in(table.folder, table.cell(row, column)).is_file()
-        for row in range(len(table.rows))
-    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.data.deepsense_table import (
+    ARCHIVE_FOLDER,
     BOX_COLUMN,
     FILE_COLUMNS,
     POSITION_COLUMNS,
@@ -28,8 +30,46 @@ CellReader = Callable[[int], NDArray[np.float64]]
 
 
 def path_in(folder: Path, cell: str) -> Path:
-    """The file that a cell names, also where it was written with the separators of Windows."""
-    return folder / cell.replace("\\", "/")
+    """The file that a cell names, also where it was written with the separators of Windows, or from the root.
+
+    Data that is made from a release is known again by what lies in its folder (`configs.contents`); so a file that lies
+    elsewhere is not taken.
+
+    Raises:
+        RowFault: the cell leads out of the folder of the release.
+    """
+    name = cell.replace("\\", "/")
+    if not name.startswith("/") and ".." not in name.split("/"):
+        return folder / name
+    root = folder.parent if folder.name == ARCHIVE_FOLDER else folder
+    path = Path(os.path.normpath(Path(os.path.abspath(folder)) / name))
+    for start in (Path(os.path.abspath(root)), root.resolve()):
+        if path.is_relative_to(start):
+            return root / path.relative_to(start)
+    raise RowFault("elsewhere", f"{cell} is not in {root}")
+
+
+def spelled_otherwise(folder: Path, cell: str) -> str:
+    """A remark on the file that a cell means if upper and lower case do not count; empty if there is none."""
+    there = Path()
+    for part in Path(cell.replace("\\", "/")).parts:
+        name = _names_in(folder / there).get(part.casefold())
+        if name is None:
+            return ""
+        there /= name
+    return f"; {there} is there, which differs in upper and lower case"
+
+
+def _names_in(folder: Path) -> dict[str, str]:
+    try:
+        return _folded_names(folder, folder.stat().st_mtime_ns)
+    except OSError:
+        return {}
+
+
+@lru_cache(maxsize=16)
+def _folded_names(folder: Path, _changed_ns: int) -> dict[str, str]:
+    return {name.casefold(): name for name in os.listdir(folder)}
 
 
 def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
@@ -50,7 +90,8 @@ def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
         text = decode_text(path.read_bytes())
         return np.array(text.split(), np.float64)
     except OSError:
-        raise RowFault("file missing", f"{column}: {cell} cannot be opened") from None
+        told = f"{column}: {cell} cannot be opened{spelled_otherwise(folder, cell)}"
+        raise RowFault("file missing", told) from None
     except UnicodeDecodeError:
         raise RowFault("no numbers", f"{column}: {cell} is not a file of numbers") from None
     except ValueError:
@@ -108,27 +149,49 @@ def sensor_files(table: Table) -> tuple[dict[str, tuple[Path | None, ...]], list
     """
     files, problems = {}, []
     for kind, columns in FILE_COLUMNS.items():
-        tried = ""
-        for column in columns:
-            if column not in table.rows[0]:
-                continue
-            cells = [table.cell(row, column) for row in range(len(table.rows))]
-            named = [path_in(table.folder, cell) if cell else None for cell in cells]
-            paths = tuple(path if path is not None and path.is_file() else None for path in named)
-            missing = [row for row, path in enumerate(paths) if path is None]
-            if len(missing) == len(paths):
-                first = next((row for row, cell in enumerate(cells) if cell), None)
-                if first is not None and not tried:
-                    num_named = sum(bool(cell) for cell in cells)
-                    tried = f"{kind}: none of {num_named} files is there ({table.places[first]}: {cells[first]})"
-                continue
-            files[kind] = paths
-            if missing:
-                where = f"{table.places[missing[0]]}: {cells[missing[0]] or 'blank'}"
-                problems.append(
-                    f"{kind}: {len(missing)} of {len(paths)} files are missing, their frames are zeros ({where})"
-                )
-            break
-        else:
-            problems += [tried] if tried else []
+        there = [column for column in columns if column in table.rows[0]]
+        found = {column: files_of(table, column) for column in there}
+        column = next((name for name in there if any(found[name])), None)
+        if column is None:
+            # A column that is blank in every row says itself that nothing was recorded.
+            is_named = any(table.cell(row, name) for name in there for row in range(len(table.rows)))
+            problems += [none_is_there(kind, table, there)] if is_named else []
+            continue
+        files[kind] = found[column]
+        missing = [row for row, path in enumerate(files[kind]) if path is None]
+        if missing:
+            where = f"{table.places[missing[0]]}: {table.cell(missing[0], column) or 'blank'}"
+            problems.append(
+                f"{kind}: {len(missing)} of {len(files[kind])} files are missing, their frames are zeros ({where})"
+            )
     return files, problems
+
+
+def files_of(table: Table, column: str) -> tuple[Path | None, ...]:
+    """The file that each cell of a column names; None where it is not there."""
+    return tuple(_file_of(table, table.cell(row, column)) for row in range(len(table.rows)))
+
+
+def _file_of(table: Table, cell: str) -> Path | None:
+    try:
+        path = path_in(table.folder, cell) if cell else None
+    except RowFault:
+        return None
+    return path if path is not None and path.is_file() else None
+
+
+def none_is_there(kind: str, table: Table, columns: Sequence[str]) -> str:
+    """The line for a sensor of which not a single file is there, with the first path that was tried."""
+    for column in columns:
+        cells = [table.cell(row, column) for row in range(len(table.rows))]
+        first = next((row for row, cell in enumerate(cells) if cell), None)
+        if first is None:
+            continue
+        num_named = sum(bool(cell) for cell in cells)
+        place = f"{table.places[first]}: {cells[first]}"
+        try:
+            path_in(table.folder, cells[first])
+        except RowFault as fault:
+            return f"{kind}: none of {num_named} files is there ({table.places[first]}: {fault}); {fault.advice}"
+        return f"{kind}: none of {num_named} files is there ({place}){spelled_otherwise(table.folder, cells[first])}"
+    return f"{kind}: none of its files is named ({columns[0]} is blank in every row)"

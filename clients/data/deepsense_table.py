@@ -54,7 +54,7 @@ _TABLE_PATTERNS = (
     r"scenario\d+_challenge.*",
     r".*",
 )
-_ARCHIVE_FOLDER = "development_dataset"
+ARCHIVE_FOLDER = "development_dataset"
 
 TableRow = Mapping[str, str]
 
@@ -140,8 +140,8 @@ def read_table(folder: Path) -> Table:
 
 def _find_tables(folder: Path) -> tuple[Path, ...]:
     tables = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".csv" and not is_foreign(path.name))
-    if not tables and (folder / _ARCHIVE_FOLDER).is_dir():
-        return _find_tables(folder / _ARCHIVE_FOLDER)
+    if not tables and (folder / ARCHIVE_FOLDER).is_dir():
+        return _find_tables(folder / ARCHIVE_FOLDER)
     for pattern in _TABLE_PATTERNS:
         named = tuple(path for path in tables if re.fullmatch(pattern, path.stem, re.IGNORECASE))
         if len(named) == 1 or (named and "train" in pattern):

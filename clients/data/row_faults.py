@@ -22,6 +22,7 @@ FAR_M = 10_000.0
 # Cause -> what to do about it. The causes of `_OF_SINGLE_ROWS` are damage that may hit any number of rows.
 ADVICE: dict[str, str] = {
     "file missing": "is the download complete, and does the folder hold unit1/ and unit2/?",
+    "elsewhere": "move these files into the folder of the release, or link their folder there (ln -s)",
     "no numbers": "such a file holds one number a line; download it again",
     "pointer": "fetch the files themselves with git lfs pull",
     "decimal comma": "numbers need a decimal point; save the files again with points",
@@ -135,6 +136,10 @@ def whole_number(column: str, cell: str) -> int:
     Raises:
         RowFault: the cell is blank or holds something else.
     """
+    try:
+        return int(cell)  # as a float, a number of 17 digits would become another one
+    except ValueError:
+        pass
     try:
         number = float(cell)
         if number.is_integer():

@@ -2,21 +2,23 @@
 
 A window is eight rows one after the other, so rows out of order make nonsense without any error. DeepSense 6G counts
 its rows in ``index`` and stamps most of them; where a table has one of these, it decides, not the place in the file.
+Where it has both and they disagree, the index decides, and the reader says so.
 
 Source: the tables of scenarios 1 to 9, in which ``index`` counts by one and each ``seq_index`` is one run of rows.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.data.deepsense_table import INDEX_COLUMNS, TIME_COLUMNS, Table
+from clients.data.time_stamps import Stamp, readings
 
 FILE = "the file"
 # Runs of fewer rows on average are no passes that were driven one after the other.
@@ -48,13 +50,8 @@ def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowO
     """
     kept, problems = _without_repeats(table, rows)
     pass_of = dict(zip(rows, passes, strict=True))
-    keys, column = _keys(table, kept)
-    # The second time that a key comes, it comes from a second recording.
-    seen = Counter[tuple[int, ...]]()
-    recordings: list[int] = []
-    for key in keys:
-        recordings.append(seen[key])
-        seen[key] += 1
+    keys, column = _keys(table, kept, [pass_of[row] for row in kept])
+    recordings = _recordings(keys)
     order = sorted(range(len(kept)), key=lambda at: (recordings[at], keys[at], at))
     num_recordings = 1 + max(recordings, default=0)
     if num_recordings > 1:
@@ -83,7 +80,9 @@ def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowO
             f"{table.places[parted[0]]}: pass {pass_of[parted[0]]} goes on after rows of another; such runs of rows, "
             f"{len(parted)} in all, are taken as passes of their own"
         )
-    problems += _jumps(table, [kept[at] for at in order], found, [keys[at] for at in order], column)
+    in_order = [kept[at] for at in order]
+    problems += _jumps(table, in_order, found, [keys[at] for at in order], column)
+    problems += _contradictions(table, in_order, found, column)
     # Ascending passes, as everybody downstream has them; time order stays within each.
     final = np.argsort(np.array(found, np.int64), kind="stable")
     return RowOrder(
@@ -107,31 +106,62 @@ def _without_repeats(table: Table, rows: Sequence[int]) -> tuple[list[int], list
     return list(first.values()), [line]
 
 
-def _keys(table: Table, rows: Sequence[int]) -> tuple[list[tuple[int, ...]], str]:
+def _recordings(keys: Sequence[Stamp]) -> list[int]:
+    """The recording that each key comes from: the second time that it comes, it comes from a second one."""
+    seen = Counter[Stamp]()
+    found: list[int] = []
+    for key in keys:
+        found.append(seen[key])
+        seen[key] += 1
+    return found
+
+
+def _keys(table: Table, rows: Sequence[int], passes: Sequence[int]) -> tuple[list[Stamp], str]:
     """What orders the rows, and the name of the column that says it; their place in the file if none does."""
-    for columns, parse in ((INDEX_COLUMNS, _index_of), (TIME_COLUMNS, _time_of)):
-        column = table.column(columns)
-        if column is None:
-            continue
-        keys = [parse(table.cell(row, column)) for row in rows]
+    if (column := table.column(INDEX_COLUMNS)) is not None:
+        keys = _index_keys([table.cell(row, column) for row in rows], passes)
+        if keys is not None:
+            return keys, column
+    if (column := table.column(TIME_COLUMNS)) is not None:
+        stamps = _stamps([table.cell(row, column) for row in rows], passes)
+        whole = [stamp for stamp in stamps if stamp is not None]
         # A time stamp may be as coarse as a second: it orders rows only if it tells them apart.
-        whole = [key for key in keys if key is not None]
-        if len(whole) == len(keys) and (columns is INDEX_COLUMNS or len(set(whole)) == len(whole)):
+        if len(set(whole)) == len(stamps):
             return whole, column
     return [(at,) for at in range(len(rows))], FILE
 
 
-def _index_of(cell: str) -> tuple[int, ...] | None:
+def _index_keys(cells: Sequence[str], passes: Sequence[int]) -> list[Stamp] | None:
+    """Keys from an index that counts through the table, or through each pass; None if it does not count."""
+    numbers = [_index_of(cell) for cell in cells]
+    keys: list[Stamp] = [(number,) for number in numbers if number is not None]
+    if len(keys) < len(cells):
+        return None
+    within: list[Stamp] = [(pass_id, *key) for pass_id, key in zip(passes, keys, strict=True)]
+    if len(set(keys)) < len(keys) == len(set(within)):
+        return within
+    # One number in all rows would make each of them a recording.
+    is_counted = len(keys) >= SHORTEST_RUN * (1 + max(_recordings(keys), default=0))
+    return keys if is_counted else None
+
+
+def _stamps(cells: Sequence[str], passes: Sequence[int]) -> list[Stamp | None]:
+    """The time stamps in that reading in which passes stay together, and then the file ascends, the most."""
+
+    def disorder(stamps: Sequence[Stamp | None]) -> tuple[int, int]:
+        known = [(stamp, pass_id) for stamp, pass_id in zip(stamps, passes, strict=True) if stamp is not None]
+        parted = sum(one[1] != other[1] for one, other in pairwise(sorted(known)))
+        return parted, sum(one[0] > other[0] for one, other in pairwise(known))
+
+    return min(readings(cells), key=disorder)
+
+
+def _index_of(cell: str) -> int | None:
     try:
         number = float(cell)
     except ValueError:
         return None
-    return (int(number),) if number.is_integer() else None
-
-
-def _time_of(cell: str) -> tuple[int, ...] | None:
-    """Hours, minutes, seconds and milliseconds, as in ``['16-45-05-799']``, or any other rising row of numbers."""
-    return tuple(int(part) for part in re.findall(r"\d+", cell)) or None
+    return int(number) if number.is_integer() else None
 
 
 def _part(rows: Sequence[int], passes: Sequence[int], recordings: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -153,18 +183,18 @@ def _part(rows: Sequence[int], passes: Sequence[int], recordings: Sequence[int])
     return found, parted
 
 
-def _jumps(
-    table: Table, rows: Sequence[int], passes: Sequence[int], keys: Sequence[tuple[int, ...]], column: str
-) -> list[str]:
+def _jumps(table: Table, rows: Sequence[int], passes: Sequence[int], keys: Sequence[Stamp], column: str) -> list[str]:
     """A line where rows are missing within passes, as the index tells."""
     if column not in INDEX_COLUMNS:
         return []
     # A row that cannot be read is reported by itself, and is not missing.
-    present = {_index_of(table.cell(row, column)) for row in range(len(table.rows))}
+    is_counted_through = len(keys[0]) == 1
+    told = range(len(table.rows)) if is_counted_through else sorted(set(range(len(table.rows))) - set(rows))
+    present = {_index_of(table.cell(row, column)) for row in told}
     jumps = [
-        (rows[at], keys[at][0] - keys[at - 1][0] - 1)
+        (rows[at], int(keys[at][-1] - keys[at - 1][-1]) - 1)
         for at in range(1, len(rows))
-        if passes[at] == passes[at - 1] and keys[at][0] > keys[at - 1][0] + 1 and (keys[at][0] - 1,) not in present
+        if passes[at] == passes[at - 1] and keys[at][-1] > keys[at - 1][-1] + 1 and keys[at][-1] - 1 not in present
     ]
     if not jumps:
         return []
@@ -172,4 +202,26 @@ def _jumps(
     return [
         f"{table.places[jumps[0][0]]}: {missing} rows are missing within passes ({column} jumps in {len(jumps)} "
         "places); windows go over these gaps"
+    ]
+
+
+def _contradictions(table: Table, rows: Sequence[int], passes: Sequence[int], column: str) -> list[str]:
+    """A line where time stamps go back within passes while the index goes on."""
+    other = table.column(TIME_COLUMNS)
+    if column not in INDEX_COLUMNS or other is None:
+        return []
+    stamps = _stamps([table.cell(row, other) for row in rows], passes)
+    back = [
+        at
+        for at in range(1, len(rows))
+        if passes[at] == passes[at - 1]
+        and (before := stamps[at - 1]) is not None
+        and (now := stamps[at]) is not None
+        and now < before
+    ]
+    if not back:
+        return []
+    return [
+        f"{table.places[rows[back[0]]]}: {other} goes back while {column} goes on, in {len(back)} of {len(rows)} rows; "
+        f"they are taken in the order of {column}, so see which of the two is right"
     ]

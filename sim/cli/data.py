@@ -84,10 +84,7 @@ def data_inspect(
 
     rows = inspect_folder(folder)
     if passes:
-        rows = [
-            row | {"each_pass": inspect_passes(part.recording)}
-            for row, part in zip(rows, open_parts(folder), strict=True)
-        ]
+        rows = [row | {"each_pass": inspect_passes(part)} for row, part in zip(rows, open_parts(folder), strict=True)]
     if sheet is not None:
         from sim.report.contact_sheet import write_contact_sheet
 

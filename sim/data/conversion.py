@@ -117,6 +117,11 @@ def convert_scenario(
             return out
         _begin_draft(draft, digest)
         frames, problems = _convert_passes(scenario, draft, extras, progress)
+        for kind, told in _unreadable(scenario, problems).items():
+            frames = {
+                name: array for name, array in frames.items() if name not in (*FILE_KINDS[kind], *EXTRA_KINDS[kind])
+            }
+            problems.insert(0, told)
         provenance = {
             "format": FORMAT,
             "scenario": scenario.name,
@@ -197,6 +202,16 @@ def _convert_passes(
             progress(number + 1, len(passes))
     problems = [f"pass {pass_id}, {problem}" for pass_id in sorted(done) for problem in done[pass_id]]
     return dict(frames), problems
+
+
+def _unreadable(scenario: Scenario, problems: Sequence[str]) -> dict[str, str]:
+    """Kind of sensor file of which not one could be read -> the line that says so; it is then absent, not dark."""
+    found = {}
+    for kind, files in scenario.files.items():
+        broken = [line for line in problems if line.partition(", ")[2].startswith(f"{kind}: ")]
+        if len(broken) == sum(path is not None for path in files):
+            found[kind] = f"{kind}: none of {len(broken)} files can be read, so it is left out (the first: {broken[0]})"
+    return found
 
 
 def _convert_pass(

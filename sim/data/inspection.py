@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clients.data.bearing import fit_bearing
 from clients.data.recording import MANIFEST, Recording, open_recording
+from clients.data.sensor_files import FILE_KINDS
 from configs.files import listed
 from configs.schema import Task
 from sim.data.conversion import PROVENANCE, open_conversion
@@ -29,11 +30,18 @@ class RecordingPart:
         name: the path of the recording below the folder, or the name of the scenario.
         recording: the recording itself.
         problems: the files that could not be read, one line each.
+        files: kind of sensor file -> file of each frame of a release that is not converted, None if it is missing.
     """
 
     name: str
     recording: Recording
     problems: tuple[str, ...] = ()
+    files: Mapping[str, tuple[Path | None, ...]] = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> list[str]:
+        """What was sensed, by name: what lies in arrays, and what lies in files and is read when it is needed."""
+        return sorted({*self.recording.sensors, *(name for kind in self.files for name in FILE_KINDS[kind])})
 
 
 def open_parts(folder: Path) -> list[RecordingPart]:
@@ -55,7 +63,7 @@ def open_parts(folder: Path) -> list[RecordingPart]:
 
     scenario = read_scenario(folder)
     recording = Recording(folder, scenario.pass_ids, scenario.sensors, scenario.power, {})
-    return [RecordingPart(scenario.name, recording, tuple(scenario.problems))]
+    return [RecordingPart(scenario.name, recording, tuple(scenario.problems), scenario.files)]
 
 
 def _problems(recording: Path) -> tuple[str, ...]:
@@ -102,14 +110,17 @@ def inspect_folder(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def inspect_passes(recording: Recording) -> list[dict[str, Any]]:
+def inspect_passes(part: RecordingPart) -> list[dict[str, Any]]:
     """Make one row per pass of a recording, in its order.
 
     Returns:
         Rows with ``pass``, ``frames``, ``first_beam`` and ``last_beam`` (from 0; None without labels), ``split`` (None
         if the pass is in no split) and ``missing``: modality -> share of its frames that are absent, in [0, 1]. An
-        absent frame is NaN in GPS and box, and all zero in other modalities.
+        absent frame is NaN in GPS and box, and all zero in other modalities; one in a file that is not converted is
+        absent where the file is not there.
     """
+    recording = part.recording
+    in_files = {name: files for kind, files in part.files.items() for name in FILE_KINDS[kind]}
     split_of = {number: name for name, numbers in recording.splits.items() for number in numbers}
     best = None if recording.power is None else np.argmax(recording.power, axis=1)
     rows = []
@@ -123,8 +134,10 @@ def inspect_passes(recording: Recording) -> list[dict[str, Any]]:
                 "last_beam": None if best is None else int(best[frames.stop - 1]),
                 "split": split_of.get(number),
                 "missing": {
-                    name: float(_is_absent(name, array[frames]).mean())
-                    for name, array in sorted(recording.sensors.items())
+                    name: float(np.mean([path is None for path in in_files[name][frames]]))
+                    if name in in_files
+                    else float(_is_absent(name, recording.sensors[name][frames]).mean())
+                    for name in part.modalities
                 },
             }
         )
@@ -185,7 +198,7 @@ def _row(part: RecordingPart) -> dict[str, Any]:
     statistics = _statistics(recording)
     return {
         "part": part.name,
-        "modalities": sorted(recording.sensors),
+        "modalities": part.modalities,
         "passes": len(np.unique(recording.pass_ids)),
         "frames": len(recording.pass_ids),
         "windows": len(recording.window_starts(task.num_frames, task.num_future)),

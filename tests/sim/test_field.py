@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +255,43 @@ def test_files_are_found_by_either_separator_and_a_sensor_without_any_is_named(s
     (problem,) = found["problems"]
     cell = separator.join([".", "unit1", "radar_0.mat"])
     assert problem == f"radar: none of 72 files is there (scenario9.csv, line 2: {cell})"
+
+
+WAYS: dict[str, tuple[Callable[[str, Path], str], str]] = {
+    "from the root": (lambda cell, folder: cell.replace("./", f"{folder}/"), ""),
+    "up and down again": (lambda cell, folder: cell.replace("./", f"./unit2/../../{folder.name}/"), ""),
+    "out of the folder": (
+        lambda cell, folder: cell.replace("./unit1", "../unit1"),
+        "radar: none of 72 files is there (scenario9.csv, line 2: ../unit1/radar_0.npy is not in {}); "
+        "move these files into the folder of the release, or link their folder there (ln -s)",
+    ),
+    "from the root of Windows": (
+        lambda cell, folder: cell.replace("./", "C:\\data\\"),
+        "radar: none of 72 files is there (scenario9.csv, line 2: C:\\data\\unit1/radar_0.npy)",
+    ),
+    "in other case": (
+        lambda cell, folder: cell.replace("unit1/radar", "Unit1/RADAR"),
+        "radar: none of 72 files is there (scenario9.csv, line 2: ./Unit1/RADAR_0.npy); unit1/radar_0.npy is there, "
+        "which differs in upper and lower case",
+    ),
+    "not at all": (lambda cell, folder: "", ""),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_sensor_in_files_is_listed_or_it_is_said_why_not(way: str, tmp_path: Path) -> None:
+    folder = make_release(tmp_path / "scenario9")
+    table = folder / "scenario9.csv"
+    for at in range(72):
+        (folder / "unit1" / f"radar_{at}.npy").write_bytes(b"")
+    table.write_text(table.read_text().replace(".mat", ".npy"))
+    name, expected = WAYS[way]
+    cells = re.compile(r"\./unit1/radar_\d+\.npy")
+    table.write_text(cells.sub(lambda cell: name(cell[0], folder), table.read_text()))
+    found = inspected(folder)
+    assert found["problems"] == ([expected.format(folder)] if expected else [])
+    assert ("radar" in found["modalities"]) == (not expected and way != "not at all")
+    assert "gps" in found["modalities"]
 
 
 def test_data_of_a_release_that_was_completed_is_made_anew_and_says_what_it_lacks(

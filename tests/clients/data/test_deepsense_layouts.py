@@ -147,7 +147,40 @@ def test_positions_that_were_not_downloaded_are_absent_and_the_rest_loads(tmp_pa
     scenario = read_scenario(folder)
     assert list(scenario.sensors) == []
     assert list(scenario.files) == ["camera"]
-    assert scenario.problems == ("gps: none of 4 files is there",)
+    assert scenario.problems == ("gps: none of 4 files is there (scenario6.csv, line 2: ./unit2/g_0.txt)",)
+
+
+def test_other_positions_are_taken_where_the_preferred_ones_were_not_downloaded(tmp_path: Path) -> None:
+    columns = {
+        "unit1_pwr_60ghz": paths("./unit1/p_{}.txt"),
+        "unit1_loc": paths("./unit1/station.txt"),
+        "unit2_loc": paths("./unit2/g_{}.txt"),
+        "unit2_loc_cal": paths("./unit2/cal_{}.txt"),
+        "unit1_beam_index": LABELS[:4],
+        "seq_index": [1] * 4,
+    }
+    folder = write_table(tmp_path / "scenario9.csv", columns)
+    for path in folder.glob("unit2/cal_*"):
+        path.unlink()
+    scenario = read_scenario(folder)
+    assert scenario.sensors["gps"].shape == (4, 2)
+    (problem,) = scenario.problems
+    assert problem == "gps: none of 4 files is there (scenario9.csv, line 2: ./unit2/cal_0.txt); unit2_loc is taken"
+
+
+@pytest.mark.parametrize("first", [20220401000000001, 10**30, -(10**12)])
+def test_passes_with_long_numbers_are_numbered_anew_in_their_order(first: int, tmp_path: Path) -> None:
+    columns = {
+        "index": [1, 2, 3, 4],
+        "unit1_pwr_60ghz": paths("./unit1/p_{}.txt"),
+        "unit1_beam_index": LABELS[:4],
+        "seq_index": [first, first, first + 1, first + 1],
+    }
+    scenario = read_scenario(write_table(tmp_path / "scenario9.csv", columns))
+    assert scenario.pass_ids.tolist() == [1, 1, 2, 2]
+    assert scenario.problems == (
+        f"scenario9.csv: seq_index reaches {first + 1}; the passes are numbered from 1 in its order",
+    )
 
 
 def write_archive(folder: Path) -> Path:
@@ -340,4 +373,4 @@ def test_measured_images_are_named_where_only_they_were_downloaded() -> None:
     scenario = read_scenario(measured("scenario5_camera_challenge"))
     assert list(scenario.files) == ["camera"]
     assert len(scenario.files["camera"]) == 96
-    assert "gps: none of 96 files is there" in scenario.problems
+    assert any(problem.startswith("gps: none of 96 files is there (") for problem in scenario.problems)

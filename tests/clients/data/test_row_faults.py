@@ -190,6 +190,12 @@ CAUSES: dict[str, tuple[Before | None, After | None, str, str]] = {
         "too many cells",
         "there are more cells than the 6 columns have names",
     ),
+    "files in another folder": (
+        None,
+        files("*.csv", lambda text: text.replace("./unit1/power", "../unit1/power")),
+        "elsewhere",
+        "../unit1/power_0.txt is not in ",
+    ),
 }
 
 

@@ -136,3 +136,90 @@ def test_any_order_of_rows_gives_the_same_frames(seed: int) -> None:
     rng.shuffle(mixed)
     found, _ = ordered(mixed)
     assert found == [(number, 1 + number // 4) for number in range(20)]
+
+
+def clock(seconds: float) -> str:
+    whole, thousandths = divmod(round(1000 * seconds), 1000)
+    return f"{whole // 3600 % 24:02d}-{whole // 60 % 60:02d}-{whole % 60:02d}-{thousandths:03d}"
+
+
+def day(number: int, pattern: str) -> str:
+    """A stamp every eight hours, over the end of a month."""
+    days, hour = divmod(8 * number, 24)
+    month, date = (4, 29 + days) if days < 2 else (5, days - 1)
+    return pattern.format(d=date, m=month, h=hour, s=hour % 12 or 12, half="AM" if hour < 12 else "PM")
+
+
+STAMPS: dict[str, Callable[[int], str]] = {
+    "seconds with a fraction": lambda at: str(1.65e9 + at / 8),
+    "seconds before zero": lambda at: str(-3 + at / 8),
+    "over midnight, within a pass": lambda at: f"['{clock(86_400 - 7 + at)}']",
+    "over midnight, between passes": lambda at: f"['{clock(86_400 - 10 + at)}']",
+    "a fraction of a second in any number of digits": lambda at: f"2022-04-01T12:00:{at // 4:02d}.{25 * (at % 4):02d}0"[
+        : 22 - at % 2
+    ],
+    "with a time zone": lambda at: f"2022-04-01 12:00:{at:02d}.5+00:00",
+    "the day first": lambda at: day(at, "{d:02d}/{m:02d}/2022 {h:02d}:00:00"),
+    "the month first": lambda at: day(at, "{m:02d}/{d:02d}/2022 {h:02d}:00:00"),
+    "the year first": lambda at: day(at, "2022/{m:02d}/{d:02d} {h:02d}:00:00"),
+    "points between day and month": lambda at: day(at, "{d:02d}.{m:02d}.2022 {h:02d}:00:00"),
+    "hours of twelve": lambda at: day(at, "2022-{m:02d}-{d:02d} {s}:00:00 {half}"),
+}
+
+
+@pytest.mark.parametrize("mix", [list, shuffled], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("case", STAMPS)
+def test_time_stamps_of_any_form_order_the_rows(case: str, mix: Callable[[Rows], Rows]) -> None:
+    rows = without(made(**{"time_stamp[UTC]": STAMPS[case]}), "index")
+    found, order = ordered(mix(rows))
+    if mix is list:
+        assert (found, order.problems) == (STRAIGHT, ())
+    elif "between passes" in case:  # which day a pass was driven on, nobody can tell from shuffled rows
+        assert sorted(found) == STRAIGHT
+    else:
+        assert found == STRAIGHT
+
+
+INDEXES: dict[str, Callable[[int], str]] = {
+    "counts within each pass": lambda at: str(1 + at % 5),
+    "counts down to below zero": lambda at: str(at - 20),
+    "is written as a decimal number": lambda at: f"{at}.0",
+    "is the same in all rows, and time stamps tell": lambda at: "1",
+}
+
+
+@pytest.mark.parametrize("mix", [list, shuffled], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("case", INDEXES)
+def test_an_index_of_any_form_orders_the_rows(case: str, mix: Callable[[Rows], Rows]) -> None:
+    found, order = ordered(mix(made(index=INDEXES[case])))
+    assert found == STRAIGHT
+    assert len(order.problems) == (mix is shuffled)
+
+
+def test_rows_that_are_missing_are_counted_where_the_index_counts_within_each_pass() -> None:
+    rows = made(index=lambda at: str(1 + at % 5))
+    found, order = ordered([row for row in rows if row["at"] not in ("6", "7", "14")])
+    assert len(found) == 12
+    (problem,) = order.problems
+    assert "line 8: 2 rows are missing within passes (index jumps in 1 places)" in problem
+
+
+@pytest.mark.parametrize(
+    ("stamp", "lines"),
+    [
+        (
+            lambda at: f"['16-05-{59 - at:02d}-000']",
+            "line 3: time_stamp[UTC] goes back while index goes on, in 12 of 15",
+        ),
+        (lambda at: f"['16-05-{at if at != 7 else 0:02d}-000']", "line 9: time_stamp[UTC] goes back"),
+        (lambda at: f"['16-05-{at // 5:02d}-000']", ""),
+        (lambda at: f"['{clock(86_400 - 7 + at)}']", ""),
+        (lambda at: "" if at % 2 else f"['16-05-{at:02d}-000']", ""),
+        (lambda at: "", ""),
+    ],
+    ids=["reversed", "one", "coarse", "midnight", "blanks", "blank"],
+)
+def test_time_stamps_that_go_back_while_the_index_goes_on_are_told(stamp: Callable[[int], str], lines: str) -> None:
+    found, order = ordered(made(**{"time_stamp[UTC]": stamp}))
+    assert found == STRAIGHT
+    assert [lines in problem for problem in order.problems] == ([True] if lines else [])

@@ -151,6 +151,18 @@ def test_broken_and_missing_files_are_zeros_and_reported_and_the_rest_loads(rele
     assert len(scenario.problems) == 5
 
 
+@pytest.mark.parametrize("content", [b"", b"no scan", b"\x93NUMPY"])
+def test_a_sensor_of_which_no_file_can_be_read_is_absent_and_that_is_said_first(
+    content: bytes, release: Path, tmp_path: Path
+) -> None:
+    files = sorted(release.glob("unit1/lidar_SCR_data/*"))
+    for path in files:
+        path.write_bytes(content)
+    scenario = open_conversion(convert_scenario(release, tmp_path / "out"))
+    assert set(scenario.sensors) == {"camera", "gps"}
+    assert scenario.problems[0].startswith(f"lidar: none of {len(files)} files can be read, so it is left out (the fi")
+
+
 def test_who_comes_late_waits_for_the_one_that_converts(made: Path, tmp_path: Path) -> None:
     out, found = tmp_path / "out", list[Path]()
     late = threading.Thread(target=lambda: found.append(convert_scenario(made, out)))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from clients.data.recording import open_recording, write_recording
 from sim.cli.main import cli
-from sim.data.inspection import inspect_folder, inspect_passes
+from sim.data.inspection import inspect_folder, inspect_passes, open_parts
 from sim.data.statistics import SCENARIO_9, STATISTICS, beam_statistics
 from tests.releases import Release
 
@@ -88,7 +88,7 @@ def test_the_hash_is_over_labels_and_passes_and_tells_recordings_apart(federatio
 
 
 def test_a_pass_shows_its_beams_its_split_and_the_share_of_frames_that_is_missing(federation: Path) -> None:
-    first, second, third = inspect_passes(open_recording(federation / "clients/001-gps"))
+    first, second, third = inspect_passes(*open_parts(federation / "clients/001-gps"))
     assert first == {
         "pass": 0,
         "frames": 13,
@@ -99,7 +99,7 @@ def test_a_pass_shows_its_beams_its_split_and_the_share_of_frames_that_is_missin
     }
     assert (second["split"], second["missing"]) == ("validation", {"camera": 0.0, "gps": 1.0})
     assert third["missing"] == {"camera": pytest.approx(5 / 15), "gps": 0.0}
-    assert inspect_passes(open_recording(federation / "public"))[0]["first_beam"] is None
+    assert inspect_passes(*open_parts(federation / "public"))[0]["first_beam"] is None
 
 
 def test_power_that_is_no_power_is_refused_with_its_folder(tmp_path: Path) -> None:
