@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from configs.section import Section
+from configs.spelling import did_you_mean
 from configs.world import World
 
 # What the sensors of the street record, and what releases of measurements hold besides. A table says what each one is
@@ -52,12 +53,14 @@ class Nodes(Section):
 
     Attributes:
         modality: what these clients sense.
-        count: the number of clients.
+        count: the number of clients; at a federation of several sites, of each site that the entry is for.
+        site: the site at which they are (`data.sites`); None means each site that is not held out.
         faults: the faults of their own recordings, not of the public set (street only).
     """
 
     modality: ModalityName
     count: int = Field(default=1, ge=1, le=100_000)
+    site: str | None = None
     faults: Faults = Faults()
 
     @model_validator(mode="after")
@@ -67,6 +70,31 @@ class Nodes(Section):
         if self.faults.blind and self.modality == "gps":
             raise ValueError("faults.blind: a GPS node cannot be blind; use faults.dropout or faults.raw_gps")
         return self
+
+
+def _boresight(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (is_number and -180 <= float(str(value)) < 360):
+        return value
+    raise ValueError(f"must be auto, or degrees clockwise from north, at least -180 and less than 360; got {value!r}")
+
+
+class MeasuredSite(Section):
+    """A base station with its array, and the scenario that was measured there.
+
+    Attributes:
+        name: its name.
+        folder: the folder of the scenario, as that of `DeepSenseData`.
+        boresight: where the array looks, in degrees clockwise from north; ``auto`` finds the direction in which the
+            bearings of vehicles match the angles of their best beams in labelled training passes of the site. Positions
+            are then metres to the right of the boresight and along it, which mean the same at every site.
+        held_out: whether nobody learns from the site: it has no node and gives tests alone.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=40)
+    folder: str = Field(min_length=1)
+    boresight: Annotated[float | Literal["auto"], BeforeValidator(_boresight)] = "auto"
+    held_out: bool = False
 
 
 class Passes(Section):
@@ -93,7 +121,8 @@ class Passes(Section):
 class DealtPasses(Section):
     """Passes of a scenario in each part of a federation; a part without a number gets its share of what is there.
 
-    Passes without a window are never dealt. Numbers count passes; shares count windows.
+    Passes without a window are never dealt. Numbers count passes; shares count windows. Where a federation has several
+    sites, both are those of each site.
 
     Attributes:
         server: labelled passes of the server itself; None gives it a share.
@@ -129,9 +158,10 @@ class Federation(Section):
 
     @model_validator(mode="after")
     def _nodes_fit(self) -> Federation:
-        names = [nodes.modality for nodes in self.nodes]
-        if len(set(names)) != len(names):
-            raise ValueError(f"nodes: name each modality once, got {', '.join(names)}")
+        places = [(nodes.modality, nodes.site) for nodes in self.nodes]
+        if len(set(places)) != len(places):
+            names = (name if site is None else f"{name} at {site}" for name, site in places)
+            raise ValueError(f"nodes: name each modality once, or once for each site, got {', '.join(names)}")
         if not self.server_modalities:
             raise ValueError("server_lacks: the teacher would have no sensor; name fewer modalities")
         return self
@@ -139,7 +169,17 @@ class Federation(Section):
     @property
     def server_modalities(self) -> tuple[ModalityName, ...]:
         """The modalities that the server's mast senses, in the order of the YAML."""
-        return tuple(nodes.modality for nodes in self.nodes if nodes.modality not in self.server_lacks)
+        return tuple(name for name in self.modalities if name not in self.server_lacks)
+
+    @property
+    def modalities(self) -> tuple[ModalityName, ...]:
+        """The modalities of the clients, each once, in the order of the YAML."""
+        return tuple(dict.fromkeys(nodes.modality for nodes in self.nodes))
+
+    @property
+    def groups(self) -> tuple[Nodes, ...]:
+        """The clients in the order in which they are numbered: the entries of ``nodes``."""
+        return self.nodes
 
 
 class StreetData(Federation):
@@ -172,19 +212,86 @@ class StreetData(Federation):
             raise ValueError("sector_skew: passes of one pool have no time of day; leave it or by_time_of_day out")
         return self
 
+    @model_validator(mode="after")
+    def _nodes_name_no_site(self) -> StreetData:
+        named = next((number for number, nodes in enumerate(self.nodes) if nodes.site is not None), None)
+        if named is not None:
+            raise ValueError(
+                f"nodes.{named}.site: clients of a street are dealt to its data.world.sites in turn; leave it out"
+            )
+        return self
+
 
 class DeepSenseData(Federation):
-    """A federation cut from one DeepSense 6G scenario, by pass.
+    """A federation cut from DeepSense 6G scenarios, by pass: from one in ``folder``, or from one for each of ``sites``.
+
+    Each site is dealt by itself, as if it were the only one, and all its parts are put together. What a site does not
+    give is left out, so the passes of all other parts stay the same.
 
     Attributes:
         passes: how many passes each part holds; without a number a part gets its share of what is there.
-        folder: the scenario's folder, in the official layout or as compact arrays; relative to the checkout.
+        folder: the scenario's folder, in the official layout or as compact arrays; relative to the checkout. It is
+            empty where there are ``sites``.
+        sites: the base stations of the federation, each with its own scenario.
+        server_from: the sites of which the server has labelled passes; none named means all that are not held out.
+        public_from: the sites that the public set is from; none named means all that are not held out.
+        test_from: the sites of the common test set beside those that are held out; none named means all.
         share_passes: whether clients of different modalities hold the same passes (one mast, several sensors).
         sector_skew: concentration of the Dirichlet draw that deals passes to clients by beam sector; None deals evenly.
     """
 
     source: Literal["deepsense"]
     passes: DealtPasses = DealtPasses()
-    folder: str
+    folder: str = ""
+    sites: tuple[MeasuredSite, ...] = ()
+    server_from: tuple[str, ...] = ()
+    public_from: tuple[str, ...] = ()
+    test_from: tuple[str, ...] = ()
     share_passes: bool = True
     sector_skew: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _sites_fit(self) -> DeepSenseData:
+        if not self.folder and not self.sites:
+            raise ValueError("folder: required, but missing; name the folder of a scenario, or several sites")
+        if self.folder and self.sites:
+            raise ValueError("folder: each of data.sites names its own; leave folder or sites out")
+        for key in ("name", "folder"):
+            values = [getattr(site, key) for site in self.sites]
+            if twice := next((value for value in values if values.count(value) > 1), None):
+                raise ValueError(
+                    f"sites: each site needs its own {key}, but {twice} is there {values.count(twice)} times"
+                )
+        if self.sites and all(site.held_out for site in self.sites):
+            raise ValueError("sites: all of them are held out; leave one for nodes, server and public set")
+        return self
+
+    @model_validator(mode="after")
+    def _named_sites_are_there(self) -> DeepSenseData:
+        for number, nodes in enumerate(self.nodes):
+            if nodes.site is not None:
+                self._check_site(f"nodes.{number}.site", nodes.site, may_be_held_out=False)
+        for key in ("server_from", "public_from", "test_from"):
+            for number, name in enumerate(getattr(self, key)):
+                self._check_site(f"{key}.{number}", name, may_be_held_out=key == "test_from")
+        return self
+
+    def _check_site(self, path: str, name: str, *, may_be_held_out: bool) -> None:
+        if not self.sites:
+            raise ValueError(f"{path}: there are no data.sites, so {name!r} is none of them; leave it out")
+        known = {site.name: site for site in self.sites}
+        if name not in known:
+            raise ValueError(f"{path}: no such site {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}")
+        if known[name].held_out and not may_be_held_out:
+            raise ValueError(f"{path}: {name} is held out, so it gives tests alone; name another site")
+
+    @property
+    def groups(self) -> tuple[Nodes, ...]:
+        """The clients in the order in which they are numbered: site by site, in the order of ``nodes`` at each."""
+        if not self.sites:
+            return self.nodes
+        return tuple(nodes for site in self.sites if not site.held_out for nodes in self.nodes_at(site.name))
+
+    def nodes_at(self, site: str) -> tuple[Nodes, ...]:
+        """The entries of ``nodes`` for one site, each with the name of the site."""
+        return tuple(nodes.model_copy(update={"site": site}) for nodes in self.nodes if nodes.site in (None, site))

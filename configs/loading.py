@@ -30,6 +30,7 @@ DATA_SOURCES = (
     "sim/data/dealing.py",
     "sim/data/partition.py",
     "sim/data/plan.py",
+    "sim/data/sites.py",
     "clients/data/bearing.py",
     "clients/data/blocks.py",
     "clients/data/deepsense*.py",

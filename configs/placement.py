@@ -47,7 +47,8 @@ def federation_folder(experiment: Experiment) -> Path:
     """
     digest = data_digest(experiment)
     if experiment.data.source == "deepsense":
-        contents = release_contents(resolved_folder(experiment.data.folder)).digest()
+        folders = [site.folder for site in experiment.data.sites] or [experiment.data.folder]
+        contents = " ".join(release_contents(resolved_folder(folder)).digest() for folder in folders)
         digest = hashlib.sha256(f"{digest} {contents}".encode()).hexdigest()[:16]
     return softbeam_home() / "data" / f"{experiment.name}-{digest}"
 

@@ -11,7 +11,17 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from configs.data import DealtPasses, DeepSenseData, Faults, ModalityName, Nodes, Passes, StreetData, StreetModality
+from configs.data import (
+    DealtPasses,
+    DeepSenseData,
+    Faults,
+    MeasuredSite,
+    ModalityName,
+    Nodes,
+    Passes,
+    StreetData,
+    StreetModality,
+)
 from configs.recipes import RECIPES, Traits
 from configs.section import Section
 from configs.strategy import Aggregation, Plugin, Strategy
@@ -24,6 +34,7 @@ __all__ = [
     "Engine",
     "Experiment",
     "Faults",
+    "MeasuredSite",
     "ModalityName",
     "Model",
     "Nodes",
@@ -188,7 +199,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Experiment:
-        names = [nodes.modality for nodes in self.data.nodes]
+        names = self.modalities
         known = get_args(StreetModality)
         lacking = [name for name in names if name not in known]
         if self.data.source == "street" and lacking:
@@ -200,7 +211,7 @@ class Experiment(Section):
             raise ValueError(
                 f"students.{sorted(unknown)[0]}: no such modality in data.nodes; there are {', '.join(names)}"
             )
-        strategy, num_clients = self.strategy, sum(nodes.count for nodes in self.data.nodes)
+        strategy, num_clients = self.strategy, sum(nodes.count for nodes in self.data.groups)
         if strategy.name in RECIPES:
             self.check_hostility(RECIPES[strategy.name].traits)
         if strategy.secure_sum and round(strategy.participation * num_clients) < 2:
@@ -222,7 +233,7 @@ class Experiment(Section):
     @property
     def modalities(self) -> tuple[ModalityName, ...]:
         """The modalities of the clients, in the order of the YAML."""
-        return tuple(nodes.modality for nodes in self.data.nodes)
+        return self.data.modalities
 
     def student_size(self, modality: str) -> Model:
         """The size of a modality's student."""

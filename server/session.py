@@ -168,7 +168,7 @@ class RunSession:
     def meet(self, grid: Grid) -> None:
         """Wait for the nodes, and ask which clients live on them."""
         experiment = self.strategy.experiment
-        num_nodes = sum(nodes.count for nodes in experiment.data.nodes)
+        num_nodes = sum(nodes.count for nodes in experiment.data.groups)
         self.strategy.mailbox.meet(grid, num_nodes=num_nodes, timeout=experiment.strategy.round_timeout_s)
 
     def ensure_controls(self, grid: Grid) -> None:

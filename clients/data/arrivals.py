@@ -192,6 +192,7 @@ def _stitch(
         sensors={modality: cast("NDArray[np.generic]", Stitched([part.sensors[modality] for part in parts]))},
         power=cast("NDArray[np.float32]", Stitched([part.power for part in parts if part.power is not None])),
         splits={name: tuple(ids) for name, ids in splits.items()},
+        sites=next((one.sites for one in base), {}),
     )
 
 

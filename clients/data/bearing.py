@@ -19,6 +19,8 @@ BEAMS_PER_DEGREE = (0.3, 1.0)
 MIRRORED = -0.5
 """With a smaller correlation, beams surely fall where they should grow."""
 FARTHEST_M = 200.0
+FIELD_DEG = 90.0
+"""The beams of an array are spread over this field, evenly and from left to right."""
 MIN_FRAMES = 50
 """In fewer frames, a few outliers decide on the correlation."""
 
@@ -74,6 +76,36 @@ def fit_bearing(beams: NDArray[np.int64], position_m: NDArray[np.float64]) -> Be
         bearing_deg=(float(low - turn), float(centre - turn), float(high - turn)),
         range_m=(float(nearest), float(median), float(farthest)),
     )
+
+
+def find_boresight(beams: NDArray[np.int64], position_m: NDArray[np.float64], num_beams: int) -> float | None:
+    """Where an array looks, in degrees clockwise from north in [0, 360): there bearings match the angles of beams.
+
+    It is the median, over frames, of the bearing of the vehicle less the angle of its best beam from the boresight, so
+    that single reflections and jumps of the position do not matter.
+
+    Args:
+        beams: (F,) best beams, from 0.
+        position_m: (F, 2) metres east and north of the base station; frames with NaN do not count.
+        num_beams: the number of beams of the array.
+
+    Returns:
+        The boresight; None if no frame has a position.
+    """
+    known = np.isfinite(position_m).all(axis=1)
+    if not known.any():
+        return None
+    east, north = position_m[known].T
+    looks = np.arctan2(east, north) - np.radians(beam_angles_deg(num_beams)[beams[known]])
+    middle = np.angle(np.exp(1j * looks).mean())
+    # Directions are taken from their mean, so that none of them wraps.
+    off = np.median(np.angle(np.exp(1j * (looks - middle))))
+    return float(np.degrees(middle + off) % 360.0)
+
+
+def beam_angles_deg(num_beams: int) -> NDArray[np.float64]:
+    """(B,) the nominal angle of each beam from the boresight, in degrees, positive to the right."""
+    return FIELD_DEG * ((np.arange(num_beams) + 0.5) / num_beams - 0.5)
 
 
 def check_bearing(beams: NDArray[np.int64], position_m: NDArray[np.float64]) -> tuple[str, ...]:

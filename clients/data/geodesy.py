@@ -45,6 +45,21 @@ def to_degrees(position_m: NDArray[np.float64], station_deg: NDArray[np.float64]
     return np.stack([north / north_scale, east / east_scale], axis=1) + station_deg
 
 
+def to_array_frame(position_m: NDArray[np.float64], boresight_deg: float) -> NDArray[np.float64]:
+    """Positions as an array sees them: metres to the right of its boresight, and along it.
+
+    Args:
+        position_m: (F, 2) metres east and north of the array.
+        boresight_deg: where the array looks, in degrees clockwise from north; at 0 nothing changes.
+
+    Returns:
+        (F, 2) metres to the right and ahead.
+    """
+    east, north = position_m.T
+    cos, sin = np.cos(np.radians(boresight_deg)), np.sin(np.radians(boresight_deg))
+    return np.stack([cos * east - sin * north, sin * east + cos * north], axis=1)
+
+
 def _metres_per_degree(station_deg: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The metres in one degree, northwards and eastwards."""
     latitude = np.radians(station_deg[..., 0])

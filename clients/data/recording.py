@@ -2,7 +2,7 @@
 
 A *recording* is a folder of arrays with one row per frame, which are memory-mapped when they are read:
 
-    recording.json        format, modalities, whether there are labels, splits
+    recording.json        format, modalities, whether there are labels, splits; of several sites, the passes of each
     pass_ids.npy          (F,) int32, frames of one pass are contiguous and in time order
     power.npy             (F, B) float32 linear receive power per beam; absent if there are no labels
     camera.npy, radar.npy, lidar.npy, gps.npy, box.npy    see `clients.data.modalities`
@@ -17,8 +17,8 @@ F frames, N windows, T frames of a window, H horizons, B beams.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Recording:
         sensors: modality name -> (F, *frame_shape).
         power: (F, B) linear receive power; None if the recording has no labels.
         splits: split name -> pass ids; a pass is in at most one split.
+        sites: name of each site -> pass ids, if the federation has several sites; empty otherwise.
+        held_out: those of ``sites`` that nobody learns from.
     """
 
     folder: Path
@@ -50,6 +52,18 @@ class Recording:
     sensors: Mapping[str, NDArray[np.generic]]
     power: NDArray[np.float32] | None
     splits: Mapping[str, tuple[int, ...]]
+    sites: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    held_out: tuple[str, ...] = ()
+
+    def windows_at(self, starts: NDArray[np.int64], sites: Collection[str]) -> NDArray[np.int64]:
+        """Those of the windows with these first frames whose pass was recorded at one of the sites.
+
+        Args:
+            starts: (N,) first frames of windows.
+            sites: names of sites; those that this recording does not know have no window.
+        """
+        passes = [number for site in sites for number in self.sites.get(site, ())]
+        return starts[np.isin(self.pass_ids[starts], passes)]
 
     def window_starts(self, num_frames: int, num_future: int, split: str | None = None) -> NDArray[np.int64]:
         """The first frame of every window of ``num_frames`` frames with ``num_future`` labelled slots after it.
@@ -114,6 +128,8 @@ def write_recording(
     sensors: Mapping[str, NDArray[np.generic]],
     power: NDArray[np.float32] | None,
     splits: Mapping[str, Sequence[int]],
+    sites: Mapping[str, Sequence[int]] | None = None,
+    held_out: Sequence[str] = (),
 ) -> None:
     """Write a recording; the folder must not hold one already.
 
@@ -123,6 +139,8 @@ def write_recording(
         sensors: modality name -> (F, *frame_shape).
         power: (F, B) linear receive power; None for a recording without labels.
         splits: split name -> pass ids.
+        sites: name of each site -> pass ids; None for a recording of a federation with one site.
+        held_out: those of ``sites`` that nobody learns from.
 
     Raises:
         ValueError: the folder holds a recording, or the shape of an array does not fit its modality or the number of
@@ -158,9 +176,15 @@ def write_recording(
         "format": FORMAT,
         "modalities": sorted(sensors),
         "labelled": power is not None,
-        "splits": {name: [int(i) for i in ids] for name, ids in splits.items()},
+        "splits": _as_lists(splits),
     }
+    if sites is not None:
+        manifest |= {"sites": _as_lists(sites), "held_out": list(held_out)}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _as_lists(passes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    return {name: [int(i) for i in ids] for name, ids in passes.items()}
 
 
 @lru_cache(maxsize=4096)
@@ -203,6 +227,8 @@ def open_recording(folder: Path) -> Recording:
         sensors={name: arrays[name] for name in manifest["modalities"]},
         power=arrays.get("power"),  # type: ignore[arg-type]
         splits={name: tuple(ids) for name, ids in manifest["splits"].items()},
+        sites={name: tuple(ids) for name, ids in manifest.get("sites", {}).items()},
+        held_out=tuple(manifest.get("held_out", ())),
     )
 
 
@@ -221,9 +247,13 @@ def _check_manifest(path: Path, manifest: Mapping[str, object]) -> None:
     modalities, splits = manifest["modalities"], manifest["splits"]
     if not isinstance(modalities, list) or not all(isinstance(name, str) for name in modalities):
         raise ValueError(f"{path}: modalities must be a list of names; make the data again")
-    lists = list(splits.values()) if isinstance(splits, dict) else [None]
-    if not all(isinstance(ids, list) and all(isinstance(number, int) for number in ids) for ids in lists):
-        raise ValueError(f"{path}: splits must be lists of pass numbers by name; make the data again")
+    for key, by_name in (("splits", splits), ("sites", manifest.get("sites", {}))):
+        lists = list(by_name.values()) if isinstance(by_name, dict) else [None]
+        if not all(isinstance(ids, list) and all(isinstance(number, int) for number in ids) for ids in lists):
+            raise ValueError(f"{path}: {key} must be lists of pass numbers by name; make the data again")
+    held_out = manifest.get("held_out", [])
+    if not isinstance(held_out, list) or not all(isinstance(name, str) for name in held_out):
+        raise ValueError(f"{path}: held_out must be a list of names; make the data again")
 
 
 def _check_shapes(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:

@@ -115,7 +115,7 @@ def _train(experiment: Experiment) -> dict[str, NDArray[Any]]:
     task, temperature = experiment.task, experiment.strategy.temperature
     columns: dict[str, list[Any]] = {name: [] for name in ("clients", "answers", "first", "num_examples", "seen")}
     num_steps = experiment.training.first_round_steps
-    for number in range(sum(nodes.count for nodes in experiment.data.nodes)):
+    for number in range(sum(nodes.count for nodes in experiment.data.groups)):
         (profile,) = profiles_of({"partition-id": number}, folder)
         learner = make_learner(profile, experiment)
         material = learner.material

@@ -71,7 +71,9 @@ def bench_experiment(
 def world_name(experiment: Experiment) -> str:
     """The name of the world of a benchmark: its preset, or the folder of a measured scenario."""
     data = experiment.data
-    return data.world.preset if data.source == "street" else Path(data.folder).name
+    if data.source == "street":
+        return data.world.preset
+    return "-".join(site.name for site in data.sites) or Path(data.folder).name
 
 
 def under(experiment: Experiment, condition: str) -> Experiment:

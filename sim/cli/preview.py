@@ -30,7 +30,7 @@ def cost_of(experiment: Experiment, method: type[Choreography]) -> dict[str, Any
         and of all.
     """
     strategy, training, teaching = experiment.strategy, experiment.training, experiment.teaching
-    clients = sum(nodes.count for nodes in experiment.data.nodes)
+    clients = sum(nodes.count for nodes in experiment.data.groups)
     rounds = strategy.expected_rounds
     client = training.total_steps(rounds)
     controls = 2 * training.total_steps(strategy.rounds) if experiment.controls else 0

@@ -42,6 +42,6 @@ def _write(experiment: Experiment, folder: Path, workers: int, progress: Callabl
 
         write_street(experiment.data, folder, seed=experiment.seed, workers=workers, progress=progress)
     else:
-        from sim.data.partition import write_deepsense
+        from sim.data.sites import write_deepsense
 
         write_deepsense(experiment.data, folder, task=experiment.task, seed=experiment.seed, progress=progress)

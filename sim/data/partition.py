@@ -1,30 +1,22 @@
-"""Cuts one DeepSense 6G scenario into a federation of recordings, by whole passes that have windows.
+"""Deals the passes of one DeepSense 6G scenario to the parts of a federation, by whole passes that have windows.
 
 A random split by frame would leak: neighbouring frames of one pass would be on both sides.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.deepsense import Scenario
-from clients.data.recording import PUBLIC_POWER, write_recording
 from configs.data import held_out_share
-from configs.files import fresh_folder
-from configs.placement import resolved_folder
-from configs.schema import DeepSenseData, Nodes, Task
+from configs.schema import DeepSenseData, Nodes
 from configs.seeding import rng_for
-from sim.data.conversion import LICENCE, load_scenario
-from sim.data.dealing import FEW_WINDOWS, Slot, cut_into_blocks, deal_by_windows, windows_of
+from sim.data.dealing import Slot, deal_by_windows
 
 NUM_SECTORS, SECTOR_FIELD_DEG = 4, 90.0
-_TASK = Task()
 
 
 @dataclass(frozen=True)
@@ -122,6 +114,12 @@ def deal_by_sector(
     return hands
 
 
+def pools_of(data: DeepSenseData) -> list[int]:
+    """The number of clients that each deal of labelled passes is for: one deal for all modalities, or one for each."""
+    counts = [nodes.count for nodes in data.nodes]
+    return [max(counts)] if data.share_passes and counts else counts
+
+
 def partition_passes(
     data: DeepSenseData, sectors: Mapping[int, int], windows: Mapping[int, int], *, seed: int
 ) -> Partition:
@@ -162,9 +160,7 @@ class _Dealer:
         passes = self.data.passes
         counts = {"server": passes.server, "public": passes.public, "test": passes.test}
         parts = {name: self._draw(name, count) for name, count in counts.items() if count is not None}
-        pools = [max(nodes.count for nodes in self.data.nodes)]
-        if not self.data.share_passes:
-            pools = [nodes.count for nodes in self.data.nodes]
+        pools = pools_of(self.data)
         dealt = [] if passes.client is None else [self._draw_for_clients(passes.client, count) for count in pools]
         if len(parts) < len(counts) or passes.client is None:
             dealt += self._share([name for name in counts if name not in parts], parts, [] if dealt else pools)
@@ -282,179 +278,3 @@ def shared_slots(names: Sequence[str], pools: Sequence[int], *, own_tests: bool)
         if own_tests:
             slots += [Slot(SHARES["client_test"] / len(pools) / count, turns=(2,))] * count
     return slots
-
-
-def write_deepsense(
-    data: DeepSenseData,
-    folder: Path,
-    *,
-    seed: int,
-    task: Task = _TASK,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write a federation that is cut from the scenario in ``data.folder``, whole or not at all.
-
-    A frame without a camera box is kept, as NaN. A scenario with images, radar or LiDAR is converted on first use.
-    Passes that are too few for parts without numbers are cut into blocks with gaps between them, as the manifest says.
-
-    Args:
-        data: the scenario (a release, or a conversion of one) and the number of passes of each part.
-        folder: the folder of the federation; it must not exist.
-        seed: the seed of the experiment.
-        task: the task, which gives the length of a window.
-        progress: is called with the number of converted passes and of all passes, if a conversion is needed.
-
-    Raises:
-        ValueError: the scenario cannot be read, lacks a sensor, labels or passes, or ``folder`` exists.
-    """
-    source = resolved_folder(data.folder)
-    if not source.is_dir():
-        raise ValueError(
-            f"data.folder: there is no folder {source}; get the scenario from www.deepsense6g.net and name its folder"
-        )
-    everything = tuple(nodes.modality for nodes in data.nodes)
-    scenario = load_scenario(source, everything, progress=progress)
-    lacking = [modality for modality in everything if modality not in scenario.sensors]
-    if lacking:
-        raise ValueError(
-            f"data.nodes: {data.folder} has no {', '.join(lacking)} that can be read; use {', '.join(scenario.sensors)}"
-            + _other_nodes(data, scenario.sensors)
-        )
-    scenario, cut = _with_enough_passes(scenario, data, task)
-    windows = windows_of(scenario.pass_ids, task)
-    parts = partition_passes(data, _pass_sectors(scenario), windows, seed=seed)
-    with fresh_folder(folder) as draft:
-        _write_part(scenario, draft / "server", everything, parts.server)
-        _write_part(scenario, draft / "public", everything, {"public": parts.public}, is_labelled=False)
-        of_public = np.isin(scenario.pass_ids, parts.public)
-        np.save(draft / PUBLIC_POWER, scenario.labelled_power[of_public].astype(np.float32), allow_pickle=False)
-        _write_part(scenario, draft / "test", everything, {"test": parts.test})
-        for client in parts.clients:
-            _write_part(scenario, draft / "clients" / client.id, (client.modality,), client.splits)
-        manifest = {
-            "source": "deepsense",
-            "scenario": scenario.name,
-            "licence": LICENCE,
-            "seed": seed,
-            "clients": [
-                {
-                    "id": client.id,
-                    "modality": client.modality,
-                    "passes": sum(len(ids) for ids in client.splits.values()),
-                }
-                for client in parts.clients
-            ],
-            "left_out": [*scenario.problems, *cut, *_without_windows(windows, task)],
-            "warnings": warnings_of(parts, windows, data),
-        }
-        (draft / "federation.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-def _other_nodes(data: DeepSenseData, sensors: Iterable[str]) -> str:
-    """How to name nodes that the scenario has sensors for; empty if it has none."""
-    count = max(nodes.count for nodes in data.nodes)
-    nodes = ", ".join(f"{{modality: {name}, count: {count}}}" for name in sensors)
-    return f", such as --set 'data.nodes=[{nodes}]'" if nodes else ""
-
-
-def _with_enough_passes(scenario: Scenario, data: DeepSenseData, task: Task) -> tuple[Scenario, list[str]]:
-    """The scenario, cut into blocks if it has too few passes for the parts; and a line that says so.
-
-    Raises:
-        ValueError: the rows are no sequence.
-    """
-    if not scenario.has_passes:
-        raise ValueError(
-            f"data.folder: {scenario.name} in {data.folder} has no seq_index, so its rows are no sequences to track; "
-            "name the folder of a whole scenario"
-        )
-    num_usable = sum(count > 0 for count in windows_of(scenario.pass_ids, task).values())
-    needed = _num_needed(data)
-    passes = data.passes
-    counts = (passes.server, passes.public, passes.test, passes.client)
-    # Where the YAML counts passes, too few of them are an error of the YAML.
-    if num_usable >= needed or any(count is not None for count in counts):
-        return scenario, []
-    num_passes = len(np.unique(scenario.pass_ids))
-    # Twice as many blocks as parts, so that everybody has some to validate on.
-    blocks = cut_into_blocks(scenario.pass_ids, needed=2 * needed, task=task)
-    kept, frames, gap = blocks > 0, len(blocks), task.num_frames + task.num_future
-    line = (
-        f"{scenario.name}: {num_usable} passes with windows are too few for {needed} parts, so {num_passes} passes "
-        f"are cut into {blocks.max(initial=0)} blocks, with gaps of {gap} frames between them; "
-        f"{frames - int(kept.sum())} of {frames} frames are left out. Blocks of one pass are more alike than passes are"
-    )
-    return replace(
-        scenario,
-        pass_ids=blocks[kept],
-        sensors={name: values[kept] for name, values in scenario.sensors.items()},
-        power=scenario.labelled_power[kept],
-        files={},
-    ), [line]
-
-
-def _num_needed(data: DeepSenseData) -> int:
-    """The number of passes that the parts need: what the YAML asks for, and one for each part without a number."""
-    passes = data.passes
-    counts = [nodes.count for nodes in data.nodes]
-    pools = [max(counts)] if data.share_passes else counts
-    clients = sum((count if passes.client is None else passes.client) for count in pools)
-    tests = sum(pools) * (passes.client_test or 0)
-    return sum(count or 1 for count in (passes.server, passes.public, passes.test)) + clients + tests
-
-
-def _without_windows(windows: Mapping[int, int], task: Task) -> list[str]:
-    """A line that names the passes that are too short for a window; none if there are none."""
-    short = [str(i) for i, count in windows.items() if count == 0]
-    least = task.num_frames + task.num_future + 1
-    return [f"passes with fewer than {least} frames have no window: {', '.join(short)}"] if short else []
-
-
-def warnings_of(parts: Partition, windows: Mapping[int, int], data: DeepSenseData) -> list[str]:
-    """A line for every part with few windows to learn from, or none to validate on, with the numbers to change.
-
-    Args:
-        parts: the passes of each part.
-        windows: id of each pass -> the number of its windows.
-        data: the section that says how many passes each part holds.
-    """
-    lines = []
-    owners = [("server", "server", parts.server), *((client.id, "client", client.splits) for client in parts.clients)]
-    for name, key, splits in owners:
-        train, validation = (sum(windows[i] for i in splits[split]) for split in ("train", "validation"))
-        number = getattr(data.passes, key)
-        remedy = f"raise data.passes.{key} ({'a share' if number is None else number} now)" + (
-            " or lower the count of data.nodes" if key == "client" else ""
-        )
-        if train < FEW_WINDOWS:
-            lines.append(f"{name}: has {train} windows to train on, fewer than {FEW_WINDOWS}; {remedy}")
-        if validation == 0 and held_out_share(data.passes.validation_share, len(splits["train"])) > 0:
-            lines.append(f"{name}: has no pass to validate on, so its last state is kept; {remedy}")
-    return lines
-
-
-def _pass_sectors(scenario: Scenario) -> dict[int, int]:
-    """The beam sector of every pass, if the beams are spread evenly over the field in the order of the codebook."""
-    num_beams = scenario.labelled_power.shape[1]
-    azimuths = SECTOR_FIELD_DEG * ((scenario.beams + 0.5) / num_beams - 0.5)
-    ids = [int(i) for i in np.unique(scenario.pass_ids)]
-    sectors = sectors_of([azimuths[scenario.pass_ids == i] for i in ids])
-    return dict(zip(ids, sectors.tolist(), strict=True))
-
-
-def _write_part(
-    scenario: Scenario,
-    folder: Path,
-    modalities: Sequence[str],
-    splits: Mapping[str, Sequence[int]],
-    *,
-    is_labelled: bool = True,
-) -> None:
-    mine = np.isin(scenario.pass_ids, [i for ids in splits.values() for i in ids])
-    write_recording(
-        folder,
-        pass_ids=scenario.pass_ids[mine],
-        sensors={modality: scenario.sensors[modality][mine] for modality in modalities},
-        power=scenario.labelled_power[mine] if is_labelled else None,
-        splits=splits if is_labelled else {},
-    )

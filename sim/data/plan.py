@@ -60,7 +60,7 @@ class PlannedPart:
 def plan_federation(data: StreetData, *, seed: int) -> list[PlannedPart]:
     """Plan the parts of a federation, in the order of writing: their passes, traffic, place and time."""
     passes = data.passes
-    everything = tuple(nodes.modality for nodes in data.nodes)
+    everything = data.modalities
     train, validation = carve_validation(
         range(passes.server), passes.validation_share, rng_for(seed, "server", "splits")
     )

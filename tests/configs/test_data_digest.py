@@ -31,7 +31,7 @@ def reached_from(*names: str) -> set[Path]:
 
 
 def test_every_module_that_makes_data_counts_in_the_datas_digest() -> None:
-    makers = reached_from("sim.data.generate", "sim.data.partition")
+    makers = reached_from("sim.data.generate", "sim.data.sites")
     counted = {path for pattern in DATA_SOURCES for path in CHECKOUT.glob(pattern)}
     assert {path.name for path in makers} >= {"camera.py", "radar_maps.py", "deepsense.py"}
     assert sorted(path.relative_to(CHECKOUT).as_posix() for path in makers - counted) == []

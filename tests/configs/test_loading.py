@@ -18,6 +18,7 @@ from configs.loading import (
     load_experiment,
     to_values,
 )
+from configs.schema import Experiment
 from configs.yaml_files import find_config
 
 SMALLEST: dict[str, Any] = {
@@ -142,7 +143,9 @@ def test_a_missing_section_is_refused_by_its_path(tmp_path: Path) -> None:
 
 
 def test_parts_that_do_not_fit_are_refused_by_their_path(config: Path) -> None:
-    assert "data.nodes: name each modality once, got gps, gps" in refusal(config, "data.nodes.1.modality=gps")
+    assert "data.nodes: name each modality once, or once for each site, got gps, gps" in refusal(
+        config, "data.nodes.1.modality=gps"
+    )
     assert "data.nodes: the street has no sensor 'box'; use camera, radar, doppler" in refusal(
         config, "data.nodes.1.modality=box"
     )
@@ -300,3 +303,84 @@ def test_the_commit_of_the_source_is_read_without_git(tmp_path: Path, monkeypatc
     assert commit_of_source() == "b" * 40
     (tmp_path / ".git" / "refs" / "heads" / "main").write_text("c" * 40 + "\n")
     assert commit_of_source() == "c" * 40
+
+
+SITES = [
+    "name=sited",
+    "data.source=deepsense",
+    "data.sites=[{name: a, folder: one}, {name: b, folder: two, boresight: -90}, {name: c, folder: three}]",
+    "data.nodes=[{modality: gps, count: 2}, {modality: box, site: b}]",
+]
+
+
+def sited(tmp_path: Path, *overrides: str) -> Experiment:
+    path = tmp_path / "sited.yaml"
+    path.write_text("name: sited\ndata: {}\n")
+    return load_experiment(path, [*SITES, *overrides])
+
+
+def test_nodes_without_a_site_are_at_every_site_and_are_numbered_site_by_site(tmp_path: Path) -> None:
+    def groups(*overrides: str) -> list[tuple[str, str | None, int]]:
+        return [(one.modality, one.site, one.count) for one in sited(tmp_path, *overrides).data.groups]
+
+    assert groups() == [("gps", "a", 2), ("gps", "b", 2), ("box", "b", 1), ("gps", "c", 2)]
+    assert groups("data.sites.2.held_out=true") == [("gps", "a", 2), ("gps", "b", 2), ("box", "b", 1)]
+    found = sited(tmp_path)
+    assert found.modalities == ("gps", "box") and found.data.server_modalities == ("gps", "box")
+    assert build_experiment(to_values(found), origin="again") == found
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.nodes.1.site=bb", "data.nodes.1.site: no such site 'bb'; there are a, b, c"),
+        ("data.nodes.1.modality=gps", None),
+        ("data.nodes.0.site=b", None),
+        ("data.nodes=[{modality: gps}, {modality: gps}]", "data.nodes: name each modality once, or once for each site"),
+        ("data.sites.1.held_out=true", "data.nodes.1.site: b is held out, so it gives tests alone"),
+        ("data.server_from=[d]", "data.server_from.0: no such site 'd'; there are a, b, c"),
+        ("data.public_from=[a, z]", "data.public_from.1: no such site 'z'"),
+        ("data.test_from=[y]", "data.test_from.0: no such site 'y'"),
+        ("data.sites.1.name=a", "data.sites: each site needs its own name, but a is there 2 times"),
+        ("data.sites.1.folder=three", "data.sites: each site needs its own folder, but three is there 2 times"),
+        ("data.sites.1.name=a b", "data.sites.1.name: "),
+        ("data.sites.1.folder=", "data.sites.1.folder: "),
+        ("data.sites.0.boresight=360", "data.sites.0.boresight: must be auto, or degrees clockwise from north"),
+        ("data.sites.0.boresight=-180.5", "data.sites.0.boresight: must be auto, or degrees clockwise from north"),
+        ("data.sites.0.boresight=east", "data.sites.0.boresight: must be auto, or degrees clockwise from north"),
+        ("data.sites.0.boresight=true", "data.sites.0.boresight: must be auto, or degrees clockwise from north"),
+        ("data.sites.0.boresight=.nan", "data.sites.0.boresight: must be auto, or degrees clockwise from north"),
+        ("data.sites.0.heading=3", "data.sites.0.heading: unknown key"),
+        ("data.folder=here", "data.folder: each of data.sites names its own; leave folder or sites out"),
+        ("data.sites=[]", "data.folder: required, but missing; name the folder of a scenario, or several sites"),
+    ],
+)
+def test_sites_that_do_not_fit_are_refused_by_their_path(tmp_path: Path, override: str, said: str | None) -> None:
+    if said is None:
+        sited(tmp_path, override)
+        return
+    with pytest.raises(ValueError) as caught:
+        sited(tmp_path, override)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["data.nodes=[{modality: gps}]", *(f"data.sites.{n}.held_out=true" for n in range(3))],
+            "all of them are held",
+        ),
+        (["data.server_from=[c]", "data.sites.2.held_out=true"], "data.server_from.0: c is held out"),
+        (["data.sites=[]", "data.folder=one"], "data.nodes.1.site: there are no data.sites, so 'b' is none of them"),
+    ],
+)
+def test_several_settings_of_sites_that_do_not_fit_are_refused(tmp_path: Path, overrides: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        sited(tmp_path, *overrides)
+
+
+def test_nodes_of_a_street_name_no_site(config: Path) -> None:
+    assert "data.nodes.1.site: clients of a street are dealt to its data.world.sites in turn" in refusal(
+        config, "data.nodes.1.site=a"
+    )

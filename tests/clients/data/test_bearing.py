@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients.data.bearing import check_bearing, fit_bearing
+from clients.data.bearing import beam_angles_deg, check_bearing, find_boresight, fit_bearing
 from clients.data.deepsense import read_scenario
+from clients.data.geodesy import to_array_frame
 from tests.releases import Arrays, Release, Table, damaged_copy, measured
 
 
@@ -116,3 +117,45 @@ def test_power_that_may_be_in_db_is_told_though_it_is_positive(tmp_path: Path) -
     release.power = 10 * np.log10(release.power) + 40
     (problem,) = read_scenario(release.write(tmp_path / "scenario7")).problems
     assert "linear powers of the releases lie between 0.007 and 1.05, so is it in dB?" in problem
+
+
+@pytest.mark.parametrize("boresight_deg", [0.0, 37.5, 90.0, 180.0, 359.0])
+def test_a_boresight_is_found_wherever_the_mast_looks_and_bearings_are_then_the_angles_of_beams(
+    boresight_deg: float,
+) -> None:
+    beams = np.random.default_rng(0).integers(2, 60, 300)
+    bearing = np.radians(boresight_deg + beam_angles_deg(64)[beams])
+    position_m = 20.0 * np.stack([np.sin(bearing), np.cos(bearing)], axis=1)
+    spoiled = np.concatenate([position_m, -position_m[:40], np.full((5, 2), np.nan)])
+    found = find_boresight(np.concatenate([beams, beams[:40], beams[:5]]), spoiled, 64)
+    assert found is not None
+    # A seventh of the positions are behind the mast, and move it by less than half a beam.
+    assert abs((found - boresight_deg + 180.0) % 360.0 - 180.0) < 0.7
+    exact = find_boresight(beams, position_m, 64)
+    assert exact is not None and (exact - boresight_deg + 180.0) % 360.0 - 180.0 == pytest.approx(0.0, abs=1e-9)
+    right, ahead = to_array_frame(position_m, exact).T
+    assert np.degrees(np.arctan2(right, ahead)) == pytest.approx(beam_angles_deg(64)[beams])
+    assert np.hypot(right, ahead) == pytest.approx(20.0)
+
+
+def test_without_a_position_there_is_no_boresight_and_at_zero_degrees_nothing_is_turned() -> None:
+    assert find_boresight(np.arange(5), np.full((5, 2), np.nan), 64) is None
+    position_m = np.random.default_rng(0).normal(size=(50, 2))
+    np.testing.assert_array_equal(to_array_frame(position_m, 0.0), position_m)
+
+
+@pytest.mark.parametrize(("number", "correlation"), [(1, 0.98), (3, 0.78), (5, 0.96), (8, 0.97), (9, 0.98)])
+def test_measured_bearings_are_the_angles_of_the_best_beams_once_turned_to_the_boresight(
+    number: int, correlation: float
+) -> None:
+    scenario = read_scenario(measured(f"scenario{number}"))
+    position_m, angles = scenario.sensors["gps"].astype(np.float64), beam_angles_deg(64)[scenario.beams]
+    # Found in half of the passes, by pairs since lanes take turns, and looked at in the rest.
+    known = scenario.pass_ids % 4 < 2
+    found = find_boresight(scenario.beams[known], position_m[known], 64)
+    assert found is not None
+    right, ahead = to_array_frame(position_m[~known], found).T
+    bearing = np.degrees(np.arctan2(right, ahead))
+    assert np.corrcoef(bearing, angles[~known])[0, 1] > correlation
+    # Of scenario 3, the two lanes lie 35 degrees apart as the beams see them; elsewhere it is a beam or two.
+    assert abs(np.median(bearing - angles[~known])) < (20.0 if number == 3 else 3.0)

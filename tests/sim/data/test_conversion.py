@@ -20,7 +20,7 @@ from configs.schema import DeepSenseData, World
 from sim.cli.main import cli
 from sim.data.conversion import convert_scenario, load_scenario, open_conversion, scenario_digest
 from sim.data.deepsense_writer import Export, write_release
-from sim.data.partition import write_deepsense
+from sim.data.sites import write_deepsense
 
 NUM_PASSES = 6
 

@@ -15,13 +15,18 @@ from clients.data.recording import open_recording
 from configs.data import MANY_PASSES
 from configs.schema import DeepSenseData, Task
 from configs.seeding import rng_for
-from sim.data.partition import carve_validation, deal_by_sector, partition_passes, sectors_of, write_deepsense
+from sim.data.partition import carve_validation, deal_by_sector, partition_passes, sectors_of
+from sim.data.sites import write_deepsense
 
 NUM_PASSES = 40
 
 
 def federation(
-    *, counts: Sequence[tuple[str, int]] = (("gps", 3), ("box", 3)), share: bool = True, folder: str = "", **passes: Any
+    *,
+    counts: Sequence[tuple[str, int]] = (("gps", 3), ("box", 3)),
+    share: bool = True,
+    folder: str = "scenario",
+    **passes: Any,
 ) -> DeepSenseData:
     """Server 6, public 5, test 4 and 7 passes for the clients of one modality, a fifth held out, unless told so."""
     return DeepSenseData.model_validate(
@@ -137,7 +142,7 @@ def test_parts_without_numbers_get_their_share_of_the_windows(share: bool, skew:
     data = DeepSenseData.model_validate(
         {
             "source": "deepsense",
-            "folder": "",
+            "folder": "scenario",
             "nodes": ({"modality": "gps", "count": 4}, {"modality": "box", "count": 2}),
             "share_passes": share,
             "sector_skew": skew,
@@ -163,7 +168,7 @@ def test_a_number_for_one_part_leaves_shares_of_the_rest_to_the_others() -> None
     ids = range(1, NUM_PASSES + 1)
     passes = {"server": 2, "client_test": 1}
     data = DeepSenseData.model_validate(
-        {"source": "deepsense", "folder": "", "passes": passes, "nodes": ({"modality": "gps", "count": 3},)}
+        {"source": "deepsense", "folder": "scenario", "passes": passes, "nodes": ({"modality": "gps", "count": 3},)}
     )
     parts = partition_passes(data, dict.fromkeys(ids, 0), dict.fromkeys(ids, 20), seed=0)
     assert len(parts.server["train"]) + len(parts.server["validation"]) == 2
@@ -310,7 +315,7 @@ def test_a_federation_that_fails_leaves_nothing_behind(
     def full_disk(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("sim.data.partition.json.dumps", full_disk)
+    monkeypatch.setattr("sim.data.sites.json.dumps", full_disk)
     with pytest.raises(OSError, match="no space left"):
         write_deepsense(federation(folder=str(scenario_folder)), tmp_path / "federation", seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["scenario"]
