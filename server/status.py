@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from configs.files import swap_in
+from configs.signals import is_asked_to_end
 from strategies.messages.records import one_line
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,10 @@ INTERVAL_SECONDS = 0.5
 class Status:
     """Keeps ``status.json`` of a run folder up to date, for as long as the run lasts.
 
-    The file holds ``state`` (starting, running, finished, failed), ``phase`` with ``done`` of ``total``, ``round``
-    (the last one completed) of ``rounds``, ``time`` of writing (UTC), ``pid`` of the server and, if the run failed,
-    ``error`` in one line. A server that was killed leaves the last state unchanged: check whether its process still
-    exists.
+    The file holds ``state`` (starting, running, finished, stopped by a signal, failed), ``phase`` with ``done`` of
+    ``total``, ``round`` (the last one completed) of ``rounds``, ``time`` of writing (UTC), ``pid`` of the server and,
+    if the run failed, ``error`` in one line. A server that was killed leaves the last state unchanged: check whether
+    its process still exists.
 
     Args:
         folder: the folder of the run; it is made if it is missing.
@@ -59,6 +60,8 @@ class Status:
     ) -> None:
         if error is None:
             self._values["state"] = "finished"
+        elif is_asked_to_end() or isinstance(error, KeyboardInterrupt):
+            self._values["state"] = "stopped"  # whatever broke meanwhile, broke because of it
         else:
             self._values |= {"state": "failed", "error": one_line(f"{type(error).__name__}: {error}")}
         self._write()

@@ -50,6 +50,8 @@ POLL_S = 0.5
 """How often a waiting thread looks whether the run is over."""
 ADDRESS_TIMEOUT_S = 5.0
 """How long a Ray cluster named by the environment has to take a connection."""
+_SET_BY_RAY = {"RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"}
+"""The variables that Ray puts into the environment when it is imported."""
 MAX_WORKERS = 4096  # threads that may wait for clients; Flower starts as many as it has workers
 
 
@@ -64,7 +66,7 @@ def offline_environment() -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "local"),
+        "RAY_ADDRESS": os.environ.get("RAY_ADDRESS") or "local",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a client that reserves no GPU still sees it
         "OMP_NUM_THREADS": "1",
     }
@@ -125,27 +127,69 @@ def check_engine(engine: Engine) -> None:
         raise ValueError("engine.name: deployment runs on real machines; use softbeam run CONFIG --on DIR")
     if engine.name == "ray":
         with _environment(offline_environment()):
-            _check_address(os.environ["RAY_ADDRESS"])
             import ray
 
+            _check_address(os.environ["RAY_ADDRESS"])
             _check_flower()
         if ray.is_initialized():
             raise ValueError("engine.name: Ray already runs in this process; call ray.shutdown() before the run")
 
 
 def _check_address(address: str) -> None:
-    """Refuse a ``RAY_ADDRESS`` at which nobody listens: Ray itself would wait for minutes before it says so."""
-    if address in ("", "local", "auto"):
+    """Refuse a ``RAY_ADDRESS`` at which no Ray answers: Ray itself would wait for minutes before it says so.
+
+    Raises:
+        ValueError: nobody listens there, somebody else does, or ``auto`` finds no cluster or a trace of an old one.
+    """
+    if address == "local":
         return
-    host, _, port = address.rpartition("://")[2].split(",")[0].rpartition(":")
+    found = _address_of_auto() if address == "auto" else address
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_TIMEOUT_S):
-            return
+        if found == "auto":
+            raise ValueError("none runs on this machine")
+        _ask_ray(found)
     except (OSError, ValueError, OverflowError) as error:
+        where = address if found == address else f"{found}, which RAY_ADDRESS={address} finds"
         raise ValueError(
-            f"RAY_ADDRESS: no Ray cluster answers at {address} ({error}); unset the variable to run on this machine "
+            f"RAY_ADDRESS: no Ray cluster answers at {where} ({error}); unset the variable to run on this machine "
             "alone, or start the cluster"
         ) from None
+
+
+def _address_of_auto() -> str:
+    """The cluster that Ray would look for by itself, which may be the trace of one that is gone; else ``auto``."""
+    with suppress(ImportError, AttributeError, ConnectionError):
+        from ray._private.services import get_ray_address_from_environment
+
+        return str(get_ray_address_from_environment("auto", None))
+    return "auto"
+
+
+def _ask_ray(address: str) -> None:
+    """Ask at an address whether Ray listens there; whatever else listens does not know the question.
+
+    Raises:
+        OSError: nobody listens, or no Ray.
+        ValueError: it is not an address.
+        OverflowError: it is not a port.
+    """
+    scheme, _, rest = address.rpartition("://")
+    host, _, port = rest.split(",")[0].rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_TIMEOUT_S):
+        pass
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return  # only Ray knows how to greet it
+    import grpc
+
+    question = "/ray.rpc.RayletDriver/ClusterInfo" if scheme == "ray" else "/ray.rpc.NodeInfoGcsService/CheckAlive"
+    strangers = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    # As Ray does, past any proxy.
+    with grpc.insecure_channel(f"{host}:{port}", options=(("grpc.enable_http_proxy", 0),)) as channel:
+        try:
+            channel.unary_unary(question)(b"", timeout=ADDRESS_TIMEOUT_S, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() in strangers:
+                raise OSError("something else than Ray listens there") from None
 
 
 class RunOverError(RuntimeError):
@@ -153,6 +197,8 @@ class RunOverError(RuntimeError):
 
 
 def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, num_workers: int) -> None:
+    # Ray and Flower read many variables; one that is left over from other work is hard to think of.
+    others = sorted(name for name in set(os.environ) - _SET_BY_RAY if name.startswith(("RAY_", "FLWR_")))
     with _environment(offline_environment()):
         import ray
         from flwr.simulation import run_simulation
@@ -173,7 +219,8 @@ def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, nu
                 )
         except RuntimeError as error:
             cause = _first_cause(error)
-            raise RuntimeError(f"engine.name=ray: {type(cause).__name__}: {cause}") from error
+            hint = f" (the environment has {', '.join(others)}; unset what is left over)" if others else ""
+            raise RuntimeError(f"engine.name=ray: {type(cause).__name__}: {cause}{hint}") from error
         finally:
             is_over.set()
             with _kept_handler(signal.SIGTERM):

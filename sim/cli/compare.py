@@ -89,7 +89,7 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
     from sim.report.faults import fault_lines
     from sim.report.strategies import comparisons_of, strategy_table
     from sim.report.summaries import group_by_settings
-    from sim.report.tables import baseline_lines, bytes_lines, results_table, teacher_lines
+    from sim.report.tables import baseline_lines, bytes_lines, numbered, results_table, teacher_lines
     from sim.report.tables import compare as compare_summaries
 
     if as_json:
@@ -105,7 +105,8 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
     if num_groups > MAX_DETAILED:
         return
     console.print(results_table(summaries))
-    kept = kept_sentences(_with_rounds(summaries))
+    groups = numbered(summaries)
+    kept = [f"{number}{line}" for number, _, group in groups for line in kept_sentences(_with_rounds(group))]
     for line in [
         *teacher_lines(summaries),
         *baseline_lines(summaries),

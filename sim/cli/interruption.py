@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from configs.signals import end_children
+from configs.signals import ask_to_end, end_children
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE_S = 20.0
@@ -75,6 +75,7 @@ class Interrupts:
         if self.number is not None:
             self.end()
         self.number = number
+        ask_to_end(True)
         _silence_libraries()
         end_children()
         self._limit = threading.Timer(GRACE_S, leave, (number,))
@@ -104,6 +105,7 @@ def interruptible() -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
+        ask_to_end(False)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

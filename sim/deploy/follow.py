@@ -29,7 +29,7 @@ from sim.report.html import write_run_report
 from strategies.registry import find_plugins
 
 LOOK_S, ASK_FLOWER_S = 0.3, 20.0
-_ENDED = ("finished", "failed")
+_ENDED = ("finished", "stopped", "failed")
 
 """A callable that gets a line about a run, for output that is read as a file."""
 

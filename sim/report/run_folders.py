@@ -71,4 +71,5 @@ def _state(folder: Path) -> str:
         return f"the run is not finished: {way_out}"
     if state == "failed":
         return f"the run failed ({error}); {way_out} goes on with it"
-    return f"the run is not finished (round {status.get('round', 0)} of {status.get('rounds', '?')}): {way_out}"
+    how = "was stopped" if state == "stopped" else "is not finished"
+    return f"the run {how} (round {status.get('round', 0)} of {status.get('rounds', '?')}): {way_out}"

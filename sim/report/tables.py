@@ -64,7 +64,7 @@ def compare(summaries: Sequence[Summary]) -> dict[str, Any]:
 
 def results_table(summaries: Sequence[Summary]) -> Table:
     """One row per client and arm; for many clients or several experiments one per modality and arm."""
-    groups = _numbered(summaries)
+    groups = numbered(summaries)
     by_client = len(groups) == 1 and len(table_rows(summaries, by_client=True)) <= MAX_CLIENTS_SHOWN
     titles = [f"{number}{label}, {_seeds(group)}" for number, label, group in groups]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text("\n".join(titles)))
@@ -84,7 +84,7 @@ def results_table(summaries: Sequence[Summary]) -> Table:
 def teacher_lines(summaries: Sequence[Summary]) -> list[str]:
     """The scores of the teacher before and after the federation, in one line per experiment."""
     lines = []
-    for number, _, group in _numbered(summaries):
+    for number, _, group in numbered(summaries):
         changes = []
         for name in _TERMINAL_METRICS:
             before, after = (show(teacher_spread(group, when, name), name) for when in ("before", "after"))
@@ -95,7 +95,7 @@ def teacher_lines(summaries: Sequence[Summary]) -> list[str]:
 
 def baseline_lines(summaries: Sequence[Summary]) -> list[str]:
     """The scores of what needs no training and what each measures for them, in one line per baseline and experiment."""
-    groups = _numbered(summaries)
+    groups = numbered(summaries)
     found_in = [_baselines_of_group(group) for _, _, group in groups]
     if all(found == found_in[0] for found in found_in):
         # Runs on the same data have the same baselines, which are said once.
@@ -119,7 +119,7 @@ def _baselines_of_group(group: Sequence[Summary]) -> list[str]:
 def bytes_lines(summaries: Sequence[Summary]) -> list[str]:
     """The bytes that were sent, and where they cost more than weights, in two lines per experiment."""
     lines = []
-    for number, _, group in _numbered(summaries):
+    for number, _, group in numbered(summaries):
         rows = table_rows(group, by_client=True)
         everyone = [row.title for row in rows]
         up, down = (bytes_spread(group, way, clients=everyone) for way in ("uplink", "downlink"))
@@ -135,8 +135,8 @@ def bytes_lines(summaries: Sequence[Summary]) -> list[str]:
     return lines
 
 
-def _numbered(summaries: Sequence[Summary]) -> list[tuple[str, str, list[Summary]]]:
-    """The number (empty if there is one experiment only), the label and the runs of each experiment."""
+def numbered(summaries: Sequence[Summary]) -> list[tuple[str, str, list[Summary]]]:
+    """The prefix that numbers it (empty if there is one experiment only), the label and the runs of each experiment."""
     groups = group_by_settings(summaries)
     return [(f"({i}) " if len(groups) > 1 else "", *item) for i, item in enumerate(groups.items(), start=1)]
 

@@ -71,7 +71,7 @@ def test_the_last_round_stands_in_the_end(tmp_path: Path) -> None:
     assert read(tmp_path)["round"] == 2
 
 
-@pytest.mark.parametrize("error", [ValueError("no client\ncan take part"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [ValueError("no client\ncan take part"), SystemExit()])
 def test_a_run_that_raises_leaves_failed_with_the_error_in_one_line(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)), Status(tmp_path, num_rounds=2) as status:
         status.following(lambda *step: None)("federation", 3, 9)
@@ -80,6 +80,18 @@ def test_a_run_that_raises_leaves_failed_with_the_error_in_one_line(tmp_path: Pa
     text = " ".join(str(error).split())
     assert (left["state"], left["phase"], left["done"]) == ("failed", "federation", 3)
     assert left["error"].strip() == f"{type(error).__name__}: {text}".strip()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_asked"), [(KeyboardInterrupt("SIGINT"), False), (RuntimeError("Ray has stopped"), True)]
+)
+def test_a_run_that_a_signal_ends_was_stopped_and_did_not_fail(
+    error: BaseException, is_asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.status.is_asked_to_end", lambda: is_asked)
+    with pytest.raises(type(error)), Status(tmp_path, num_rounds=2):
+        raise error
+    assert (read(tmp_path)["state"], read(tmp_path)["error"]) == ("stopped", "")
 
 
 def test_a_status_that_cannot_be_written_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

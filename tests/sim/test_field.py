@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import socketserver
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -221,6 +222,54 @@ def test_a_ray_address_at_which_nobody_listens_is_refused_at_once(
     assert "RAY_ADDRESS: no Ray cluster answers at" in answer.err
     assert "unset the variable" in answer.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+@pytest.mark.parametrize("manners", ["silent", "rude", "of the web"])
+def test_a_ray_address_at_which_something_else_listens_is_refused_within_seconds(
+    manners: str, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.launch.ADDRESS_TIMEOUT_S", 0.5)
+
+    class Stranger(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            if manners == "silent":
+                self.request.recv(1 << 16)
+                over.wait(10)
+            elif manners == "of the web":
+                self.request.recv(1 << 16)
+                self.request.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+    over = threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{server.server_address[1]}")
+        answer = softbeam("run", written(tmp_path), "--engine", "ray", "--out", tmp_path / "runs")
+        over.set()
+        server.shutdown()
+    assert answer.code == 1
+    assert "(something else than Ray listens there); unset the variable" in answer.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ("auto", "answers at auto (none runs on this machine)"),
+        ("127.0.0.1:{}", "answers at 127.0.0.1:{}, which RAY_ADDRESS=auto finds ("),
+    ],
+)
+def test_a_cluster_of_which_a_trace_is_left_is_not_waited_for(
+    found: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("sim.launch._address_of_auto", lambda: found.format(port))
+        monkeypatch.setenv("RAY_ADDRESS", "auto")
+        answer = softbeam("run", written(tmp_path), "--engine", "ray", "--out", tmp_path / "runs")
+    assert answer.code == 1
+    assert text.format(port) in answer.err
 
 
 def make_release(folder: Path, *, separator: str = "/") -> Path:

@@ -436,6 +436,16 @@ def test_a_ray_address_of_the_user_is_kept_and_otherwise_ray_starts_here(monkeyp
     assert offline_environment()["RAY_ADDRESS"] == "local"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert offline_environment()["RAY_ADDRESS"] == "10.0.0.1:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert offline_environment()["RAY_ADDRESS"] == "local"
+
+
+@pytest.mark.usefixtures("running_ray")
+@pytest.mark.ray
+def test_a_variable_that_is_left_over_is_named_where_ray_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_RUNTIME_ENV_HOOK", "nothing.there")
+    with pytest.raises(RuntimeError, match=r"nothing.* \(the environment has RAY_ADDRESS, RAY_RUNTIME_ENV_HOOK; unset"):
+        launch(ServerApp(), ClientApp(), num_nodes=1, engine=Engine(name="ray"))
 
 
 def test_importing_the_launcher_does_not_import_ray() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -98,6 +99,8 @@ def test_a_signal_in_any_phase_of_a_run_is_one_line_that_says_how_to_go_on(
     assert lines[-1] == f"{folder}: stopped by {cause}; go on with softbeam resume {folder}"
     # Lines of progress may still have been on their way.
     assert all(line.startswith("tiny, seed 3: ") for line in lines[:-1]), lines
+    if "federation" in after:
+        assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
     assert (folder / "experiment.yaml").is_file() and (folder / "placement.json").is_file()
     assert not list(folder.rglob("*.tmp")) and not list((long_run.parent / "home").rglob(".tiny*[0-9]"))
 
@@ -109,6 +112,7 @@ def test_a_signal_to_a_run_on_ray_brings_no_stack_of_ray_or_flower(long_run: Pat
     code, lines = interrupted(words, signal.SIGTERM, after="federation: round 2 of 1000")
     (folder,) = (long_run.parent / "runs").iterdir()
     assert code == 143
+    assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
     assert lines[-1] == f"{folder}: stopped by SIGTERM; go on with softbeam resume {folder}"
     assert all(line.startswith("tiny, seed 3: ") for line in lines[:-1]), lines
 

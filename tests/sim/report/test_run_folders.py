@@ -17,7 +17,11 @@ def runs(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     for name in ("b", "a"):
         write_run(folder / name)
-    for name, status in (("failed", {"state": "failed", "error": "out of luck"}), ("stopped", {"state": "running"})):
+    for name, status in (
+        ("failed", {"state": "failed", "error": "out of luck"}),
+        ("stopped", {"state": "stopped"}),
+        ("torn", {"state": "running"}),
+    ):
         (folder / name).mkdir()
         (folder / name / "experiment.yaml").write_text("name: street\n")
         (folder / name / "status.json").write_text(json.dumps({"round": 2, "rounds": 7, "error": "", **status}))
@@ -32,11 +36,12 @@ def runs(tmp_path: Path) -> Path:
 def test_a_folder_stands_for_its_finished_runs_and_says_of_the_others_why_not(runs: Path) -> None:
     found, notes = find_runs([runs])
     assert found == [runs / "a", runs / "b"]
-    broken, failed, plain, stopped = notes
+    broken, failed, plain, stopped, torn = notes
     assert "summary.json: not readable as JSON" in broken
     assert "failed: left out, the run failed (out of luck); softbeam resume" in failed
     assert plain.endswith("notes: left out, it is not the folder of a run")
-    assert "stopped: left out, the run is not finished (round 2 of 7): softbeam resume" in stopped
+    assert "stopped: left out, the run was stopped (round 2 of 7): softbeam resume" in stopped
+    assert "torn: left out, the run is not finished (round 2 of 7): softbeam resume" in torn
 
 
 def test_run_folders_and_folders_of_runs_are_taken_in_their_order(runs: Path, tmp_path: Path) -> None:
