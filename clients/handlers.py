@@ -43,6 +43,7 @@ def introduce(context: ClientContext, request: Request) -> Reply:
         facts={
             "modality": context.profile.modality,
             "num_parameters": count_parameters(learner.model),
+            **({"site": ", ".join(sites)} if (sites := learner.material.recording.sites) else {}),
             **_possessions(learner, context),
             **exchange.introduction(context),
         }
@@ -215,7 +216,9 @@ def _evaluate(learner: Learner | Mixture, context: ClientContext, *, prefix: str
         places.append(("own", own, own.window_starts(*lengths, "test")))
     if context.profile.test is not None:
         common = open_recording(context.profile.test)
-        places.append(("common", common, common.window_starts(*lengths)))
+        starts = common.window_starts(*lengths)
+        by_site = common.windows_by_site(starts, () if own is None else own.sites)
+        places += [("common", common, starts), *((name, common, part) for name, part in by_site.items())]
     for name, recording, starts in places:
         if len(starts):
             scores = learner.evaluate(recording, starts).to_dict()

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from clients.data.recording import SITE_TESTS
 from clients.learning.baselines import BASELINES
 from clients.learning.metrics import BeamMetrics
 from configs.files import append_line, plain_cell, read_lines, remove_leftovers, write_whole
@@ -27,6 +28,7 @@ CONTROL_ARMS = ("local", "offline_kd")
 ARMS = (*CONTROL_ARMS, "federated")
 VALIDATION_FILE = "validation.json"
 EVENTS_FILE = "events.jsonl"
+ALL_SITES = "all sites"
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,9 @@ def metrics_of(values: Mapping[str, Any], prefix: str) -> dict[str, list[float]]
 
 
 def _client_line(entry: ClientRound) -> dict[str, Any]:
+    by_site = {part: metrics_of(entry.metrics, f"{part}.") for part in SITE_TESTS}
     return {
+        **{part: scores for part, scores in by_site.items() if scores},
         "common": metrics_of(entry.metrics, "common."),
         "common_now": metrics_of(entry.metrics, "common_now."),
         "kept": None if (kept := entry.metrics.get("kept")) is None else bool(kept),
@@ -243,7 +247,20 @@ def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequenc
         "uplink_bytes": sum(line["uplink_bytes"] for line in lines),
         "downlink_bytes": sum(line["downlink_bytes"] for line in lines),
         "refused": sum(bool(line["problem"]) for line in lines),
+        **_by_site(member, controls, lines),
     }
+
+
+def _by_site(member: Member, controls: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The site of a client, and its scores on parts of the common test set; empty in a federation with one site."""
+    found: dict[str, Any] = {"site": member.site} if member.site else {}
+    for part in SITE_TESTS:
+        scored = [line[part] for line in lines if line.get(part)]
+        arms = {arm: controls.get(f"{arm}.{part}") for arm in CONTROL_ARMS}
+        arms["federated"] = scored[-1] if scored else None
+        if any(arms.values()):
+            found[part] = arms
+    return found
 
 
 def _teacher_at_the_end(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -261,6 +278,8 @@ def _kept_round(rounds: Iterable[tuple[int, bool | None]]) -> int | None:
 
 def _write_csv(path: Path, summary: Mapping[str, Any], strategy: str) -> None:
     """Write one header, then a row for each learner, arm and horizon; the rows of several runs can be put together.
+
+    In a federation with several sites, two more columns say of which site a learner is and which tests a row is about.
 
     The bytes of a client are those of the federation, whole run, and stand in each of its rows; those of the teacher
     are the sum over the clients.
@@ -282,14 +301,21 @@ def _write_csv(path: Path, summary: Mapping[str, Any], strategy: str) -> None:
     learners.append((["teacher", "fused", teacher["parameters"]], teacher, ("before", "after"), totals))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["experiment", "strategy", "seed", "id", "modality", "parameters", "arm", "horizon", *metrics, *ways]
-    )
+    has_sites = any(part in scores for _, scores, _, _ in learners for part in SITE_TESTS)
+    header = ["experiment", "strategy", "seed", "id", "modality", "parameters", "arm", "horizon", *metrics, *ways]
+    writer.writerow([*header, "site", "tests"] if has_sites else header)
     for who, scores, arms, sizes in learners:
-        for arm in (arm for arm in arms if scores[arm]):
-            for horizon in range(len(scores[arm]["top1"])):
-                values = [scores[arm][metric][horizon] for metric in metrics]
-                writer.writerow([plain_cell(cell) for cell in (*of_run, *who, arm, horizon, *values, *sizes)])
+        for tests, by_arm in {
+            ALL_SITES: scores,
+            **{SITE_TESTS[part]: scores.get(part, {}) for part in SITE_TESTS},
+        }.items():
+            last = [scores.get("site", ""), tests] if has_sites else []
+            for arm in (arm for arm in arms if by_arm.get(arm)):
+                for horizon in range(len(by_arm[arm]["top1"])):
+                    values = [by_arm[arm][metric][horizon] for metric in metrics]
+                    writer.writerow(
+                        [plain_cell(cell) for cell in (*of_run, *who, arm, horizon, *values, *sizes, *last)]
+                    )
     write_whole(path, text.getvalue())
 
 

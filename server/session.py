@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
-from clients.data.recording import Recording, open_recording
+from clients.data.recording import SITE_TESTS, Recording, open_recording
 from clients.learning.baselines import BASELINES
 from clients.models.tracker import count_parameters
 from configs.loading import experiment_digest, source_digest
@@ -194,13 +194,24 @@ class RunSession:
             seconds={"data": data, **seconds, "total": seconds["total"] + data},
             members=list(self.members.values()),
             controls={
-                client: {arm: metrics_of(metrics, f"{arm}.common.") for arm in (*CONTROL_ARMS, *BASELINES)}
+                client: {
+                    **{arm: metrics_of(metrics, f"{arm}.common.") for arm in (*CONTROL_ARMS, *BASELINES)},
+                    **{
+                        f"{arm}.{part}": metrics_of(metrics, f"{arm}.{part}.")
+                        for arm in CONTROL_ARMS
+                        for part in SITE_TESTS
+                    },
+                }
                 for client, metrics in controls.items()
             },
             teacher={
                 "parameters": count_parameters(self.teacher.learner.model),
                 "before": self.findings["teacher_before"],
                 "after": self.teacher.evaluate(self.common).to_dict(),
+                **{
+                    part: {"before": self.findings.get("teacher_before_by_site", {}).get(part), "after": scores}
+                    for part, scores in self.teacher.evaluate_by_site(self.common).items()
+                },
             },
             break_even_samples=_break_even(experiment, self.members),
         )
@@ -301,6 +312,7 @@ def _prepare_teacher(
     watch.progress("teacher", 1, 1)
     return teacher, {
         "teacher_before": teacher.evaluate(common).to_dict(),
+        "teacher_before_by_site": teacher.evaluate_by_site(common),
         "teacher_before_validation": learner.validation,
     }
 

@@ -115,3 +115,14 @@ class Distiller:
         """Score the teacher that validated best, or the current one, on every window of a labelled recording."""
         task = self.learner.model.task
         return self.learner.evaluate(recording, recording.window_starts(task.num_frames, task.num_future), best=best)
+
+    def evaluate_by_site(self, recording: Recording) -> dict[str, dict[str, list[float]]]:
+        """The scores of the teacher that validated best on each part of the common test set.
+
+        Returns:
+            Name of `clients.data.recording.SITE_TESTS` -> metrics; empty in a federation with one site.
+        """
+        task, own = self.learner.model.task, self.learner.material.recording.sites
+        starts = recording.window_starts(task.num_frames, task.num_future)
+        parts = recording.windows_by_site(starts, own)
+        return {name: self.learner.evaluate(recording, part).to_dict() for name, part in parts.items()}

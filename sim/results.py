@@ -24,8 +24,9 @@ from configs.yaml_files import read_config
 from server.recorder import read_rounds
 from sim.report.exports import as_csv
 from sim.report.run_folders import find_runs
+from sim.report.sites import sites_table
 from sim.report.strategies import comparisons_of, strategy_table
-from sim.report.summaries import Summary, load_summary, without_repeats
+from sim.report.summaries import Summary, group_by_settings, load_summary, without_repeats
 from sim.report.tables import bytes_lines, results_table, teacher_lines
 
 # As wide as any table needs.
@@ -191,7 +192,8 @@ def _text(summaries: Sequence[Summary]) -> str:
     comparisons = comparisons_of(summaries) if len(summaries) > 1 else []
     tables = [strategy_table(one) for one in comparisons if one.rows]
     with console.capture() as captured:
-        for table in [*tables, results_table(summaries)]:
+        by_site = [sites_table(group) for group in group_by_settings(summaries).values()]
+        for table in [*tables, results_table(summaries), *filter(None, by_site)]:
             console.print(table)
         for line in [*teacher_lines(summaries), *bytes_lines(summaries)]:
             console.print(line, highlight=False, markup=False)

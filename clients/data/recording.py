@@ -31,6 +31,8 @@ FORMAT = 1
 MANIFEST = "recording.json"
 # The file in a federation with the power (F, B) of the frames of ``public/``; only the server may read it.
 PUBLIC_POWER = "server/public-power.npy"
+SITE_TESTS: Mapping[str, str] = {"own_site": "own site", "unseen_site": "unseen site"}
+"""The parts of the common test set on which learners of several sites are scored besides, with their titles."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,19 @@ class Recording:
             if len(self.pass_ids) and (wanted is None or int(self.pass_ids[start]) in wanted)
         ]
         return np.concatenate(runs).astype(np.int64) if runs else np.empty(0, np.int64)
+
+    def windows_by_site(self, starts: NDArray[np.int64], own: Collection[str]) -> dict[str, NDArray[np.int64]]:
+        """The windows of a common test set from the sites of a learner, and from those that are held out.
+
+        Args:
+            starts: (N,) first frames of windows of this recording.
+            own: the sites that the learner has labelled passes from.
+
+        Returns:
+            Name of `SITE_TESTS` -> first frames; parts without a window are left out.
+        """
+        parts = {"own_site": self.windows_at(starts, own), "unseen_site": self.windows_at(starts, self.held_out)}
+        return {name: found for name, found in parts.items() if len(found)}
 
     def beams(self, starts: NDArray[np.int64], num_frames: int, num_future: int) -> NDArray[np.int64]:
         """(N, H) best beam, from 0, in the window's last frame and in the ``num_future`` slots after it.

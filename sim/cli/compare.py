@@ -87,6 +87,7 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
     """
     from sim.report.captions import kept_sentences
     from sim.report.faults import fault_lines
+    from sim.report.sites import sites_table
     from sim.report.strategies import comparisons_of, strategy_table
     from sim.report.summaries import group_by_settings
     from sim.report.tables import baseline_lines, bytes_lines, numbered, results_table, teacher_lines
@@ -106,6 +107,9 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
         return
     console.print(results_table(summaries))
     groups = numbered(summaries)
+    for _, _, group in groups:
+        if (by_site := sites_table(group)) is not None:
+            console.print(by_site)
     kept = [f"{number}{line}" for number, _, group in groups for line in kept_sentences(_with_rounds(group))]
     for line in [
         *teacher_lines(summaries),

@@ -12,7 +12,8 @@ from typing import Any
 
 from configs.files import plain_cell, write_whole
 from sim.report.destinations import check_destination
-from sim.report.strategies import Comparison, cells_of, has_gains, notes_of
+from sim.report.sites import shown_parts, site_spread
+from sim.report.strategies import Comparison, cells_of, has_gains, notes_of, site_tests
 from sim.report.summaries import METRICS, Summary, arms_of, group_by_settings, score, spread
 from sim.study.sheets import Line, Sheet, as_latex, as_markdown
 
@@ -45,8 +46,9 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
     """
     summaries = [summary for comparison in comparisons for summary in comparison.summaries]
     controls = [arm for arm in arms_of(summaries) if arm != "federated"]
+    parts = [part for part in shown_parts(summaries) if part != "all_sites"]
     rows = [
-        {"data": number, "label": label, **_values(run, controls)}
+        {"data": number, "label": label, **_values(run, controls, parts)}
         for number, comparison in enumerate(comparisons, start=1)
         for label, group in group_by_settings(comparison.summaries).items()
         for run in group
@@ -73,7 +75,7 @@ def _escape(text: str) -> str:
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
 
 
-def _values(run: Summary, controls: Sequence[str]) -> dict[str, Any]:
+def _values(run: Summary, controls: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
     clients, teacher = run["clients"], run["teacher"]
     worst = min(
         (value for client in clients if (value := score(client["federated"], "top5")) is not None), default=None
@@ -88,6 +90,11 @@ def _values(run: Summary, controls: Sequence[str]) -> dict[str, Any]:
         **{name: _mean(clients, "federated", name) for name in METRICS},
         "worst_top5": worst,
         **{f"{arm}_top5": _mean(clients, arm, "top5") for arm in controls},
+        **{
+            f"{part}_{arm}_top5": found.mean if (found := site_spread([run], part, arm, "top5")) else None
+            for part in parts
+            for arm in ("federated", *controls)
+        },
         "teacher_before_top5": score(teacher["before"], "top5"),
         "teacher_after_top5": score(teacher["after"], "top5"),
         "uplink_bytes": _mean_of(client["uplink_bytes"] for client in clients),
@@ -109,7 +116,8 @@ def _mean_of(values: Any) -> float | None:
 def _sheet(number: int, comparison: Comparison) -> Sheet:
     rows = comparison.rows
     gains = ("gain mean", "gain worst") if has_gains(rows) else ()
-    headers = ("run", "experiment", "strategy", "seeds", "Top-5 %", "worst client", *gains, "teacher %")
+    sites = tuple(site_tests(rows).values())
+    headers = ("run", "experiment", "strategy", "seeds", "Top-5 %", "worst client", *gains, *sites, "teacher %")
     lines = [
         Line(
             (

@@ -24,6 +24,7 @@ from sim.report.faults import faults_section
 from sim.report.figures import Run, draw_all
 from sim.report.page import PAGE, page_svg, table, words
 from sim.report.reproduction import reproduction_section
+from sim.report.sites import sites_section
 from sim.report.style import drawing
 from sim.report.summaries import (
     ARM_TITLES,
@@ -203,6 +204,7 @@ def _results(summaries: Sequence[Summary]) -> str:
         + f"<details{state}><summary>Every client ({len(clients)})</summary>"
         + _arm_table(summaries, clients, with_teacher=False)
         + "</details>"
+        + sites_section(summaries)
         + _baseline_table(summaries)
     )
 

@@ -12,7 +12,7 @@ import math
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from clients.data.recording import SITE_TESTS
 from configs.files import swap_in
 from sim.report.destinations import check_destination
 from sim.report.labels import settings_that_differ
+from sim.report.sites import shown_parts, site_spread
 from sim.report.style import INK, MUTED, drawing
 from sim.report.summaries import (
     DATA_SECTIONS,
@@ -62,6 +64,7 @@ class StrategyRow:
         uplink_bytes: bytes up over the whole run, mean over the clients.
         downlink_bytes: bytes down over the whole run, mean over the clients.
         seconds: the duration of the rounds, mean over the seeds.
+        by_site: tests (`sim.report.sites`) -> the mean score of the clients on them; empty where there are no sites.
         is_front: whether no other row has both a higher mean and fewer bytes.
     """
 
@@ -77,6 +80,7 @@ class StrategyRow:
     uplink_bytes: float
     downlink_bytes: float
     seconds: float
+    by_site: Mapping[str, Spread | None] = field(default_factory=dict)
     is_front: bool = False
 
     @property
@@ -136,7 +140,8 @@ def strategy_table(comparison: Comparison) -> Table:
     table = Table("run", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, caption=" ".join(notes_of(rows)))
     table.title_justify = table.caption_justify = "left"
     gains = ("gain\nmean", "gain\nworst") if has_gains(rows) else ()
-    for header in ("Top-5\n%", "worst\nclient", *gains, "teacher\n%", "bytes\nup", "bytes\ndown", "s"):
+    sites = [title.replace(" ", "\n") for title in site_tests(rows).values()]
+    for header in ("Top-5\n%", "worst\nclient", *gains, *sites, "teacher\n%", "bytes\nup", "bytes\ndown", "s"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -147,13 +152,14 @@ def strategy_table(comparison: Comparison) -> Table:
 
 
 def cells_of(row: StrategyRow, rows: Sequence[StrategyRow]) -> list[str]:
-    """The numbers of a row as texts: Top-5, worst, gains if any row has them, teacher, bytes up and down, seconds."""
+    """The numbers of a row as texts: Top-5, worst, gains and sites if any row has them, teacher, bytes, seconds."""
     gains = [_show_gain(gain) for gain in (row.mean_gain, row.worst_gain)] if has_gains(rows) else []
     sizes = [format_bytes(size) for size in (row.uplink_bytes, row.downlink_bytes)]
     return [
         show(row.mean, METRIC),
         show(row.worst, METRIC),
         *gains,
+        *(show(row.by_site.get(part), METRIC) for part in site_tests(rows)),
         show(row.teacher, METRIC),
         *sizes,
         f"{row.seconds:.0f}",
@@ -165,6 +171,11 @@ def has_gains(rows: Sequence[StrategyRow]) -> bool:
     return any(row.mean_gain is not None for row in rows)
 
 
+def site_tests(rows: Sequence[StrategyRow]) -> dict[str, str]:
+    """The parts of the common test set by site that any row has a score on, with their titles."""
+    return {part: title for part, title in SITE_TESTS.items() if any(row.by_site.get(part) for row in rows)}
+
+
 def notes_of(rows: Sequence[StrategyRow]) -> list[str]:
     """What a reader must know about the numbers of a table, a sentence each."""
     notes = [
@@ -172,6 +183,8 @@ def notes_of(rows: Sequence[StrategyRow]) -> list[str]:
     ]
     if has_gains(rows):
         notes.append("Gain: points over the client's local-only student of the same seed.")
+    if site_tests(rows):
+        notes.append("Own site, unseen site: the same on tests of a client's own site, and of sites that are held out.")
     notes.append("Bytes: per client over the whole run, up and down; s: seconds of the rounds.")
     return [*notes, "*: no other run of this table has both a higher Top-5 and fewer bytes."]
 
@@ -230,6 +243,7 @@ def _row(group: Sequence[Summary], *, label: str, references: Mapping[tuple[int,
         uplink_bytes=statistics.fmean(client["uplink_bytes"] for client in clients),
         downlink_bytes=statistics.fmean(client["downlink_bytes"] for client in clients),
         seconds=statistics.fmean(summary["seconds"]["rounds"] for summary in group),
+        by_site={part: site_spread(group, part, "federated", METRIC) for part in shown_parts(group)},
     )
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from clients.learning.baselines import SWEPT
 from server.recorder import ARMS
+from sim.report.sites import sites_aggregate
 from sim.report.strategies import comparisons_of
 from sim.report.summaries import (
     ARM_TITLES,
@@ -184,6 +185,7 @@ def _aggregate(group: Sequence[Summary]) -> dict[str, Any]:
         "seconds": plain(spread(summary["seconds"]["total"] for summary in group)),
         "modalities": modalities,
         "teacher": {"parameters": group[0]["teacher"]["parameters"], **teacher},
+        **({"sites": by_site} if (by_site := sites_aggregate(group)) else {}),
         "uplink_bytes_per_client_round": plain(bytes_spread(group, "uplink", clients=everyone)),
         "downlink_bytes_per_client_round": plain(bytes_spread(group, "downlink", clients=everyone)),
         "break_even_samples": group[0]["break_even_samples"],

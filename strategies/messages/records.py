@@ -29,6 +29,7 @@ class Member:
         num_passes: the number of labelled passes that it trains on or validates with.
         num_examples: the number of labelled windows that it trains on.
         public_key: its key for secure sums, 32 bytes; empty if it has none.
+        site: the name of its site; empty in a federation that has only one.
         seen: (B,) 1 for each beam that is the best in one of its labelled windows, else 0; None if it did not say.
     """
 
@@ -39,6 +40,7 @@ class Member:
     num_examples: int
     seen: tuple[int, ...] | None = None
     public_key: bytes = b""
+    site: str = ""
 
 
 @dataclass(frozen=True)

@@ -152,16 +152,21 @@ def introduced_member(client: str, hello: Reply | WireError, num_beams: int) -> 
         public_key = bytes.fromhex(str(hello.facts.get("public_key", "")))
     except ValueError:
         raise WireError("introduced itself with a public_key that is not hexadecimal") from None
-    modality = hello.facts.get("modality", "")
-    if not isinstance(modality, str) or one_line(modality) != modality:
-        raise WireError(f"modality must be a name, got {modality!r:.80}")
     return Member(
         id=client,
-        modality=modality,
+        modality=_name("modality", hello),
+        site=_name("site", hello),
         seen=_seen(hello.facts.get("seen"), num_beams),
         public_key=public_key,
         **numbers,
     )
+
+
+def _name(fact: str, hello: Reply) -> str:
+    name = hello.facts.get(fact, "")
+    if not isinstance(name, str) or one_line(name) != name:
+        raise WireError(f"{fact} must be a name, got {name!r:.80}")
+    return name
 
 
 def with_counts(member: Member, reply: Reply, num_beams: int) -> Member:

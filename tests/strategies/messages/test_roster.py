@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from strategies.messages.records import MAX_TEXT, Event, Member, RegisteredNode, one_line
-from strategies.messages.roster import Roster, check_metrics, warning_of, with_counts, worked_seconds
+from strategies.messages.roster import Roster, check_metrics, introduced_member, warning_of, with_counts, worked_seconds
 from strategies.messages.wire import Reply, WireError
 
 ROOF, GATE = 11, 22
@@ -209,3 +209,11 @@ def test_a_metric_that_nobody_could_show_is_refused(name: str, value: float | li
 def test_metrics_of_the_right_form_are_taken() -> None:
     scores = {"common.top5": [0.5] * 4, "own.dba": [0.5] * 4, "validation": 0.5, "local.validation": 0.5, "loss": 1.0}
     check_metrics(Reply(metrics=scores), 4)
+
+
+def test_a_client_says_of_which_site_it_is_and_a_site_that_is_no_name_is_refused() -> None:
+    assert introduced_member("a", hello(), 4).site == ""
+    assert introduced_member("a", hello(site="north"), 4).site == "north"
+    for site in ("two\nlines", 3):
+        with pytest.raises(WireError, match="site must be a name"):
+            introduced_member("a", hello(site=site), 4)
