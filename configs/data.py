@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -53,8 +54,9 @@ class Nodes(Section):
 
     Attributes:
         modality: what these clients sense.
-        count: the number of clients; at a federation of several sites, of each site that the entry is for.
-        site: the site at which they are (`data.sites`); None means each site that is not held out.
+        count: the number of clients; of several measured sites, at each site that the entry is for.
+        site: the site at which they are; None means each of `data.sites` that is not held out, and on a street its
+            sites in turn.
         faults: the faults of their own recordings, not of the public set (street only).
     """
 
@@ -95,6 +97,16 @@ class MeasuredSite(Section):
     folder: str = Field(min_length=1)
     boresight: Annotated[float | Literal["auto"], BeforeValidator(_boresight)] = "auto"
     held_out: bool = False
+
+
+def check_site(path: str, name: str, known: Sequence[str]) -> None:
+    """Refuse the name of a site that is not known.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if name not in known:
+        raise ValueError(f"{path}: no such site {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}")
 
 
 class Passes(Section):
@@ -151,10 +163,17 @@ class Federation(Section):
         nodes: the clients.
         server_lacks: modalities that the server's own mast does not have: the teacher does not fuse them and knows of
             them only what the soft labels say.
+        server_from: the sites of which the server has labelled passes; none named means all that are not held out, and
+            on a street site 0.
+        public_from: the same for the public set.
+        test_from: the same for the common test set, beside the sites that are held out.
     """
 
     nodes: tuple[Nodes, ...] = Field(min_length=1)
     server_lacks: tuple[ModalityName, ...] = ()
+    server_from: tuple[str, ...] = ()
+    public_from: tuple[str, ...] = ()
+    test_from: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _nodes_fit(self) -> Federation:
@@ -180,6 +199,13 @@ class Federation(Section):
     def groups(self) -> tuple[Nodes, ...]:
         """The clients in the order in which they are numbered: the entries of ``nodes``."""
         return self.nodes
+
+    def named_sites(self) -> list[tuple[str, str]]:
+        """The path and the value of every key that names a site."""
+        found = [(f"nodes.{number}.site", nodes.site) for number, nodes in enumerate(self.nodes)]
+        for key in ("server_from", "public_from", "test_from"):
+            found += [(f"{key}.{number}", name) for number, name in enumerate(getattr(self, key))]
+        return [(path, name) for path, name in found if name is not None]
 
 
 class StreetData(Federation):
@@ -213,13 +239,15 @@ class StreetData(Federation):
         return self
 
     @model_validator(mode="after")
-    def _nodes_name_no_site(self) -> StreetData:
-        named = next((number for number, nodes in enumerate(self.nodes) if nodes.site is not None), None)
-        if named is not None:
-            raise ValueError(
-                f"nodes.{named}.site: clients of a street are dealt to its data.world.sites in turn; leave it out"
-            )
+    def _named_sites_are_there(self) -> StreetData:
+        for path, name in self.named_sites():
+            check_site(path, name, self.site_names)
         return self
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """The names of the sites, such as ``site-0``, in the order of their numbers."""
+        return tuple(f"site-{number}" for number in range(self.world.sites))
 
 
 class DeepSenseData(Federation):
@@ -233,9 +261,6 @@ class DeepSenseData(Federation):
         folder: the scenario's folder, in the official layout or as compact arrays; relative to the checkout. It is
             empty where there are ``sites``.
         sites: the base stations of the federation, each with its own scenario.
-        server_from: the sites of which the server has labelled passes; none named means all that are not held out.
-        public_from: the sites that the public set is from; none named means all that are not held out.
-        test_from: the sites of the common test set beside those that are held out; none named means all.
         share_passes: whether clients of different modalities hold the same passes (one mast, several sensors).
         sector_skew: concentration of the Dirichlet draw that deals passes to clients by beam sector; None deals evenly.
     """
@@ -244,9 +269,6 @@ class DeepSenseData(Federation):
     passes: DealtPasses = DealtPasses()
     folder: str = ""
     sites: tuple[MeasuredSite, ...] = ()
-    server_from: tuple[str, ...] = ()
-    public_from: tuple[str, ...] = ()
-    test_from: tuple[str, ...] = ()
     share_passes: bool = True
     sector_skew: float | None = Field(default=None, gt=0)
 
@@ -268,22 +290,14 @@ class DeepSenseData(Federation):
 
     @model_validator(mode="after")
     def _named_sites_are_there(self) -> DeepSenseData:
-        for number, nodes in enumerate(self.nodes):
-            if nodes.site is not None:
-                self._check_site(f"nodes.{number}.site", nodes.site, may_be_held_out=False)
-        for key in ("server_from", "public_from", "test_from"):
-            for number, name in enumerate(getattr(self, key)):
-                self._check_site(f"{key}.{number}", name, may_be_held_out=key == "test_from")
+        held_out = {site.name for site in self.sites if site.held_out}
+        for path, name in self.named_sites():
+            if not self.sites:
+                raise ValueError(f"{path}: there are no data.sites, so {name!r} is none of them; leave it out")
+            check_site(path, name, [site.name for site in self.sites])
+            if name in held_out and not path.startswith("test_from"):
+                raise ValueError(f"{path}: {name} is held out, so it gives tests alone; name another site")
         return self
-
-    def _check_site(self, path: str, name: str, *, may_be_held_out: bool) -> None:
-        if not self.sites:
-            raise ValueError(f"{path}: there are no data.sites, so {name!r} is none of them; leave it out")
-        known = {site.name: site for site in self.sites}
-        if name not in known:
-            raise ValueError(f"{path}: no such site {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}")
-        if known[name].held_out and not may_be_held_out:
-            raise ValueError(f"{path}: {name} is held out, so it gives tests alone; name another site")
 
     @property
     def groups(self) -> tuple[Nodes, ...]:

@@ -34,7 +34,8 @@ class World(Section):
         gps_bias_m: pass-constant GPS error, s.d. across and along the street.
         array_seed: seed of the manufacturing errors that all arrays share. Some draws are odd (a third of the beams
             never win); 1, 3, 5, 6 and 7 are vetted.
-        sites: the number of masts in the world; server, public set and test belong to site 0, clients to all sites.
+        sites: the number of masts in the world, ``site-0`` and so on; server, public set and test belong to site 0,
+            clients to all sites in turn, unless the data section names others.
         site_phase_error_deg: s.d. of the phase errors that an array has beyond those that all share.
         site_yaw_deg: the largest error of an array's direction, in degrees.
         site_offset_m: the largest distance of lanes from where they are at site 0; ``site_wall_m`` is that of the wall.

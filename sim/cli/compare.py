@@ -107,8 +107,8 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
         return
     console.print(results_table(summaries))
     groups = numbered(summaries)
-    for _, _, group in groups:
-        if (by_site := sites_table(group)) is not None:
+    for number, _, group in groups:
+        if (by_site := sites_table(group, number=number)) is not None:
             console.print(by_site)
     kept = [f"{number}{line}" for number, _, group in groups for line in kept_sentences(_with_rounds(group))]
     for line in [

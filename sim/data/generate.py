@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,11 +92,15 @@ def write_street(
     """
     parts = plan_federation(data, seed=seed)
     jobs = [_Job(seed, part, index) for part in parts for index in part.passes]
+    learned_from = {part.site_of(index) for part in parts if part.folder != "test" for index in part.passes}
+    unseen = [name for number, name in enumerate(data.site_names) if number not in learned_from]
     with fresh_folder(folder) as draft, _results(jobs, workers) as results:
         counted = _counted(results, len(jobs), progress)
         hashes = {}
         for part in parts:
-            power = _write_part(part, draft / part.folder, [next(counted) for _ in part.passes])
+            made = [next(counted) for _ in part.passes]
+            sites = _passes_by_site(part, data.site_names) if data.world.sites > 1 else None
+            power = _write_part(part, draft / part.folder, made, sites=sites, unseen=unseen)
             hashes[part.folder] = hashlib.sha256(power.tobytes()).hexdigest()
             if part.folder == "public":
                 (draft / PUBLIC_POWER).parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +153,12 @@ class _Job:
 def _run_job(job: _Job) -> Frames:
     part = job.part
     frames = simulate_pass(
-        part.world, seed=job.seed, stream=part.stream, index=job.index, modalities=part.modalities, site=part.site
+        part.world,
+        seed=job.seed,
+        stream=part.stream,
+        index=job.index,
+        modalities=part.modalities,
+        site=part.site_of(job.index),
     )
     if part.faults != Faults():
         for name in part.modalities:
@@ -183,7 +192,22 @@ def _counted(results: Iterable[Frames], total: int, progress: Progress | None) -
         yield frames
 
 
-def _write_part(part: PlannedPart, folder: Path, made: Sequence[Frames]) -> NDArray[np.float32]:
+def _passes_by_site(part: PlannedPart, names: Sequence[str]) -> dict[str, list[int]]:
+    """Name of each site of a part -> the ids of its passes."""
+    found: dict[str, list[int]] = {}
+    for number, index in enumerate(part.passes):
+        found.setdefault(names[part.site_of(index)], []).append(number)
+    return found
+
+
+def _write_part(
+    part: PlannedPart,
+    folder: Path,
+    made: Sequence[Frames],
+    *,
+    sites: Mapping[str, Sequence[int]] | None = None,
+    unseen: Sequence[str] = (),
+) -> NDArray[np.float32]:
     """Write the recording of a part, and return its power, labelled or not."""
     lengths = [len(frames["power"]) for frames in made]
     power = np.concatenate([frames["power"] for frames in made]).astype(np.float32)
@@ -193,5 +217,7 @@ def _write_part(part: PlannedPart, folder: Path, made: Sequence[Frames]) -> NDAr
         sensors={name: np.concatenate([frames[name] for frames in made]) for name in part.modalities},
         power=power if part.is_labelled else None,
         splits=part.splits,
+        sites=sites,
+        held_out=[name for name in unseen if name in (sites or {})],
     )
     return power

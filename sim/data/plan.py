@@ -39,7 +39,7 @@ class PlannedPart:
         passes: the index of each pass in its random stream.
         world: the traffic and weather of its passes.
         stream: the name of its random streams.
-        site: the number of the mast that records it.
+        sites: the numbers of the masts that record it; its passes are dealt to them in turn.
         faults: the faults of its sensors.
         is_labelled: whether the power is written.
         notes: entries of the manifest that distinguish it from other clients.
@@ -51,10 +51,14 @@ class PlannedPart:
     passes: tuple[int, ...]
     world: World
     stream: str
-    site: int = 0
+    sites: tuple[int, ...] = (0,)
     faults: Faults = NO_FAULTS
     is_labelled: bool = True
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def site_of(self, index: int) -> int:
+        """The number of the mast that records the pass with that index in its stream."""
+        return self.sites[index % len(self.sites)]
 
 
 def plan_federation(data: StreetData, *, seed: int) -> list[PlannedPart]:
@@ -68,11 +72,41 @@ def plan_federation(data: StreetData, *, seed: int) -> list[PlannedPart]:
     counts = {name: tuple(range(getattr(passes, name))) for name in ("server", "public", "test")}
     splits = {"train": train, "validation": validation}
     return [
-        PlannedPart("server", data.server_modalities, splits, counts["server"], data.world, "server"),
-        PlannedPart("public", everything, {}, counts["public"], _public_world(data), "public", is_labelled=False),
-        PlannedPart("test", everything, {"test": list(counts["test"])}, counts["test"], data.world, "test"),
+        PlannedPart(
+            "server",
+            data.server_modalities,
+            splits,
+            counts["server"],
+            data.world,
+            "server",
+            _numbers(data, data.server_from),
+        ),
+        PlannedPart(
+            "public",
+            everything,
+            {},
+            counts["public"],
+            _public_world(data),
+            "public",
+            _numbers(data, data.public_from),
+            is_labelled=False,
+        ),
+        PlannedPart(
+            "test",
+            everything,
+            {"test": list(counts["test"])},
+            counts["test"],
+            data.world,
+            "test",
+            _numbers(data, data.test_from),
+        ),
         *_plan_clients(data, seed),
     ]
+
+
+def _numbers(data: StreetData, named: Sequence[str]) -> tuple[int, ...]:
+    """The numbers of sites; site 0 if none is named."""
+    return tuple(data.site_names.index(name) for name in dict.fromkeys(named)) or (0,)
 
 
 def _public_world(data: StreetData) -> World:
@@ -113,10 +147,10 @@ def _client_part(
 ) -> PlannedPart:
     num_own = len(hand) - data.passes.client_test
     train, validation = carve_validation(range(num_own), data.passes.validation_share, rng)
-    site = number % data.world.sites
+    site = number % data.world.sites if nodes.site is None else data.site_names.index(nodes.site)
     notes: dict[str, Any] = {"near_lane_share": round(world.near_lane_share, 4)}
     if data.world.sites > 1:
-        notes["site"] = site
+        notes["site"] = data.site_names[site]
     if data.by_time_of_day:
         notes["block"] = list(BLOCKS)[number % len(BLOCKS)]
     if nodes.faults != NO_FAULTS:
@@ -128,7 +162,7 @@ def _client_part(
         passes=tuple(hand),
         world=faulty_world(world, nodes.faults),
         stream=stream,
-        site=site,
+        sites=(site,),
         faults=nodes.faults,
         notes=notes,
     )

@@ -92,12 +92,12 @@ def site_rows(summaries: Sequence[Summary]) -> list[SiteRow]:
     return rows
 
 
-def sites_table(summaries: Sequence[Summary]) -> Table | None:
-    """The rows as a table for the terminal; None where there are no sites."""
+def sites_table(summaries: Sequence[Summary], *, number: str = "") -> Table | None:
+    """The rows as a table for the terminal, with the number of the experiment; None where there are no sites."""
     tests = shown_parts(summaries)
     if not tests:
         return None
-    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title="By site", caption=NOTE)
+    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"{number}By site", caption=NOTE)
     found.title_justify = found.caption_justify = "left"
     for header in ("clients at", "arm"):
         found.add_column(header, no_wrap=True)

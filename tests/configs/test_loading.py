@@ -380,7 +380,10 @@ def test_several_settings_of_sites_that_do_not_fit_are_refused(tmp_path: Path, o
         sited(tmp_path, *overrides)
 
 
-def test_nodes_of_a_street_name_no_site(config: Path) -> None:
-    assert "data.nodes.1.site: clients of a street are dealt to its data.world.sites in turn" in refusal(
-        config, "data.nodes.1.site=a"
+def test_nodes_and_parts_of_a_street_name_its_sites(config: Path) -> None:
+    assert "data.nodes.1.site: no such site 'a'; there are site-0" in refusal(config, "data.nodes.1.site=a")
+    assert "data.test_from.1: no such site 'site-2'; there are site-0, site-1; did you mean" in refusal(
+        config, "data.world.sites=2", "data.test_from=[site-1, site-2]"
     )
+    found = load_experiment(config, ["data.world.sites=2", "data.nodes.1.site=site-1", "data.server_from=[site-1]"])
+    assert found.data.nodes[1].site == "site-1" and found.data.server_from == ("site-1",)

@@ -256,3 +256,28 @@ def test_a_writer_that_fails_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stop"):
         write_street(street(), tmp_path / "federation", seed=0, workers=1, progress=fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_of_a_street_are_from_the_sites_that_the_yaml_names_and_know_of_each_pass_where_it_was(
+    tmp_path: Path,
+) -> None:
+    world, nodes = World(preset="multi-site-mild"), (Nodes(modality="gps"), Nodes(modality="lidar", site="site-2"))
+    data = street(world=world, nodes=nodes, server_from=("site-2", "site-0"), test_from=("site-3", "site-2"))
+    write_street(data, tmp_path / "out", seed=1, workers=1)
+    server, public, test = (open_recording(tmp_path / "out" / part) for part in ("server", "public", "test"))
+    assert dict(server.sites) == {"site-2": (0, 2), "site-0": (1,)}
+    assert dict(public.sites) == {"site-0": (0, 1)}
+    assert dict(test.sites) == {"site-3": (0,), "site-2": (1,)}
+    # Nobody learns from site 3.
+    assert (server.held_out, test.held_out) == ((), ("site-3",))
+    assert [client["site"] for client in manifest_of(tmp_path / "out")["clients"]] == ["site-0", "site-2"]
+    assert list(open_recording(tmp_path / "out" / "clients" / "001-lidar").sites) == ["site-2"]
+    expected = simulate_pass(world, seed=1, stream="test", index=0, modalities=("gps",), site=3)["gps"]
+    np.testing.assert_array_equal(test.sensors["gps"][: len(expected)], expected)
+
+
+def test_a_street_with_one_site_says_nothing_of_sites(tmp_path: Path) -> None:
+    write_street(street(nodes=(Nodes(modality="gps"),)), tmp_path / "out", seed=1, workers=1)
+    assert dict(open_recording(tmp_path / "out" / "test").sites) == {}
+    assert "site" not in manifest_of(tmp_path / "out")["clients"][0]
+    assert "sites" not in json.loads((tmp_path / "out" / "test" / "recording.json").read_text())

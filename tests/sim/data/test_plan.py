@@ -40,7 +40,7 @@ def sector_mixes(parts: list[PlannedPart], seed: int = 1) -> Floats:
     """(clients, 4) share of each beam sector among the passes of a client."""
     mixes = []
     for part in parts:
-        site = make_site(part.world, part.site)
+        site = make_site(part.world, part.sites[0])
         scenes = [draw_scene(part.world, rng_for(seed, part.stream, i, "scene"), site=site) for i in part.passes]
         azimuths = [np.rad2deg(np.arctan2(s.antenna[:, 0], s.antenna[:, 1])) for s in scenes]
         mixes.append(np.bincount(sectors_of(azimuths), minlength=NUM_SECTORS) / len(azimuths))
@@ -61,7 +61,7 @@ def test_server_public_and_test_are_made_at_the_reference_mast_without_faults() 
     data = street(world=World(preset="multi-site-hard"), nodes=(Nodes(modality="gps", faults=Faults(dropout=0.5)),))
     parts = shared_parts(data)
     assert list(parts) == ["server", "public", "test"]
-    assert {part.site for part in parts.values()} == {0}
+    assert {part.sites for part in parts.values()} == {(0,)}
     assert {part.faults for part in parts.values()} == {Faults()}
     assert {part.world for part in parts.values()} == {data.world}
     assert [len(part.passes) for part in parts.values()] == [6, 4, 3]
@@ -145,8 +145,8 @@ def test_by_time_of_day_clients_record_by_day_by_night_in_rain_and_in_the_rush_h
 
 def test_clients_are_dealt_over_all_sites_in_turn() -> None:
     parts = clients(street(world=World(sites=3), nodes=(Nodes(modality="gps", count=4), Nodes(modality="lidar"))))
-    assert [part.site for part in parts] == [0, 1, 2, 0, 1]
-    assert [part.notes["site"] for part in parts] == [0, 1, 2, 0, 1]
+    assert [part.sites for part in parts] == [(0,), (1,), (2,), (0,), (1,)]
+    assert [part.notes["site"] for part in parts] == [f"site-{n}" for n in (0, 1, 2, 0, 1)]
 
 
 def test_the_beam_sectors_of_clients_differ_with_a_small_skew_and_hardly_with_a_large_one() -> None:
@@ -191,8 +191,8 @@ def test_faults_do_not_change_who_holds_what() -> None:
         clients(street(nodes=(Nodes(modality="gps", count=5, faults=faults),)))
         for faults in (Faults(), Faults(dropout=0.5, raw_gps=True))
     )
-    assert [(p.passes, p.splits, p.stream, p.site) for p in sound] == [
-        (p.passes, p.splits, p.stream, p.site) for p in broken
+    assert [(p.passes, p.splits, p.stream, p.sites) for p in sound] == [
+        (p.passes, p.splits, p.stream, p.sites) for p in broken
     ]
 
 
