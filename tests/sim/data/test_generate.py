@@ -191,7 +191,7 @@ def test_a_written_federation_opens_and_holds_what_each_part_should(tmp_path: Pa
     assert len(client.splits["test"]) == 1
     assert client.window_starts(8, 3, "train").size > 0
     plan = plan_federation(street(), seed=8)[-1]
-    alone = make(plan.passes[1], ("gps",), world=plan.world, seed=8, stream=plan.stream, site=plan.site)
+    alone = make(plan.passes[1], ("gps",), world=plan.world, seed=8, stream=plan.stream, site=plan.sites[0])
     np.testing.assert_array_equal(client.sensors["gps"][client.pass_ids == 1], alone["gps"])
 
     entries = manifest_of(folder)["clients"]
