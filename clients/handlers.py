@@ -22,7 +22,7 @@ from clients.exchanges.table import EXCHANGES
 from clients.learning.baselines import baseline_scores
 from clients.learning.learner import Learner, Lesson
 from clients.learning.lessons import public_lesson
-from clients.learning.metrics import BeamMetrics
+from clients.learning.metrics import BeamMetrics, top5_by_pass
 from clients.learning.mixture import Mixture, weigh
 from clients.models.tracker import count_parameters
 from clients.privacy import drawn_material, window_bound
@@ -221,6 +221,9 @@ def _evaluate(learner: Learner | Mixture, context: ClientContext, *, prefix: str
         places += [("common", common, starts), *((name, common, part) for name, part in by_site.items())]
     for name, recording, starts in places:
         if len(starts):
-            scores = learner.evaluate(recording, starts).to_dict()
-            metrics |= {f"{prefix}{name}.{metric}": values for metric, values in scores.items()}
+            scores, power = learner.scores(recording, starts), recording.powers(starts, *lengths)
+            found = BeamMetrics.of(scores, power).to_dict()
+            metrics |= {f"{prefix}{name}.{metric}": values for metric, values in found.items()}
+            if name == "common":
+                metrics[f"{prefix}passes.top5"] = top5_by_pass(scores, power, recording.pass_ids[starts])
     return metrics

@@ -216,6 +216,8 @@ class StreetData(Federation):
         world: the street.
         public_drive: ``same`` records the public set like everything else; ``day`` is the usual commissioning drive, by
             day, in dry weather and half the traffic, whatever the clients see later.
+        server_drive: the same choice for the server's own labelled passes: ``day`` lets the server lack night, rain and
+            rush hour, which clients and tests may have.
         traffic_skew: concentration of the Dirichlet (here Beta) draw of each client's lane mix; small is unlike.
         sector_skew: concentration of the Dirichlet draw that deals passes to clients by beam sector (the one in which a
             vehicle stays longest); None gives every client passes of its own.
@@ -227,6 +229,7 @@ class StreetData(Federation):
     passes: Passes
     world: World = World()
     public_drive: Literal["same", "day"] = "same"
+    server_drive: Literal["same", "day"] = "same"
     traffic_skew: float = Field(default=2.0, gt=0)
     sector_skew: float | None = Field(default=None, gt=0)
     by_time_of_day: bool = False

@@ -27,6 +27,7 @@ from strategies.messages.records import ClientRound, Event, Member, RoundAccount
 CONTROL_ARMS = ("local", "offline_kd")
 ARMS = (*CONTROL_ARMS, "federated")
 VALIDATION_FILE = "validation.json"
+PASSES_FILE = "passes.json"
 EVENTS_FILE = "events.jsonl"
 ALL_SITES = "all sites"
 
@@ -114,6 +115,26 @@ class Recorder:
         after = rounds[-1]["teacher"]["validation"] if rounds else teacher_before
         scores_by_learner = {"clients": clients, "teacher": {"before": teacher_before, "after": after}}
         write_whole(self.folder / VALIDATION_FILE, json.dumps(scores_by_learner, indent=1) + "\n")
+
+    def write_passes(self, controls: Mapping[str, Mapping[str, Any]], *, pass_ids: Sequence[int]) -> None:
+        """Write the Top-5 of every client and arm on each pass of the common test set, for paired comparisons.
+
+        Args:
+            controls: client -> the metrics that it reported for its controls.
+            pass_ids: the passes that have a window, ascending.
+        """
+        rounds, num_passes = read_rounds(self.folder), len(pass_ids)
+        clients: dict[str, dict[str, Any]] = {}
+        for client in sorted({*controls, *(client for line in rounds for client in line["clients"])}):
+            metrics = controls.get(client, {})
+            lines = [line["clients"][client] for line in rounds if client in line["clients"]]
+            scored = [line.get("passes_top5") for line in lines if line["common"]]
+            found = {arm: metrics.get(f"{arm}.passes.top5") for arm in CONTROL_ARMS}
+            found["federated"] = scored[-1] if scored else None
+            # A list of another length is of other passes.
+            clients[client] = {arm: top5 if len(top5 or ()) == num_passes else None for arm, top5 in found.items()}
+        values = {"passes": list(pass_ids), "top5": clients}
+        write_whole(self.folder / PASSES_FILE, json.dumps(values) + "\n")
 
     def write_summary(
         self,
@@ -211,6 +232,7 @@ def _client_line(entry: ClientRound) -> dict[str, Any]:
         "common_now": metrics_of(entry.metrics, "common_now."),
         "kept": None if (kept := entry.metrics.get("kept")) is None else bool(kept),
         "own": metrics_of(entry.metrics, "own."),
+        "passes_top5": entry.metrics.get("passes.top5"),
         "validation": entry.metrics.get("validation"),
         "federated_share": entry.metrics.get("federated_share"),
         "loss": entry.metrics.get("loss"),

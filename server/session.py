@@ -189,6 +189,8 @@ class RunSession:
         controls, experiment = self.findings["controls"], self.strategy.experiment
         seconds, data = self.clock.seconds(), self.watch.data_seconds
         self.recorder.write_validation(controls, teacher_before=self.findings["teacher_before_validation"])
+        starts = self.common.window_starts(experiment.task.num_frames, experiment.task.num_future)
+        self.recorder.write_passes(controls, pass_ids=np.unique(self.common.pass_ids[starts]).tolist())
         return self.recorder.write_summary(
             engine=experiment.engine.name,
             seconds={"data": data, **seconds, "total": seconds["total"] + data},

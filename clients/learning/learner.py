@@ -242,8 +242,13 @@ class Learner:
     def evaluate(self, recording: Recording, starts: NDArray[np.int64], *, best: bool = True) -> BeamMetrics:
         """Score, on labelled windows, the tracker that validated best or, without ``best``, the current one."""
         task = self.model.task
-        scores = self.predict(recording, starts, best=best).numpy()
+        scores = self.scores(recording, starts, best=best)
         return BeamMetrics.of(scores, recording.powers(starts, task.num_frames, task.num_future))
+
+    def scores(self, recording: Recording, starts: NDArray[np.int64], *, best: bool = True) -> NDArray[np.float32]:
+        """(N, H, B) what :meth:`evaluate` ranks the beams by."""
+        found: NDArray[np.float32] = self.predict(recording, starts, best=best).numpy()
+        return found
 
     def state(self) -> dict[str, Any]:
         """The state that the next round needs, as tensors and plain values."""

@@ -102,6 +102,24 @@ def losses_db(power: NDArray[np.floating], ranked: NDArray[np.int64]) -> NDArray
     return lost
 
 
+def top5_by_pass(
+    scores: NDArray[np.floating], power: NDArray[np.floating], pass_of_window: NDArray[np.integer]
+) -> list[float]:
+    """Top-5 of the windows of each pass, mean of the horizons, in [0, 1]; passes come in the order of their ids.
+
+    Windows of a pass are alike, so that differences between learners are judged over passes, not over windows.
+
+    Args:
+        scores: (N, H, B) values that increase with the probability of a beam.
+        power: (N, H, B) linear receive power.
+        pass_of_window: (N,) the pass that each window is from.
+    """
+    found = np.stack([hits(rank_beams(scores[:, h]), power[:, h].argmax(axis=1), 5) for h in range(scores.shape[1])])
+    _, place, counts = np.unique(pass_of_window, return_inverse=True, return_counts=True)
+    shares: list[float] = (np.bincount(place, weights=found.mean(axis=0)) / counts).tolist()
+    return shares
+
+
 @dataclass(frozen=True)
 class BeamMetrics:
     """Every metric at every horizon: each holds H numbers, which are in [0, 1], or in dB and >= 0 for power loss."""

@@ -59,8 +59,13 @@ class Mixture:
     def evaluate(self, recording: Recording, starts: NDArray[np.int64]) -> BeamMetrics:
         """Score, on labelled windows, the mixture of those two trackers that validated best."""
         task = self.federated.model.task
-        scores = self._probs(recording, starts).numpy()
+        scores = self.scores(recording, starts)
         return BeamMetrics.of(scores, recording.powers(starts, task.num_frames, task.num_future))
+
+    def scores(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, H, B) what :meth:`evaluate` ranks the beams by."""
+        found: NDArray[np.float32] = self._probs(recording, starts).numpy()
+        return found
 
     def _probs(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
         federated, local = (_calibrated(one, recording, starts) for one in (self.federated, self.local))

@@ -201,6 +201,47 @@ def bench_few(
     wide_console().print(few_table(summaries(rows)))
 
 
+@bench_cli.command("worth")
+def bench_worth(
+    labels: Annotated[str, typer.Option(help="Labelled passes of a server that lacks nothing else.")] = "4,8,16,32",
+    lacks: Annotated[str, typer.Option(help="What a server lacks: night, rain, a sensor.")] = "night,rain,camera,lidar",
+    lacking_at: Annotated[int, typer.Option(help="Labelled passes of a server that lacks something.", min=1)] = 16,
+    deepsense: Annotated[Path | None, typer.Option(help="A measured scenario with positions, such as 9.")] = None,
+    scenario_labels: Annotated[str, typer.Option(help="Labelled passes of the server in this scenario.")] = "2,3,4",
+    seeds: SeedsOption = "0,1,2",
+    figure: Annotated[Path | None, typer.Option(help="Draw the intervals: .svg, .png or .pdf.")] = None,
+    override: SetOption = None,
+    workers: WorkersOption = 0,
+    sheet: SheetOption = None,
+) -> None:
+    """Measure what the exchange adds to one-way distillation, by what the server lacks; 20 minutes on two cores.
+
+    Federated minus offline KD and minus local only, with paired intervals over seeds and test passes. An empty
+    --lacks or --labels leaves these cases out.
+    """
+    from sim.report.destinations import check_destination
+    from sim.worth import FORMATS, run_case, save_worth, scenario_cases, street_cases, worth_table, worths
+
+    if figure is not None:
+        check_destination("--figure", figure, FORMATS)
+    wanted = numbers(seeds, "--seeds")
+    cases = street_cases(
+        labels=numbers(labels, "--labels") if labels else (),
+        lacking_at=lacking_at,
+        lacks=lacks.split(",") if lacks else (),
+        seeds=wanted,
+        overrides=override or (),
+    )
+    if deepsense is not None:
+        passes = numbers(scenario_labels, "--scenario-labels")
+        cases += scenario_cases(deepsense.resolve(), labels=passes, seeds=wanted, overrides=override or ())
+    jobs = {case.key: case for case in cases}
+    found = worths(_work(jobs, run_case, data=[case.experiment for case in cases], sheet=sheet, workers=workers))
+    wide_console().print(worth_table(found))
+    if figure is not None:
+        save_worth(found, figure)
+
+
 @bench_cli.command("generation")
 def bench_generation(
     preset: PresetsOption = None,

@@ -77,7 +77,7 @@ def plan_federation(data: StreetData, *, seed: int) -> list[PlannedPart]:
             data.server_modalities,
             splits,
             counts["server"],
-            data.world,
+            _world_of(data, data.server_drive),
             "server",
             _numbers(data, data.server_from),
         ),
@@ -86,7 +86,7 @@ def plan_federation(data: StreetData, *, seed: int) -> list[PlannedPart]:
             everything,
             {},
             counts["public"],
-            _public_world(data),
+            _world_of(data, data.public_drive),
             "public",
             _numbers(data, data.public_from),
             is_labelled=False,
@@ -109,8 +109,8 @@ def _numbers(data: StreetData, named: Sequence[str]) -> tuple[int, ...]:
     return tuple(data.site_names.index(name) for name in dict.fromkeys(named)) or (0,)
 
 
-def _public_world(data: StreetData) -> World:
-    if data.public_drive == "same":
+def _world_of(data: StreetData, drive: str) -> World:
+    if drive == "same":
         return data.world
     return data.world.model_copy(update={**CLEAR, "density": data.world.density / 2.0})
 

@@ -12,6 +12,9 @@ from dataclasses import replace
 from strategies.messages.records import TEACHER, Event, Member, RegisteredNode, one_line
 from strategies.messages.wire import Reply, WireError
 
+# The most passes of a test set that a client may score one by one.
+MAX_PASSES = 10_000
+
 
 class Roster:
     """The clients by node, and the nodes that are connected now.
@@ -198,14 +201,18 @@ def worked_seconds(reply: Reply) -> float:
 def check_metrics(reply: Reply, num_horizons: int) -> None:
     """Refuse metrics that nobody could show: scores are a number for each horizon, all other metrics are one number.
 
-    Scores are those whose name has a point in it, such as ``common.top5``; a validation score is one number.
+    Scores are those whose name has a point in it, such as ``common.top5``; a validation score is one number. A score of
+    ``passes`` is a number for each pass of the common test set, which whoever reads it counts.
 
     Raises:
         WireError: a metric has another form.
     """
     for name, value in reply.metrics.items():
         is_score = "." in name and name.rpartition(".")[2] != "validation"
-        if is_score and not (isinstance(value, list) and len(value) == num_horizons):
+        if is_score and name.split(".")[-2] == "passes":
+            if not (isinstance(value, list) and len(value) <= MAX_PASSES and all(0.0 <= one <= 1.0 for one in value)):
+                raise WireError(f"metric {name} must be a share for each pass, got {value!r:.80}")
+        elif is_score and not (isinstance(value, list) and len(value) == num_horizons):
             raise WireError(f"metric {name} must be a number for each of {num_horizons} horizons, got {value!r:.80}")
         if not is_score and isinstance(value, list):
             raise WireError(f"metric {name} must be one number, got {value!r:.80}")

@@ -193,14 +193,14 @@ def names(reply: Reply) -> set[str]:
         (
             {},
             True,
-            {"loss", "validation", "kept", "own", "common", "common_now"},
+            {"loss", "validation", "kept", "own", "common", "common_now", "passes"},
             {"local", "local.own", "local.common", "offline_kd", "offline_kd.own", "offline_kd.common"},
         ),
-        (NOISE, False, {"epsilon", "delta", "common", "common_now"}, {"local.common", "offline_kd.common"}),
+        (NOISE, False, {"epsilon", "delta", "common", "common_now", "passes"}, {"local.common", "offline_kd.common"}),
         (
             {"window_share": 0.5},
             True,
-            {"loss", "validation", "kept", "common", "common_now", "window_epsilon", "window_delta"},
+            {"loss", "validation", "kept", "common", "common_now", "passes", "window_epsilon", "window_delta"},
             {"local", "local.common", "offline_kd", "offline_kd.common"},
         ),
     ],
@@ -217,4 +217,5 @@ def test_a_client_withholds_what_its_account_does_not_cover(
     assert names(reply) == metrics
     assert metrics_of(reply.metrics, "common.") is not None
     baselines = {"last_beam.common", "beam_history.common", "nearest_position.common"}
-    assert names(train_controls(at, Request())) == controls | baselines
+    by_pass = {"local.passes", "offline_kd.passes"}
+    assert names(train_controls(at, Request())) == controls | baselines | by_pass

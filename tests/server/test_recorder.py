@@ -69,6 +69,7 @@ def write_rounds(recorder: Recorder, *numbers: int) -> None:
                     **flat(0.1 * number, "common."),
                     **flat(0.02 * number, "common_now."),
                     **flat(0.9, "own."),
+                    "passes.top5": [0.25, 1.0],
                     "loss": 1.5,
                     "validation": 0.7,
                     "kept": float(number == 1),
@@ -128,6 +129,7 @@ def test_a_round_is_one_line_with_every_client_and_phase(recorder: Recorder) -> 
         "common_now": metrics(0.02).to_dict(),
         "kept": True,
         "own": metrics(0.9).to_dict(),
+        "passes_top5": [0.25, 1.0],
         "validation": 0.7,
         "federated_share": None,
         "window_epsilon": None,
@@ -408,3 +410,19 @@ def test_faults_are_counted_by_client_and_kind_with_the_rounds_and_the_last_reas
         ("b", "away", 1, 4, 4, "away"),
         ("b", "warning", 1, 2, 2, "fog"),
     ]
+
+
+# Passes
+
+
+def test_the_passes_have_every_arm_and_none_of_a_client_that_said_nothing_of_these_passes(recorder: Recorder) -> None:
+    write_rounds(recorder, 1, 2)
+    controls = {"000-gps": {"local.passes.top5": [0.5, 0.75], "offline_kd.passes.top5": [0.1]}}
+    recorder.write_passes(controls, pass_ids=[3, 7])
+    assert json.loads((recorder.folder / "passes.json").read_text()) == {
+        "passes": [3, 7],
+        "top5": {
+            "000-gps": {"local": [0.5, 0.75], "offline_kd": None, "federated": [0.25, 1.0]},
+            "001-lidar": {"local": None, "offline_kd": None, "federated": None},
+        },
+    }

@@ -53,7 +53,7 @@ def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
     for client in summary["clients"]:
         assert set(client) == {
             "id", "modality", "parameters", "passes", "local", "offline_kd", "federated",
-            "federated_now", "kept_round", "uplink_bytes", "downlink_bytes", "refused",
+            "federated_now", "baselines", "kept_round", "uplink_bytes", "downlink_bytes", "refused",
         }  # fmt: skip
         for arm in ("local", "offline_kd", "federated"):
             assert set(client[arm]) == METRICS
@@ -61,7 +61,14 @@ def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
             assert all(0 <= value <= 1 for name in METRICS - {"power_loss_db"} for value in client[arm][name])
     assert set(summary["teacher"]) == {"parameters", "before", "after", "after_now", "kept_round"}
     assert len((finished / "rounds.jsonl").read_text().splitlines()) == summary["rounds"] == 3
-    for name in ("experiment.yaml", "environment.json", "summary.csv", "report.html", "checkpoint/state.pt"):
+    for name in (
+        "experiment.yaml",
+        "environment.json",
+        "summary.csv",
+        "passes.json",
+        "report.html",
+        "checkpoint/state.pt",
+    ):
         assert (finished / name).is_file(), name
 
 
@@ -150,6 +157,7 @@ def test_bytes_in_the_record_are_those_of_the_messages_which_hold_neither_weight
 
     run_apps(placement, client_app=wrap(watching))
     counted = {"up": 0, "down": 0}
+    num_passes = placement.experiment.data.passes.test
     for message, reply in seen:
         assert not reply.has_error()
         for direction, content in (("down", message.content), ("up", reply.content)):
@@ -166,8 +174,10 @@ def test_bytes_in_the_record_are_those_of_the_messages_which_hold_neither_weight
             for record in content.config_records.values():
                 assert all(not isinstance(value, bytes) for value in record.values())
             for record in content.metric_records.values():
-                # A number, or one per horizon: too little to hide a model in.
-                assert all(isinstance(value, (int, float)) or len(value) == 4 for value in record.values())
+                # A number, or one per horizon or test pass: too little to hide a model in.
+                for metric, value in record.items():
+                    length = num_passes if metric.endswith("passes.top5") else 4
+                    assert isinstance(value, (int, float)) or len(value) == length
     recorded = read_rounds(placement.run)
     for direction, key in (("up", "uplink_bytes"), ("down", "downlink_bytes")):
         total = sum(client[key] for line in recorded for client in line["clients"].values())

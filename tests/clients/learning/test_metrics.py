@@ -14,6 +14,7 @@ from clients.learning.metrics import (
     dba_score,
     power_loss_db,
     rank_beams,
+    top5_by_pass,
     top_k,
 )
 from configs.seeding import rng_for
@@ -129,3 +130,14 @@ def test_metrics_survive_json() -> None:
 def test_nothing_to_score_is_an_error() -> None:
     with pytest.raises(ValueError, match="no sample"):
         BeamMetrics.of(np.empty((0, 4, 64)), np.empty((0, 4, 64)))
+
+
+def test_top5_by_pass_is_that_of_the_windows_of_each_pass_in_the_order_of_ids() -> None:
+    rng = np.random.default_rng(0)
+    scores, power = rng.random((7, 3, 64)), rng.random((7, 3, 64))
+    scores[2:5] = power[2:5]
+    passes = np.array([9, 9, 4, 4, 4, 11, 11])
+    shares = top5_by_pass(scores, power, passes)
+    expected = [BeamMetrics.of(scores[passes == one], power[passes == one]).mean("top5") for one in (4, 9, 11)]
+    assert shares == pytest.approx(expected)
+    assert shares[0] == 1.0

@@ -127,9 +127,14 @@ def test_a_commissioning_drive_by_day_is_dry_bright_and_quiet_whatever_the_world
     assert not any(scene.night or scene.rain or scene.rush for scene in scenes)
 
 
-def test_the_public_drive_changes_nothing_but_the_public_set() -> None:
-    same, day = (plan_federation(street(public_drive=drive), seed=1) for drive in ("same", "day"))
-    assert [part for part in same if part.folder != "public"] == [part for part in day if part.folder != "public"]
+@pytest.mark.parametrize("folder", ["public", "server"])
+def test_a_drive_changes_nothing_but_the_part_that_it_is_of(folder: str) -> None:
+    world = World(preset="night-shift")
+    drives: list[dict[str, Any]] = [{f"{folder}_drive": drive} for drive in ("same", "day")]
+    same, day = (plan_federation(street(world=world, **drive), seed=1) for drive in drives)
+    assert [part for part in same if part.folder != folder] == [part for part in day if part.folder != folder]
+    (found,) = [part.world for part in day if part.folder == folder]
+    assert (found.night_probability, found.rain_probability, found.density) == (0.0, 0.0, world.density / 2)
 
 
 def test_by_time_of_day_clients_record_by_day_by_night_in_rain_and_in_the_rush_hour_in_turn() -> None:

@@ -199,6 +199,9 @@ def test_a_strangers_text_is_one_short_line() -> None:
         ("loss", [1.0, 2.0]),
         ("epsilon", []),
         ("window_delta", [0.1]),
+        ("passes.top5", 0.5),
+        ("passes.top5", [0.5] * 10_001),
+        ("local.passes.top5", [0.5, 1.5]),
     ],
 )
 def test_a_metric_that_nobody_could_show_is_refused(name: str, value: float | list[float]) -> None:
@@ -208,6 +211,7 @@ def test_a_metric_that_nobody_could_show_is_refused(name: str, value: float | li
 
 def test_metrics_of_the_right_form_are_taken() -> None:
     scores = {"common.top5": [0.5] * 4, "own.dba": [0.5] * 4, "validation": 0.5, "local.validation": 0.5, "loss": 1.0}
+    scores |= {"passes.top5": [0.0, 1.0], "local.passes.top5": [0.5] * 30}
     check_metrics(Reply(metrics=scores), 4)
 
 
