@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,8 @@ from clients.learning.lessons import public_lesson
 from clients.learning.metrics import BeamMetrics, top5_by_pass
 from clients.learning.mixture import Mixture, weigh
 from clients.models.tracker import count_parameters
-from clients.privacy import drawn_material, window_bound
-from clients.training import make_learner, own_recording
+from clients.privacy import window_bound
+from clients.training import own_recording
 from strategies.codecs.encoding import Encoding
 from strategies.messages.wire import Reply, Request, WireError
 
@@ -63,7 +62,7 @@ def train_controls(context: ClientContext, request: Request) -> Reply:
         taught = encoding.decode(encoding.unpack(request.targets), strategy.temperature)
     learners: list[Learner] = []
     for targets in (None, taught):
-        learner = make_learner(context.profile, context.placement.experiment, choose=partial(drawn_material, context))
+        learner = Exchange.make_learner(context)
         for _ in range(strategy.expected_rounds):
             _learn(learner, public_lesson(targets), context)
         learners.append(learner)

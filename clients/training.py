@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clients.data.arrivals import open_growing
 from clients.data.material import Material, material_of, pool
 from clients.data.recording import Recording, open_recording
 from clients.learning.learner import Learner, Losses
+from clients.models.own import build_tracker
 from clients.models.seeding import torch_seeded
-from clients.models.tracker import BeamTracker
+from clients.models.tracker import Tracker
 from clients.profile import ClientProfile, client_folders
 from configs.data import HELD_OUT_SHARE
 from configs.schema import Experiment
@@ -42,6 +43,7 @@ def make_learner(
     *,
     start: str | None = None,
     choose: Callable[[Material], Material] = lambda material: material,
+    plugins: Sequence[Path] = (),
 ) -> Learner:
     """A fresh learner, the same for the same experiment, client and recording; without labels it only digests.
 
@@ -50,15 +52,18 @@ def make_learner(
         experiment: the experiment, with sizes, steps and seed.
         start: a name; learners with the same name start from the same weights. None takes the client's id.
         choose: a function that selects what the learner may learn from.
+        plugins: the folders in which the module of a student of one's own may lie.
 
     Raises:
         ValueError: a recording is missing or broken, or lacks the client's modality.
     """
     material = material_of(own_recording(profile, experiment), open_recording(profile.public), experiment.task)
-    return _learner(profile, experiment, choose(material), start=start or profile.id)
+    return _learner(profile, experiment, choose(material), start=start or profile.id, plugins=plugins)
 
 
-def make_pooled_learner(profile: ClientProfile, experiment: Experiment, federation: Path) -> Learner:
+def make_pooled_learner(
+    profile: ClientProfile, experiment: Experiment, federation: Path, *, plugins: Sequence[Path] = ()
+) -> Learner:
     """A fresh learner on the labelled windows of all clients of a modality; each of these clients gets the same one.
 
     Raises:
@@ -74,18 +79,24 @@ def make_pooled_learner(profile: ClientProfile, experiment: Experiment, federati
     if not mine:
         raise ValueError(f"{federation}: no client has labels for {profile.modality}, so there is nothing to pool")
     material = pool(mine, open_recording(profile.public), experiment.task)
-    return _learner(profile, experiment, material, start=profile.modality, name=profile.modality)
+    return _learner(profile, experiment, material, start=profile.modality, name=profile.modality, plugins=plugins)
 
 
 def _learner(
-    profile: ClientProfile, experiment: Experiment, material: Material, *, start: str, name: str | None = None
+    profile: ClientProfile,
+    experiment: Experiment,
+    material: Material,
+    *,
+    start: str,
+    plugins: Sequence[Path],
+    name: str | None = None,
 ) -> Learner:
     training = experiment.training
     for recording in (material.recording, material.public):
         if profile.modality not in recording.sensors:
             raise ValueError(f"{recording.folder}: has no {profile.modality}, which client {profile.id} senses")
     return Learner(
-        make_student(experiment, client=start, modality=profile.modality),
+        make_student(experiment, client=profile.id, modality=profile.modality, start=start, plugins=plugins),
         training=training,
         losses=Losses(task_loss(training.task_loss, training.power_temperature_db), response_kd),
         material=material,
@@ -94,13 +105,21 @@ def _learner(
     )
 
 
-def make_student(experiment: Experiment, *, client: str, modality: str) -> BeamTracker:
+def make_student(
+    experiment: Experiment, *, client: str, modality: str, start: str = "", plugins: Sequence[Path] = ()
+) -> Tracker:
     """A fresh student, the same for the same experiment and client.
 
     Args:
         experiment: the experiment, with sizes and seed.
         client: the id of the client.
         modality: the modality that the student senses.
+        start: a name; students with the same name start from the same weights. Empty takes the client's id.
+        plugins: the folders in which the module of a student of one's own may lie.
+
+    Raises:
+        ValueError: there is no such student, or it cannot do this task.
     """
-    with torch_seeded(seed_for(experiment.seed, "student", client)):
-        return BeamTracker((modality,), experiment.student_size(modality), experiment.task)
+    size, key = experiment.student_size(modality, client), f"students.{modality}"
+    with torch_seeded(seed_for(experiment.seed, "student", start or client)):
+        return build_tracker(size, (modality,), experiment.task, key=key, folders=plugins)

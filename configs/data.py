@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from configs.models import Model
 from configs.section import Section
 from configs.spelling import did_you_mean
 from configs.world import World
@@ -58,12 +59,14 @@ class Nodes(Section):
         site: the site at which they are; None means each of `data.sites` that is not held out, and on a street its
             sites in turn.
         faults: the faults of their own recordings, not of the public set (street only).
+        student: the student of these clients; None takes that of their modality. Virtual clients only.
     """
 
     modality: ModalityName
     count: int = Field(default=1, ge=1, le=100_000)
     site: str | None = None
     faults: Faults = Faults()
+    student: Model | None = None
 
     @model_validator(mode="after")
     def _faults_fit(self) -> Nodes:
@@ -177,10 +180,6 @@ class Federation(Section):
 
     @model_validator(mode="after")
     def _nodes_fit(self) -> Federation:
-        places = [(nodes.modality, nodes.site) for nodes in self.nodes]
-        if len(set(places)) != len(places):
-            names = (name if site is None else f"{name} at {site}" for name, site in places)
-            raise ValueError(f"nodes: name each modality once, or once for each site, got {', '.join(names)}")
         if not self.server_modalities:
             raise ValueError("server_lacks: the teacher would have no sensor; name fewer modalities")
         return self
@@ -274,6 +273,14 @@ class DeepSenseData(Federation):
     sites: tuple[MeasuredSite, ...] = ()
     share_passes: bool = True
     sector_skew: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _modalities_once(self) -> DeepSenseData:
+        places = [(nodes.modality, nodes.site) for nodes in self.nodes]
+        if len(set(places)) != len(places):
+            names = (name if site is None else f"{name} at {site}" for name, site in places)
+            raise ValueError(f"nodes: name each modality once, or once for each site, got {', '.join(names)}")
+        return self
 
     @model_validator(mode="after")
     def _sites_fit(self) -> DeepSenseData:

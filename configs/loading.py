@@ -45,6 +45,7 @@ DATA_SOURCES = (
     "clients/data/scans.py",
     "clients/data/sensor_files.py",
     "clients/data/table_text.py",
+    "clients/data/time_stamps.py",
 )
 
 
@@ -139,16 +140,17 @@ def data_digest(experiment: Experiment) -> str:
     scenario is dealt by windows, so it depends on their length as well.
     """
     values, task = to_values(experiment), experiment.task
-    depends_on = {"data": _without_folders(values["data"]), "seed": values["seed"]}
+    depends_on = {"data": _what_is_recorded(values["data"]), "seed": values["seed"]}
     if experiment.data.source == "deepsense":
         depends_on["frames"] = task.num_frames + task.num_future
     return digest_with_sources(depends_on, DATA_SOURCES)
 
 
-def _without_folders(values: Any) -> Any:
+def _what_is_recorded(values: Any) -> Any:
+    """The values without the names of folders and without what learns from the data."""
     if isinstance(values, dict):
-        return {name: _without_folders(value) for name, value in values.items() if name != "folder"}
-    return [_without_folders(value) for value in values] if isinstance(values, list) else values
+        return {name: _what_is_recorded(one) for name, one in values.items() if name not in ("folder", "student")}
+    return [_what_is_recorded(value) for value in values] if isinstance(values, list) else values
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,7 @@ from configs.data import (
     StreetData,
     StreetModality,
 )
+from configs.models import Model
 from configs.recipes import RECIPES, Traits
 from configs.section import Section
 from configs.strategy import Aggregation, Plugin, Strategy
@@ -67,22 +68,6 @@ class Task(Section):
     def num_horizons(self) -> int:
         """The current slot and the future ones."""
         return 1 + self.num_future
-
-
-class Model(Section):
-    """Size of a student or teacher.
-
-    Attributes:
-        width: channels of the first convolution; later ones are multiples.
-        features: size of a frame's feature vector.
-        hidden: size of the GRU state.
-        dropout: the share of the last state of the GRU that is dropped in training.
-    """
-
-    width: int = Field(default=8, ge=1, le=512)
-    features: int = Field(default=48, ge=1, le=4096)
-    hidden: int = Field(default=64, ge=1, le=4096)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class Training(Section):
@@ -173,8 +158,8 @@ class Experiment(Section):
         seed: the seed of everything that is drawn.
         task: what is predicted from what.
         data: the federation.
-        students: the size of the student of each modality; those not named have the default size.
-        teacher: the size of the teacher.
+        students: the student of each modality; those not named are our tracker in its default size.
+        teacher: the teacher.
         training: how students spend their steps.
         teaching: how the teacher spends its steps.
         strategy: the protocol.
@@ -235,6 +220,16 @@ class Experiment(Section):
         """The modalities of the clients, in the order of the YAML."""
         return self.data.modalities
 
-    def student_size(self, modality: str) -> Model:
-        """The size of a modality's student."""
+    def student_size(self, modality: str, client: str = "") -> Model:
+        """The student of a client: that of its node if the node names one, or else that of its modality.
+
+        Args:
+            modality: the modality that it senses.
+            client: the id of the client, which begins with its number among the nodes.
+        """
+        every = [nodes for nodes in self.data.groups for _ in range(nodes.count)]
+        number = client.partition("-")[0]
+        nodes = every[int(number)] if number.isdigit() and int(number) < len(every) else None
+        if nodes is not None and nodes.student is not None and nodes.modality == modality:
+            return nodes.student
         return self.students.get(modality, Model())

@@ -65,9 +65,9 @@ def find_config(source: str | Path, *, beside: Path | None = None) -> Path:
 def read_config(path: Path) -> ConfigValues:
     """Read a YAML file and what it extends.
 
-    Mappings merge key by key; everything else, lists included, replaces what was there. Two things would make no
-    sense for one another and are not mixed: ``data`` with another ``source`` replaces the whole section, and another
-    ``name`` drops the ``options`` of the old one.
+    Mappings merge key by key; everything else, lists included, replaces what was there. Three things would make no
+    sense for one another and are not mixed: ``data`` with another ``source`` and a student or teacher with another
+    ``model`` replace the whole section, and another ``name`` drops the ``options`` of the old one.
 
     Raises:
         ValueError: a file is missing or not YAML, a key stands twice, or files extend each other in a circle.
@@ -103,7 +103,7 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         >>> merged({"data": {"passes": {"test": 3, "client": 4}}, "seeds": [0, 1]}, {"data": {"passes": {"test": 5}}})
         {'data': {'passes': {'test': 5, 'client': 4}}, 'seeds': [0, 1]}
     """
-    if _is_other("source", values, changes):
+    if _is_other("source", values, changes) or changes.get("model", values.get("model")) != values.get("model"):
         return dict(changes)
     result = dict(values)
     if _is_other("name", values, changes):

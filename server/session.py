@@ -296,7 +296,7 @@ def _prepare_teacher(
     placement: Placement, checkpoint: Checkpoint | None, common: Recording, watch: Watch
 ) -> tuple[Distiller, dict[str, Any]]:
     experiment = placement.experiment
-    learner = make_teacher(experiment, placement.federation)
+    learner = make_teacher(experiment, placement.federation, plugins=placement.plugins)
     done = 0 if checkpoint is None else checkpoint.federation.round
     teacher = Distiller(
         learner,

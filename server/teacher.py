@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,20 +15,21 @@ from clients.data.recording import PUBLIC_POWER, Recording, open_recording
 from clients.learning.learner import Learner, Losses
 from clients.learning.lessons import public_lesson
 from clients.learning.metrics import BeamMetrics
+from clients.models.own import build_tracker
 from clients.models.seeding import torch_seeded
-from clients.models.tracker import BeamTracker
 from configs.schema import Experiment, Task
 from configs.seeding import seed_for
 from strategies.labels import SoftLabels
 from strategies.losses import response_kd, task_loss
 
 
-def make_teacher(experiment: Experiment, federation: Path) -> Learner:
+def make_teacher(experiment: Experiment, federation: Path, *, plugins: Sequence[Path] = ()) -> Learner:
     """A fresh teacher on the server's own labelled passes; the same experiment gives the same teacher.
 
     Args:
         experiment: the experiment, with sizes, steps and seed.
         federation: the folder that holds ``server/`` and ``public/``.
+        plugins: the folders in which the module of a teacher of one's own may lie.
 
     Raises:
         ValueError: a recording is missing or broken, or the server has no labelled window.
@@ -35,7 +37,8 @@ def make_teacher(experiment: Experiment, federation: Path) -> Learner:
     teaching = experiment.teaching
     material = open_material(federation / "server", federation / "public", experiment.task)
     with torch_seeded(seed_for(experiment.seed, "teacher")):
-        model = BeamTracker(experiment.data.server_modalities, experiment.teacher, experiment.task)
+        senses = experiment.data.server_modalities
+        model = build_tracker(experiment.teacher, senses, experiment.task, key="teacher", folders=plugins)
     return Learner(
         model,
         training=teaching,

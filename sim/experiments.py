@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from clients.app import build_app as build_client_app
+from clients.learning.contract import check_models
 from clients.profile import client_folders
 from configs.files import LOCK, waited_for, write_whole
 from configs.home import hold
@@ -62,6 +63,7 @@ def run_experiment(
     """
     check_engine(experiment.engine)
     find_plugins(Placement(experiment, Path(), Path(), plugins))
+    check_models(experiment, plugins)
     with _begun(out, experiment.name) as folder:
         # What a resumption needs is there before the data is made, which may take long.
         note: dict[str, Any] = {"plugins": [str(one) for one in plugins], "data_seconds": 0.0}

@@ -18,10 +18,12 @@ from torch import nn
 from clients.memory import ClientMemory
 from clients.training import make_student
 from configs.loading import build_experiment
+from configs.placement import plugin_folders
 from configs.schema import Experiment
 from configs.spelling import did_you_mean
 from configs.yaml_files import read_config
 from server.recorder import read_rounds
+from sim.experiments import read_run
 from sim.report.exports import as_csv
 from sim.report.run_folders import find_runs
 from sim.report.sites import sites_table
@@ -126,7 +128,9 @@ class Students(Mapping[str, nn.Module]):
         state = ClientMemory(self._result.folder / "clients" / client).load(before_round=_AFTER_ALL)
         if state is None:
             raise KeyError(f"{client}: its student is not in {self._result.folder}; it never finished a round here")
-        student = make_student(self._result.experiment, client=client, modality=modality)
+        _, note = read_run(self._result.folder)
+        folders = plugin_folders(note["plugins"])
+        student = make_student(self._result.experiment, client=client, modality=modality, plugins=folders)
         student.load_state_dict(state["learner"]["best_model"])
         return student.eval()
 

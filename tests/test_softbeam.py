@@ -146,18 +146,35 @@ def test_a_class_of_a_script_reaches_the_server_and_the_workers_of_ray(
 ) -> None:
     code = f"""
 import softbeam
+import torch
+from torch import nn
 from strategies.methods.distillation import DistillationStrategy
 SHARE = 0.5
+HIDDEN = 3
+
+class Net(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.encode = nn.Linear(spec.num_frames * spec.shape[0], HIDDEN)
+        self.head = nn.Linear(HIDDEN, spec.num_horizons * spec.num_beams)
+
+    def features(self, frames):
+        return torch.tanh(self.encode(frames["gps"].flatten(1) / 50.0))
+
+    def classify(self, features):
+        return self.head(features)
 
 class Half(DistillationStrategy):
     def choose_samples(self, round_number):
         return super().choose_samples(round_number)[: round(SHARE * 24)]
 
-result = softbeam.run({tiny_values(rounds=2)!r}, engine="ray", strategy=Half)
-print([line["num_asked"] for line in result.rounds])
+result = softbeam.run({tiny_values(rounds=2)!r}, engine="ray", strategy=Half, students={{"gps": {{"model": Net}}}})
+print([line["num_asked"] for line in result.rounds], [client["parameters"] for client in result.clients][:2])
+print(type(result.students["000-gps"].model) is Net, result.summary["faults"])
 """
     done = python(code, tmp_path, home)
-    assert done.stdout.strip() == "[12, 12]", done.stderr
+    weights = (16 * 3 + 3) + (3 * 256 + 256)
+    assert done.stdout.splitlines() == [f"[12, 12] [{weights}, {weights}]", "True []"], done.stderr
 
 
 def test_the_wheel_holds_the_module_the_tree_and_the_yamls_and_nothing_else(tmp_path: Path) -> None:

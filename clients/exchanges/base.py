@@ -82,8 +82,9 @@ class Exchange(ABC):
     @classmethod
     def make_learner(cls, context: ClientContext) -> Learner:
         """The client's learner as it is before its first message."""
-        profile, experiment = context.profile, context.placement.experiment
-        return make_learner(profile, experiment, choose=partial(drawn_material, context))
+        profile, placement = context.profile, context.placement
+        choose = partial(drawn_material, context)
+        return make_learner(profile, placement.experiment, choose=choose, plugins=placement.plugins)
 
     @classmethod
     def introduction(cls, context: ClientContext) -> Facts:

@@ -21,8 +21,11 @@ class WeightExchange(Exchange):
     @classmethod
     def make_learner(cls, context: ClientContext) -> Learner:
         """A learner with the initial weights of its modality, because weights can only be averaged from one start."""
-        profile, experiment = context.profile, context.placement.experiment
-        return make_learner(profile, experiment, start=profile.modality, choose=partial(drawn_material, context))
+        profile, placement = context.profile, context.placement
+        choose = partial(drawn_material, context)
+        return make_learner(
+            profile, placement.experiment, start=profile.modality, choose=choose, plugins=placement.plugins
+        )
 
     def __init__(self, context: ClientContext, learner: Learner, request: Request, state: State) -> None:
         super().__init__(context, learner, request, state)
@@ -51,7 +54,8 @@ class PooledExchange(NoExchange):
     @classmethod
     def make_learner(cls, context: ClientContext) -> Learner:
         """A learner on the labelled windows of all clients of its modality."""
-        return make_pooled_learner(context.profile, context.placement.experiment, context.placement.federation)
+        here = context.placement
+        return make_pooled_learner(context.profile, here.experiment, here.federation, plugins=here.plugins)
 
     def answer(self) -> Answer:
         """The fact ``raw_bytes``: the bytes of the client's own recording in its first round, then 0."""

@@ -26,7 +26,7 @@ from clients.learning.metrics import BeamMetrics
 from clients.learning.optimizer import AdamW, Optimizer
 from clients.learning.speed import can_be_perturbed, draw_speeds, play, read_played
 from clients.models.seeding import torch_seeded
-from clients.models.tracker import BeamTracker, Windows, predict, predict_features, read_windows
+from clients.models.tracker import Tracker, Windows, predict, predict_features, read_windows
 from configs.schema import Training
 from configs.seeding import rng_for, seed_for
 
@@ -99,7 +99,7 @@ class Learner:
 
     def __init__(
         self,
-        model: BeamTracker,
+        model: Tracker,
         *,
         training: Training,
         losses: Losses,
@@ -313,7 +313,7 @@ class Learner:
             progress.rate_factor, progress.stalled = progress.rate_factor / 2.0, 0
 
 
-def _copy(model: BeamTracker) -> dict[str, Tensor]:
+def _copy(model: Tracker) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 

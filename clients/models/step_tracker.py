@@ -28,7 +28,7 @@ from clients.data.motion import PIXELS
 from clients.data.recording import Recording
 from clients.models.blocks import Memory
 from clients.models.encoders import mask_shares
-from clients.models.tracker import Windows
+from clients.models.tracker import Tracker, Windows
 from configs.schema import Task
 
 Alignment = Literal["paper", "newest"]
@@ -36,7 +36,7 @@ Alignment = Literal["paper", "newest"]
 PIXEL_SIDES = (224, 112, 56)
 
 
-class StepTracker(nn.Module):
+class StepTracker(Tracker):
     """A tracker that computes, step by step, beam logits for the current and the next slots from a window of frames.
 
     Args:

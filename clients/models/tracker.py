@@ -66,7 +66,45 @@ def read_windows(
     return Windows(frames, torch.from_numpy(rows.reshape(len(starts), num_frames)))
 
 
-class BeamTracker(nn.Module):
+class Tracker(nn.Module):
+    """What every tracker has, whoever wrote it: a learner trains any of them.
+
+    Attributes:
+        modalities: the modalities that it senses.
+        task: the task, with frames, horizons and beams.
+    """
+
+    modalities: tuple[str, ...]
+    task: Task
+
+    def fit_scale(self, recording: Recording, starts: NDArray[np.int64]) -> None:
+        """Measure the scale of each sensor on the frames of some windows.
+
+        Args:
+            recording: the recording that holds the frames.
+            starts: (N,) the first frame of each window, at least one.
+        """
+        raise NotImplementedError
+
+    def features(self, windows: Windows, present: Tensor | None = None) -> Tensor:
+        """(N, D) features; relations and feature KD compare these."""
+        raise NotImplementedError
+
+    def decide(self, features: Tensor) -> Tensor:
+        """(N, H, B) logits from features (N, D)."""
+        raise NotImplementedError
+
+    def forward(self, windows: Windows, present: Tensor | None = None) -> Tensor:
+        """(N, H, B) logits of the beams.
+
+        Args:
+            windows: windows with frames of every modality that is present for some window.
+            present: (N, M) whether a modality is used for a window; None uses every modality that has frames.
+        """
+        return self.decide(self.features(windows, present))
+
+
+class BeamTracker(Tracker):
     """A tracker that computes beam logits for the current and the next slots from a window of frames.
 
     Args:
@@ -104,15 +142,6 @@ class BeamTracker(nn.Module):
             for name in self.modalities:
                 self.encoders[name].fit_scale(windows.frames[name])  # type: ignore[operator]
 
-    def forward(self, windows: Windows, present: Tensor | None = None) -> Tensor:
-        """(N, H, B) logits of the beams.
-
-        Args:
-            windows: windows with frames of every modality that is present for some window.
-            present: (N, M) whether a modality is used for a window; None uses every modality that has frames.
-        """
-        return self.decide(self.features(windows, present))
-
     def decide(self, features: Tensor) -> Tensor:
         """(N, H, B) logits from features (N, D)."""
         logits: Tensor = self.head(self.dropout(features))
@@ -136,7 +165,7 @@ class BeamTracker(nn.Module):
         return last
 
 
-def predict(tracker: BeamTracker, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
+def predict(tracker: Tracker, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
     """(N, H, B) logits in evaluation mode, from the modalities that the recording has.
 
     Raises:
@@ -146,35 +175,37 @@ def predict(tracker: BeamTracker, recording: Recording, starts: NDArray[np.int64
     return _in_evaluation(tracker, tracker.forward, recording, starts, (task.num_horizons, task.num_beams))
 
 
-def predict_features(tracker: BeamTracker, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
+def predict_features(tracker: Tracker, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
     """(N, D) features in evaluation mode, from the modalities that the recording has.
 
     Raises:
         ValueError: the recording has none of the tracker's modalities.
     """
-    return _in_evaluation(tracker, tracker.features, recording, starts, (tracker.gru.hidden_size,))
+    return _in_evaluation(tracker, tracker.features, recording, starts, None)
 
 
 def _in_evaluation(
-    tracker: BeamTracker,
+    tracker: Tracker,
     compute: Callable[[Windows], Tensor],
     recording: Recording,
     starts: NDArray[np.int64],
-    row_shape: tuple[int, ...],
+    row_shape: tuple[int, ...] | None,
 ) -> Tensor:
     present = [name for name in tracker.modalities if name in recording.sensors]
     if not present:
         raise ValueError(f"{recording.folder}: holds none of {', '.join(tracker.modalities)}, which the tracker senses")
     was_training = tracker.training
     tracker.eval()
-    batches = [starts[first : first + PREDICTION_BATCH] for first in range(0, len(starts), PREDICTION_BATCH)]
+    # Without a shape, only a window can tell how many features there are.
+    some = starts if row_shape is not None or len(starts) else np.zeros(1, np.int64)
+    batches = [some[first : first + PREDICTION_BATCH] for first in range(0, len(some), PREDICTION_BATCH)]
     with torch.no_grad():
         parts = [
             compute(read_windows(recording, batch, modalities=present, num_frames=tracker.task.num_frames))
             for batch in batches
         ]
     tracker.train(was_training)
-    return torch.cat(parts) if parts else torch.empty(0, *row_shape)
+    return torch.cat(parts)[: len(starts)] if parts else torch.empty(0, *(row_shape or ()))
 
 
 def count_parameters(tracker: nn.Module) -> int:

@@ -25,6 +25,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench referee": ("softbeam bench referee --preset street --frames 60",),
     "bench learning": ("softbeam bench learning --preset s9 --seeds 0 --inputs gps,all",),
     "bench distillation": ("softbeam bench distillation --preset street --seeds 0",),
+    "bench few": ("softbeam bench few ~/scenario1 ~/scenario9 --passes 1,2 --seeds 0",),
+    "bench worth": ("softbeam bench worth --seeds 0 --json worth.json --figure worth.png",),
     "bench generation": ("softbeam bench generation --preset s9",),
     "bench warm": ("softbeam bench warm --app torch --messages 3",),
     "bench codecs": ("softbeam bench codecs --codec uint4 --codec top8-uint4",),

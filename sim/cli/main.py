@@ -319,6 +319,7 @@ def _note_folder(progress: ProgressBar, folder: Path, *, on: Path | None, severa
 
 def _preview(experiments: list[Experiment], plugins: tuple[Path, ...], *, as_json: bool) -> None:
     """Print experiments and their costs instead of running them."""
+    from clients.learning.contract import check_models, model_costs
     from configs.loading import to_values
     from configs.placement import Placement
     from sim.cli.preview import cost_of, preview_text
@@ -330,7 +331,9 @@ def _preview(experiments: list[Experiment], plugins: tuple[Path, ...], *, as_jso
         if experiment.engine.name != "deployment":
             check_engine(experiment.engine)
         method, _ = find_plugins(Placement(experiment, Path(), Path(), plugins))
-        found.append((experiment, cost_of(experiment, method)))
+        check_models(experiment, plugins)
+        models = [one.to_dict() for one in model_costs(experiment, plugins)]
+        found.append((experiment, {**cost_of(experiment, method), "models": models}))
     if as_json:
         rows = [{"experiment": to_values(experiment), "cost": cost} for experiment, cost in found]
         typer.echo(json.dumps(rows if len(rows) > 1 else rows[0], indent=1))

@@ -88,5 +88,10 @@ def preview_text(experiment: Experiment, cost: dict[str, Any]) -> str:
         f"optimizer steps: {steps['client']:,} of each of {cost['clients']} clients in {cost['rounds']} rounds, "
         f"{steps['controls_of_a_client']:,} of its controls, {steps['teacher']:,} of the teacher; "
         f"{steps['all']:,} in all",
+        *(
+            f"{one['key']}{' ' if one['model'] else ''}{one['model']}: {one['parameters']:,} parameters, "
+            f"{one['macs']:,} multiply-accumulates a window"
+            for one in cost.get("models", [])
+        ),
     ]
     return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(to_values(experiment), sort_keys=False)

@@ -290,16 +290,16 @@ def data_keys(summaries: Sequence[Summary]) -> list[str]:
 
 
 def table_rows(summaries: Sequence[Summary], *, by_client: bool) -> list[Row]:
-    """One row per client of the runs, or one row per modality."""
+    """One row per client of the runs, or one row per modality and size of its students."""
     clients = {client["id"]: client for summary in summaries for client in summary["clients"]}
     if by_client:
         return [Row(i, client["modality"], client["parameters"], (i,)) for i, client in clients.items()]
-    members: dict[str, list[str]] = {}
+    members: dict[tuple[str, int], list[str]] = {}
     for i, client in clients.items():
-        members.setdefault(client["modality"], []).append(i)
+        members.setdefault((client["modality"], client["parameters"]), []).append(i)
     return [
-        Row(f"{len(ids)} client{'s' if len(ids) > 1 else ''}", modality, clients[ids[0]]["parameters"], tuple(ids))
-        for modality, ids in members.items()
+        Row(f"{len(ids)} client{'s' if len(ids) > 1 else ''}", modality, parameters, tuple(ids))
+        for (modality, parameters), ids in members.items()
     ]
 
 

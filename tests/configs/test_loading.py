@@ -143,9 +143,8 @@ def test_a_missing_section_is_refused_by_its_path(tmp_path: Path) -> None:
 
 
 def test_parts_that_do_not_fit_are_refused_by_their_path(config: Path) -> None:
-    assert "data.nodes: name each modality once, or once for each site, got gps, gps" in refusal(
-        config, "data.nodes.1.modality=gps"
-    )
+    measured = "data={source: deepsense, folder: x, nodes: [{modality: gps}, {modality: gps}]}"
+    assert "data.nodes: name each modality once, or once for each site, got gps, gps" in refusal(config, measured)
     assert "data.nodes: the street has no sensor 'box'; use camera, radar, doppler" in refusal(
         config, "data.nodes.1.modality=box"
     )

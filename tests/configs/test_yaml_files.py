@@ -92,6 +92,16 @@ def test_a_chain_is_followed_each_file_relative_to_its_own_folder(tmp_path: Path
             {"strategy": {"name": "fedmd", "rounds": 3}},
         ),
         (
+            {"students": {"gps": {"width": 4}, "radar": {"width": 2}}},
+            {"students": {"gps": {"model": "my_models:Net"}}},
+            {"students": {"gps": {"model": "my_models:Net"}, "radar": {"width": 2}}},
+        ),
+        (
+            {"teacher": {"model": "my_models:Net", "options": {"hidden": 4}}},
+            {"teacher": {"model": "my_models:Net", "options": {"depth": 2}}},
+            {"teacher": {"model": "my_models:Net", "options": {"hidden": 4, "depth": 2}}},
+        ),
+        (
             {"aggregator": {"name": "mean", "options": {"exponent": 2}}},
             {"aggregator": {"name": "mean", "options": {"other": 1}}},
             {"aggregator": {"name": "mean", "options": {"exponent": 2, "other": 1}}},
@@ -157,7 +167,7 @@ def test_a_mistake_names_the_file_and_the_line_in_which_it_stands_and_the_source
         ("data.colour=1", "data"),
         ("data.nodes.0.faults={colour: 1}", "data"),
         ("data.world={colour: 1}", "world"),
-        ("students={gps: {colour: 1}}", "schema"),
+        ("students={gps: {colour: 1}}", "models"),
     ],
 )
 def test_an_unknown_key_names_the_file_that_has_its_section(override: str, file: str) -> None:
