@@ -49,6 +49,22 @@ def temporary_beside(path: Path) -> Path:
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
+def as_bytes(content: bytes | str) -> bytes:
+    """Content as a file takes it: a path that is no UTF-8 is shown in a text, and does not end the writer."""
+    return content.encode(errors="backslashreplace") if isinstance(content, str) else content
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an error of the system say which file it is about, also one that came when the file was open."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
 def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file, after which the disk holds the old one or the new one, never a part of either.
 
@@ -63,7 +79,7 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     make_folder(path.parent)
     temporary = temporary_beside(path)
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        with _naming(path), open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -161,7 +177,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
         OSError: the disk takes no more; the old file is as it was. The message says how to go on.
     """
     try:
-        write_durably(path, content.encode() if isinstance(content, str) else content)
+        write_durably(path, as_bytes(content))
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -174,8 +190,9 @@ def swap_in(path: Path, content: bytes | str) -> None:
     """
     temporary = temporary_beside(path)
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
+        with _naming(path):
+            temporary.write_bytes(as_bytes(content))
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from configs.paths import expanded
@@ -100,6 +101,16 @@ def hold(path: Path) -> None:
         os.utime(file)
     except OSError as error:
         log.debug("%s: not noted as used (%s)", path, error)
+
+
+def let_go(path: Path) -> None:
+    """Take back :func:`hold` of an entry that could not be made, and leave no trace of it."""
+    file = in_use_file(path.resolve())
+    if path.exists() or (descriptor := _held.pop(file, None)) is None:
+        return
+    with suppress(OSError):
+        file.unlink()
+    os.close(descriptor)
 
 
 def is_still(path: Path, descriptor: int) -> bool:

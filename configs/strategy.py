@@ -135,7 +135,7 @@ class Strategy(Section):
 
     name: str = "distillation"
     options: dict[str, Any] = Field(default_factory=dict)
-    rounds: int = Field(default=8, ge=1)
+    rounds: int = Field(default=8, ge=1, le=1_000_000)
     participation: float = Field(default=1.0, gt=0, le=1)
     public_samples: int = Field(default=0, ge=0)
     ask_cached: bool = True
@@ -164,7 +164,8 @@ class Strategy(Section):
     @model_validator(mode="before")
     @classmethod
     def _follow_recipe(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or values.get("name") not in RECIPES:
+        name = values.get("name") if isinstance(values, Mapping) else None
+        if not isinstance(name, str) or name not in RECIPES:
             return values
         return {**RECIPES[values["name"]].values, **values}
 

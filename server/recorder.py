@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,10 @@ VALIDATION_FILE = "validation.json"
 PASSES_FILE = "passes.json"
 EVENTS_FILE = "events.jsonl"
 ALL_SITES = "all sites"
+
+log = logging.getLogger(__name__)
+# The folders of which was said that rounds are missing.
+_told: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -179,8 +184,17 @@ class Recorder:
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``rounds.jsonl``; a last line that a crash cut short is left out."""
-    return read_lines(folder / "rounds.jsonl")
+    """The lines of ``rounds.jsonl``; one that a crash cut short is left out, and a round without a line is told."""
+    lines = read_lines(folder / "rounds.jsonl")
+    there = {line.get("round") for line in lines}
+    missing = [number for number in range(1, max((int(one) for one in there if one), default=0)) if number not in there]
+    if missing and folder not in _told:
+        _told.add(folder)
+        log.warning(
+            "%s: %s missing, perhaps its line was damaged; what is computed from the rounds is without it",
+            *(folder / "rounds.jsonl", f"round {missing[0]} is" if len(missing) == 1 else f"{len(missing)} rounds are"),
+        )
+    return lines
 
 
 def faults_of(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

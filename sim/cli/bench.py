@@ -296,13 +296,16 @@ def _work(
     from sim.data.federation import ensure_federation
     from sim.worksheet import fill_sheet, read_sheet
 
-    workers, WAY_ON.place = workers or os.cpu_count() or 1, sheet
+    workers, WAY_ON.place = workers or os.cpu_count() or 1, sheet if sheet is not None and sheet.exists() else None
     if jobs.keys() - read_sheet(sheet).keys():
         places = list({federation_folder(experiment): experiment for experiment in data}.values())
         for experiment in tracked(places, "data", total=len(places)):
             ensure_federation(experiment, workers=workers)
     filled = fill_sheet(jobs, work, sheet=sheet, workers=workers)
-    rows = dict(tracked(filled, "trackers", total=len(jobs)))
+    rows = {}
+    for key, row in tracked(filled, "trackers", total=len(jobs)):
+        rows[key] = row
+        WAY_ON.place = sheet  # from the first row on it is there
     return [rows[key] for key in jobs]
 
 

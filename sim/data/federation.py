@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.files import make_once
-from configs.home import hold
+from configs.home import hold, let_go
 from configs.placement import federation_folder
 from configs.schema import Experiment
 
@@ -31,7 +31,11 @@ def ensure_federation(
     folder = federation_folder(experiment)
     begin = time.monotonic()
     hold(folder)
-    make_once(folder, lambda: _write(experiment, folder, workers, progress))
+    try:
+        make_once(folder, lambda: _write(experiment, folder, workers, progress))
+    except BaseException:
+        let_go(folder)
+        raise
     return folder, time.monotonic() - begin
 
 

@@ -179,6 +179,10 @@ def _results(jobs: Sequence[_Job], workers: int) -> Iterator[Iterable[Frames]]:
             with deaf_to_interrupts():
                 results = pool.map(_run_job, jobs)
             yield results
+        except Exception:
+            # Its own threads would print a stack for each job if the processes were ended under them.
+            pool.shutdown(cancel_futures=True)
+            raise
         except BaseException:
             end_children()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -8,6 +8,7 @@ Matplotlib is imported inside the functions: it is slow to load and most command
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.data.recording import Recording
+from configs.files import write_durably
 from sim.data.inspection import RecordingPart, pass_slices
 from sim.report.style import INK, MUTED, PALETTE, drawing
 from sim.world.sensors import LIDAR_MAX_M, lidar_azimuths
@@ -64,10 +66,10 @@ def write_contact_sheet(parts: Sequence[RecordingPart], path: Path) -> None:
     if not drawable:
         raise ValueError(f"{path}: no recording has a frame, so there is nothing to draw; name another folder")
     richest = max(drawable, key=_richness)
+    drawn = io.BytesIO()
     with drawing():
-        figure = draw_contact_sheet(richest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI, facecolor="white")
+        draw_contact_sheet(richest).savefig(drawn, format=path.suffix.lower()[1:], dpi=DPI, facecolor="white")
+    write_durably(path, drawn.getvalue())
 
 
 def draw_contact_sheet(part: RecordingPart) -> Figure:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from configs.files import plain_cell, write_whole
+from configs.files import as_bytes, plain_cell, write_durably
 from sim.report.destinations import check_destination
 from sim.report.sites import shown_parts, site_spread
 from sim.report.strategies import Comparison, cells_of, has_gains, notes_of, site_tests
@@ -28,14 +28,14 @@ def save_table(comparisons: Sequence[Comparison], path: Path) -> None:
     """
     check_destination("--out", path, ENDINGS)
     if path.suffix.lower() == ".csv":
-        write_whole(path, as_csv(comparisons))
+        write_durably(path, as_bytes(as_csv(comparisons)))
         return
     sheets = [_sheet(number, one) for number, one in enumerate(comparisons, start=1) if one.rows]
     if not sheets:
         raise ValueError(f"--out {path}: no run has a client that was scored; look at the problems in its rounds.jsonl")
     is_markdown = path.suffix.lower() == ".md"
     shown = [as_markdown(_marked_down(sheet)) if is_markdown else as_latex(sheet) for sheet in sheets]
-    write_whole(path, "\n".join(shown))
+    write_durably(path, as_bytes("\n".join(shown)))
 
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.learning.baselines import BASELINES, SWEPT
-from configs.files import swap_in, write_whole
+from configs.files import as_bytes, swap_in, write_durably
 from configs.recipes import RECIPES
 from server.recorder import CONTROL_ARMS, read_rounds
 from sim.data.inspection import label_skews, open_parts
@@ -83,9 +83,13 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     captions = captions_of(found)
-    figures = {
-        stem: _save(figure, figures_folder(path), stem, alt=captions[stem]) for stem, figure in draw_all(found).items()
-    }
+    folder = figures_folder(path)
+    try:
+        figures = {stem: _save(figure, folder, stem, alt=captions[stem]) for stem, figure in draw_all(found).items()}
+    except OSError:
+        with suppress(OSError):
+            folder.rmdir()  # where not a single figure was written, no folder is left
+        raise
     name = summaries[0]["experiment"]
     body = [
         f"<h1>{escape(name)}: federated beam tracking</h1>",
@@ -98,7 +102,8 @@ def write_report(runs: Sequence[Path], path: Path) -> None:
         "<h2>Problems</h2>" + faults_section(found),
         "<h2>How to run it again</h2>" + reproduction_section(runs, summaries),
     ]
-    write_whole(path, PAGE.substitute(title=escape(f"{name} - Softbeam report"), body="\n".join(body)))
+    page = PAGE.substitute(title=escape(f"{name} - Softbeam report"), body="\n".join(body))
+    write_durably(path, as_bytes(page))
 
 
 def figures_folder(page: Path) -> Path:

@@ -6,10 +6,12 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from configs.advice import explained
 from configs.files import (
     fresh_folder,
     is_plain_name,
@@ -18,10 +20,11 @@ from configs.files import (
     modes_like,
     remove_leftovers,
     reserve,
+    swap_in,
     temporary_beside,
     write_durably,
 )
-from tests.disks import small_disk
+from tests.disks import DISK_KIB, small_disk
 
 
 @pytest.mark.parametrize("name", ["a", "a b", ".a", "a.", "...", "é", "-"])
@@ -134,6 +137,22 @@ def test_a_disk_that_is_full_while_a_folder_is_written_is_one_line_that_names_it
     with pytest.raises(OSError, match=text), fresh_folder(tmp_path / "data"):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [write_durably, swap_in])
+def test_a_file_for_which_there_is_no_room_is_named_and_leaves_nothing(
+    write: Callable[[Path, bytes], None], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path) as disk:
+        with pytest.raises(OSError) as caught:
+            write(disk / "figure.pdf", bytes(1024 * (DISK_KIB + 1)))
+        assert explained(caught.value) == f"{disk / 'figure.pdf'}: no space left on device; make room on the disk"
+        assert list(disk.iterdir()) == []
+
+
+def test_a_text_with_a_path_that_is_no_utf_8_is_written(tmp_path: Path) -> None:
+    swap_in(tmp_path / "page", f"caf\u00e9 {os.fsdecode(b'x' + bytes([0xE9]))}")
+    assert (tmp_path / "page").read_bytes() == "caf\u00e9 x".encode() + rb"\udce9"
 
 
 @pytest.mark.parametrize(("umask_of_folder", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640), (0, 0o666)])

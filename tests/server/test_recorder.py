@@ -339,6 +339,24 @@ def test_a_disk_that_is_full_in_a_round_is_one_clear_error_and_leaves_the_lines_
     assert [line["round"] for line in read_rounds(recorder.folder)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [((2,), "round 2 is missing"), ((1, 3), "2 rounds are missing"), ((4,), ""), ((), "")],
+)
+def test_a_round_whose_line_is_damaged_is_told_once_and_one_cut_short_by_a_crash_is_not(
+    broken: tuple[int, ...], told: str, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_rounds(recorder, 1, 2, 3, 4)
+    path = recorder.folder / "rounds.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line[:20] if at in broken else line for at, line in enumerate(lines, start=1)))
+    for _ in range(2):
+        assert [line["round"] for line in read_rounds(recorder.folder)] == [
+            at for at in range(1, 5) if at not in broken
+        ]
+    assert [told in message for message in caplog.messages] == ([True] if told else [])
+
+
 def test_a_disk_that_cannot_keep_a_line_is_a_line_that_was_not_written(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from server.recorder import read_rounds
 from server.session import RunClock
 from sim.experiments import continue_experiment, run_experiment
 from tests.conftest import tiny_experiment, tiny_values
+from tests.disks import fill, small_disk
 from tests.federations import quiet
 from tests.releases import Release
 from tests.sim.cli.test_main import softbeam, softbeam_process
@@ -185,6 +186,49 @@ def test_a_report_that_cannot_be_made_costs_the_run_nothing_else(
     (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     assert (run / "summary.json").is_file()
     assert f"LookupError: no such font); softbeam report {run} --out {run / 'report.html'} makes it" in caplog.text
+
+
+def test_a_page_for_which_there_is_no_room_is_named_and_leaves_nothing(finished: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk:
+        fill(disk)
+        answer = softbeam("report", finished, "--out", disk / "a.html")
+        assert answer.code == 1
+        assert answer.err.strip() == f"error: {disk / 'a.html'}: no space left on device; make room on the disk"
+        assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+
+@pytest.mark.usefixtures("figures")
+def test_figures_for_which_there_is_no_room_are_named_and_leave_no_folder(finished: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk:
+        fill(disk)
+        answer = softbeam("report", finished, "--out", disk / "a.html")
+        assert answer.code == 1
+        assert re.fullmatch(rf"error: {disk}/a-figures.*: no space left on device; make room on the disk\n", answer.err)
+        assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_data_for_which_there_is_no_room_is_one_line_and_leaves_nothing(workers: int, tmp_path: Path) -> None:
+    config = written(tmp_path)
+    with small_disk(tmp_path) as disk:
+        words = ["--set", f"engine.workers={workers}", "--set", "data.passes.client=6"]
+        answer = softbeam_process("data", "make", config, *words, SOFTBEAM_HOME=str(disk))
+        assert answer.code == 1
+        (line,) = (line for line in answer.err.splitlines() if not line.startswith("tiny, seed"))
+        assert line.startswith(f"error: {disk}/data/tiny-") and "No space left on device" in line
+        assert list((disk / "data").iterdir()) == []
+
+
+def test_a_run_in_a_folder_that_is_no_utf_8_is_reported_and_compared(finished: Path, tmp_path: Path) -> None:
+    run = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    try:
+        shutil.copytree(finished, run)
+    except OSError:
+        pytest.skip("this disk takes names in UTF-8 only")
+    for words in (("report", run, "--out", tmp_path / "a.html"), ("compare", run, "--out", tmp_path / "a.csv")):
+        answer = softbeam_process(*words)
+        assert answer.code == 0, answer.err
+    assert "caf\\udce9" in (tmp_path / "a.html").read_text()
 
 
 def test_runs_that_are_continued_at_once_wait_for_each_other(tmp_path: Path) -> None:
