@@ -49,6 +49,8 @@ TESTED_IN = {
     "clients.models.streaming": "clients/models/test_models.py",
     "clients.training": "clients/test_privacy.py",
     "configs.data": "configs/test_loading.py",
+    "configs.models": "clients/models/test_own.py",
+    "configs.plugins": "strategies/test_registry.py",
     "configs.recipes": "sim/test_strategy_laws.py",
     "configs.schema": "configs/test_loading.py",
     "configs.section": "configs/test_loading.py",
