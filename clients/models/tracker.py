@@ -196,16 +196,27 @@ def _in_evaluation(
         raise ValueError(f"{recording.folder}: holds none of {', '.join(tracker.modalities)}, which the tracker senses")
     was_training = tracker.training
     tracker.eval()
-    # Without a shape, only a window can tell how many features there are.
-    some = starts if row_shape is not None or len(starts) else np.zeros(1, np.int64)
-    batches = [some[first : first + PREDICTION_BATCH] for first in range(0, len(some), PREDICTION_BATCH)]
     with torch.no_grad():
         parts = [
             compute(read_windows(recording, batch, modalities=present, num_frames=tracker.task.num_frames))
-            for batch in batches
+            for batch in (starts[first : first + PREDICTION_BATCH] for first in range(0, len(starts), PREDICTION_BATCH))
         ]
+        if not parts and row_shape is None:
+            # Only a window can tell how many features there are, and a recording without frames has none.
+            parts = [compute(_empty_window(recording, present, tracker.task.num_frames))[:0]]
     tracker.train(was_training)
-    return torch.cat(parts)[: len(starts)] if parts else torch.empty(0, *(row_shape or ()))
+    return torch.cat(parts) if parts else torch.empty(0, *(row_shape or ()))
+
+
+def _empty_window(recording: Recording, modalities: Sequence[str], num_frames: int) -> Windows:
+    """One window of zeros, in the form of a recording's frames."""
+    frames = {
+        name: torch.from_numpy(
+            np.zeros((num_frames, *recording.sensors[name].shape[1:]), recording.sensors[name].dtype)
+        )
+        for name in modalities
+    }
+    return Windows(frames, torch.arange(num_frames)[None])
 
 
 def count_parameters(tracker: nn.Module) -> int:
