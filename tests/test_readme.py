@@ -129,8 +129,11 @@ def at_a_small_size(words: Words, place: Place) -> None:
     config = words[words.index("run" if "run" in words else "make") + 1]
     small = tiny_values()
     data = {"passes": small["data"]["passes"], "nodes": [{"modality": "gps", "count": 2}]}
-    if load_experiment(config).data.source == "deepsense":
-        data |= {"passes": {"server": 2, "public": 2, "test": 2, "client": 4}, "folder": str(place.release)}
+    own = load_experiment(config).data
+    if own.source == "deepsense":
+        place_of = {"sites": [{"name": "here", "folder": str(place.release)}]} if own.sites else None
+        data |= {"passes": {"server": 2, "public": 2, "test": 2, "client": 4}}
+        data |= place_of or {"folder": str(place.release)}
     sizes: dict[str, Any] = {
         **{f"data.{key}": value for key, value in data.items()},
         **{f"training.{key}": value for key, value in small["training"].items()},
