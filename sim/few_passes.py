@@ -7,7 +7,6 @@ percent.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +14,17 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 from rich.table import Table
 
-from clients.app import build_app as build_client_app
 from clients.data.recording import Recording, open_recording
 from clients.learning.baselines import nearest_position
 from clients.learning.metrics import BeamMetrics
 from clients.profile import client_folders
 from configs.loading import data_digest, load_experiment, to_values
-from configs.placement import Placement
 from configs.schema import Experiment, Task
-from server.app import build_app as build_server_app
 from server.checkpoint import load_checkpoint
 from server.recorder import ARMS, read_rounds
-from sim.data.federation import ensure_federation
-from sim.inline import run_inline
+from sim.temporary_run import temporary_run
 from sim.worksheet import SheetRow, row_key
 
 NUM_CLIENTS = 2
@@ -99,12 +93,9 @@ def run_case(case: FewCase) -> SheetRow:
     Raises:
         ValueError: the scenario cannot be read, or has too few passes.
     """
-    torch.set_num_threads(1)
     experiment = case.experiment
-    federation, _ = ensure_federation(experiment)
-    with tempfile.TemporaryDirectory() as name:
-        placement = Placement(experiment, federation, Path(name), ())
-        run_inline(build_server_app(placement), build_client_app(placement), num_nodes=len(client_folders(federation)))
+    with temporary_run(experiment) as placement:
+        federation = placement.federation
         checkpoint, last = load_checkpoint(placement.run), read_rounds(placement.run)[-1]
     controls: Mapping[str, Mapping[str, Any]] = {} if checkpoint is None else checkpoint.findings["controls"]
     test = open_recording(federation / "test")

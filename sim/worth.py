@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,22 +24,16 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from clients.app import build_app as build_client_app
-from clients.profile import client_folders
 from configs.files import swap_in
 from configs.loading import data_digest, load_experiment, to_values
-from configs.placement import Placement
 from configs.schema import Experiment
 from configs.seeding import rng_for
-from server.app import build_app as build_server_app
 from server.recorder import CONTROL_ARMS, PASSES_FILE
-from sim.data.federation import ensure_federation
-from sim.inline import run_inline
 from sim.report.style import INK, MUTED, drawing
+from sim.temporary_run import temporary_run
 from sim.worksheet import SheetRow, row_key
 
 if TYPE_CHECKING:
@@ -164,12 +157,7 @@ def run_case(case: WorthCase) -> SheetRow:
     Raises:
         ValueError: the data cannot be made or read.
     """
-    torch.set_num_threads(1)
-    experiment = case.experiment
-    federation, _ = ensure_federation(experiment)
-    with tempfile.TemporaryDirectory() as name:
-        placement = Placement(experiment, federation, Path(name), ())
-        run_inline(build_server_app(placement), build_client_app(placement), num_nodes=len(client_folders(federation)))
+    with temporary_run(case.experiment) as placement:
         summary = json.loads((placement.run / "summary.json").read_text())
         by_pass = json.loads((placement.run / PASSES_FILE).read_text())["top5"]
     teacher = summary["teacher"]

@@ -49,6 +49,7 @@ TESTED_IN = {
     "clients.models.streaming": "clients/models/test_models.py",
     "clients.training": "clients/test_privacy.py",
     "configs.data": "configs/test_loading.py",
+    "sim.temporary_run": "sim/test_few_passes.py",
     "configs.models": "clients/models/test_own.py",
     "configs.plugins": "strategies/test_registry.py",
     "configs.recipes": "sim/test_strategy_laws.py",

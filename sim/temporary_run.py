@@ -1,0 +1,33 @@
+"""A run in this process whose folder is gone afterwards, for benchmarks that keep a few numbers of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from clients.app import build_app as build_client_app
+from clients.profile import client_folders
+from configs.placement import Placement
+from configs.schema import Experiment
+from server.app import build_app as build_server_app
+from sim.data.federation import ensure_federation
+from sim.inline import run_inline
+
+
+@contextmanager
+def temporary_run(experiment: Experiment) -> Iterator[Placement]:
+    """Run an experiment on one thread; the folder of the run is there inside the ``with`` block only.
+
+    Raises:
+        ValueError: the data cannot be made or read.
+    """
+    torch.set_num_threads(1)
+    federation, _ = ensure_federation(experiment)
+    with tempfile.TemporaryDirectory() as name:
+        placement = Placement(experiment, federation, Path(name), ())
+        run_inline(build_server_app(placement), build_client_app(placement), num_nodes=len(client_folders(federation)))
+        yield placement
