@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.data.by_beam import count_beams
+from clients.data.by_class import count_classes
 from clients.data.recording import PUBLIC_POWER, open_recording
 from clients.learning.metrics import BeamMetrics
 from clients.profile import profiles_of
@@ -127,7 +127,7 @@ def _train(experiment: Experiment) -> dict[str, NDArray[Any]]:
         columns["clients"].append(profile.id)
         columns["num_examples"].append(len(material.train))
         beams = material.recording.beams(material.train, task.num_frames, task.num_future)
-        columns["seen"].append(count_beams(beams, task.num_beams))
+        columns["seen"].append(count_classes(beams, task.num_beams))
     public = replace(open_recording(folder / "public"), power=np.load(folder / PUBLIC_POWER, allow_pickle=False))
     power = public.powers(public.window_starts(task.num_frames, task.num_future), task.num_frames, task.num_future)
     return {**{name: np.array(values) for name, values in columns.items()}, "power": power}

@@ -73,7 +73,8 @@ def world_name(experiment: Experiment) -> str:
     data = experiment.data
     if data.source == "street":
         return data.world.preset
-    return "-".join(site.name for site in data.sites) or Path(data.folder).name
+    sites = data.sites if data.source == "deepsense" else ()
+    return "-".join(site.name for site in sites) or Path(data.folder).name
 
 
 def under(experiment: Experiment, condition: str) -> Experiment:

@@ -68,7 +68,7 @@ def judge(world: World, *, seed: int, passes: int, frames: int, progress: Progre
         scene = draw_scene(world, rng_for(seed, "referee", index, "scene"), site=make_site(world, 0))
         chosen = spread(scene.num_frames, max(1, round(frames / passes)))
         embedded.append(received_power(plain, scene, rng_for(seed, "referee", index, "power"))[chosen])
-        traced.append(traced_power(scene, chosen.tolist()))
+        traced.append(traced_power(scene, chosen.tolist(), num_beams=world.num_beams))
         loss.append(blockage_db(scene)[chosen])
         if progress is not None:
             progress(index + 1, passes)
