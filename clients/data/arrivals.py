@@ -60,17 +60,17 @@ class Stitched:
         return found
 
 
-def open_growing(folder: Path, *, modality: str, num_beams: int, validation_share: float) -> Recording | None:
+def open_growing(folder: Path, *, modality: str, num_classes: int, validation_share: float) -> Recording | None:
     """Open a recording with everything that has arrived so far; without ``arrivals/`` it is like `open_recording`.
 
     New passes are for training, except a share for validation: in the order of names, a pass is for validation as soon
     as the share asks for one more. A pass that its own recording keeps for ``test`` is used for neither. An arrival
-    that cannot be read, has no power or lacks the modality is left out with a warning, and tried again the next time.
+    that cannot be read, has no labels or lacks the modality is left out with a warning, and tried again the next time.
 
     Args:
         folder: the folder of the recording.
         modality: the modality that the client senses; a recording with arrivals holds no other.
-        num_beams: B, the number of beams.
+        num_classes: the number of beams or classes.
         validation_share: the share of new passes for validation, in [0, 1).
 
     Returns:
@@ -84,15 +84,15 @@ def open_growing(folder: Path, *, modality: str, num_beams: int, validation_shar
     arrivals = []
     for name in _names(folder):
         try:
-            arrivals.append(_open_arrival(folder / ARRIVALS / name, modality, num_beams))
+            arrivals.append(_open_arrival(folder / ARRIVALS / name, modality, num_classes))
         except (ValueError, OSError) as error:
             log.warning("left out until it is mended: %s", error)
     if not arrivals:
         return base
     if base is not None and modality not in base.sensors:
         raise ValueError(f"{folder}: has no {modality}, which its arrivals have; record them in another folder")
-    # Frames without labels teach nothing, and they have no power that the rows of arrivals could join.
-    labelled = [base] if base is not None and base.power is not None else []
+    # Frames without labels teach nothing, and they have none that the rows of arrivals could join.
+    labelled = [base] if base is not None and base.is_labelled else []
     return _stitch(folder, modality, labelled, arrivals, validation_share)
 
 
@@ -129,6 +129,9 @@ def append_arrival(recording_folder: Path, source_recording: Path, name: str) ->
             sensors=source.sensors,
             power=source.power,
             splits=source.splits,
+            every_window=source.every_window,
+            labels=source.labels,
+            num_classes=source.num_classes,
         )
         for path in (*temporary.iterdir(), temporary):
             sync(path)
@@ -148,21 +151,24 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _open_arrival(folder: Path, modality: str, num_beams: int) -> Recording:
+def _open_arrival(folder: Path, modality: str, num_classes: int) -> Recording:
     arrival = open_recording(folder)
     if modality not in arrival.sensors:
         raise ValueError(f"{folder}: has no {modality}")
     _check_values(arrival, [])
-    if arrival.power is not None and arrival.power.shape[1] != num_beams:
-        raise ValueError(f"{folder}: has power of {arrival.power.shape[1]} beams, expected {num_beams}")
+    if arrival.power is not None and arrival.power.shape[1] != num_classes:
+        raise ValueError(f"{folder}: has power of {arrival.power.shape[1]} beams, expected {num_classes}")
+    if arrival.num_classes not in (None, num_classes):
+        raise ValueError(f"{folder}: has labels of {arrival.num_classes} classes, expected {num_classes}")
     return arrival
 
 
 def _check_values(recording: Recording, sensors: Sequence[str]) -> None:
     """Refuse a recording that cannot be learned from: one value that is not finite would spoil every later round."""
-    if recording.power is None:
+    if not recording.is_labelled:
         raise ValueError(f"{recording.folder}: no power.npy, so this recording has no beam labels")
-    for name, values in (("power", recording.power), *((name, recording.sensors[name]) for name in sensors)):
+    power = [] if recording.power is None else [("power", recording.power)]
+    for name, values in (*power, *((name, recording.sensors[name]) for name in sensors)):
         if not np.all(np.isfinite(values)):
             raise ValueError(f"{recording.folder / name}.npy: holds values that are not finite; record it again")
 
@@ -185,14 +191,21 @@ def _stitch(
             num_dealt += 1
         first += len(ids)
     parts = [*base, *arrivals]
+    powers = [part.power for part in parts if part.power is not None] or None
+    labels = [part.labels for part in parts if part.labels is not None] or None
+    if powers and labels:
+        raise ValueError(f"{folder}: some of its parts have power and others have classes; record them in one form")
     # A learner only asks these arrays for rows, and a `Stitched` can give them.
     return Recording(
         folder=folder,
         pass_ids=np.concatenate(pass_ids),
         sensors={modality: cast("NDArray[np.generic]", Stitched([part.sensors[modality] for part in parts]))},
-        power=cast("NDArray[np.float32]", Stitched([part.power for part in parts if part.power is not None])),
+        power=None if powers is None else cast("NDArray[np.float32]", Stitched(powers)),
+        labels=None if labels is None else cast("NDArray[np.int32]", Stitched(labels)),
+        num_classes=parts[0].num_classes,
         splits={name: tuple(ids) for name, ids in splits.items()},
         sites=next((one.sites for one in base), {}),
+        every_window=parts[0].every_window,
     )
 
 

@@ -10,6 +10,7 @@ F frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,7 +33,7 @@ class Blocks:
         keep: (K,) the frames that count, ascending.
         pass_ids: (K,) the pass of each, from 1.
         num_jumps: the number of places at which the vehicle jumped.
-        num_gap_frames: the number of frames that are left out between blocks.
+        num_gap_frames: the number of frames that are left out between blocks, and where rows were missing already.
     """
 
     keep: NDArray[np.int64]
@@ -57,19 +58,24 @@ def is_in_time_order(position_m: NDArray[np.float64] | None, beams: NDArray[np.i
     return bool(step < MAX_STEP_SHARE * anywhere)
 
 
-def cut_blocks(position_m: NDArray[np.float64] | None, num_frames: int) -> Blocks:
-    """Cut a recording at jumps of the vehicle, and long pieces into blocks with gaps between them.
+def cut_blocks(position_m: NDArray[np.float64] | None, num_frames: int, *, gaps: Sequence[int] = ()) -> Blocks:
+    """Cut a recording at jumps of the vehicle and where rows are missing, and long pieces into blocks with gaps.
 
     Args:
         position_m: (F, 2) metres in the order of time; None if positions are not known, and then nothing jumps.
         num_frames: F.
+        gaps: the frames before which rows are missing; a block begins as far behind such a place as behind a block.
     """
     jumps = np.empty(0, np.int64)
     if position_m is not None and num_frames > 1:
         step_m = np.linalg.norm(np.diff(position_m, axis=0), axis=1)
         jumps = np.flatnonzero(step_m > max(JUMP_FACTOR * float(np.median(step_m)), LEAST_JUMP_M)) + 1
     keep, pass_ids, num_gap_frames = list[int](), list[int](), 0
-    for start, end in pairwise([0, *jumps.tolist(), num_frames]):
+    missing = set(gaps) - set(jumps.tolist())
+    for start, end in pairwise([0, *sorted({*jumps.tolist(), *gaps}), num_frames]):
+        if start in missing:
+            num_gap_frames += min(GAP_FRAMES, end - start)
+            start += GAP_FRAMES
         while start < end:
             # A rest that is shorter than a block and its gap stays with the block before it.
             stop = end if end - start < 2 * BLOCK_FRAMES + GAP_FRAMES else start + BLOCK_FRAMES

@@ -52,6 +52,7 @@ from clients.data.row_faults import (
     check_label,
     check_position,
     check_power,
+    check_readings,
     whole_number,
 )
 from clients.data.row_order import order_rows
@@ -65,16 +66,17 @@ USUAL_POWER = 5.0
 class Scenario:
     """One release, frame by frame; frames of one pass are contiguous and in time order (`clients.data.row_order`).
 
-    A row that was left out leaves a gap of one slot in its pass.
+    Where rows of a pass were left out, it is cut: the rows behind the gap are a pass of their own, so that no window
+    runs over it.
 
     Attributes:
         name: the name of the release, such as ``scenario9``.
         pass_ids: (F,) pass of each frame, the release's ``seq_index``.
         sensors: modality name -> (F, *frame_shape), for the modalities in memory; see `clients.data.modalities`.
         power: (F, B) linear receive power, finite and >= 0; None if a challenge does not publish its labels. A beam
-            without a reading gets the weakest power of its sweep.
-        problems: one line for every row of the CSV that was left out, with the reason, and one for each modality of
-            which some files are missing.
+            without a finite reading gets the weakest power of its sweep, and ``problems`` counts these sweeps.
+        problems: how many rows of the CSV are left out and at how many gaps passes are cut, if any are; a line for
+            each of them, with the reason; and one for each modality of which some files are missing.
         files: kind of sensor file (`clients.data.sensor_files.FILE_KINDS`) -> file of each frame, None if it is
             missing. Kinds without any file are absent.
         has_passes: False if nobody can say which frames belong together; each frame is then a pass of its own.
@@ -131,10 +133,11 @@ def read_scenario(folder: Path) -> Scenario:
     """Read a release in the official or in the compact layout.
 
     Rows that are broken (a missing or damaged file, no finite power, a label that is not the strongest beam) are left
-    out and reported in ``problems``; a cause that most rows share is refused (`clients.data.row_faults`). Sweeps with
-    single missing readings stay: their released label is the first missing beam, so the strongest measured beam is
-    taken instead. If there are labels but no power (the archive of the radar task), the power is 1 in the labelled beam
-    and 0 elsewhere. A recording without ``seq_index`` is cut into blocks (`clients.data.blocks`).
+    out and reported in ``problems``; a cause that most rows share is refused (`clients.data.row_faults`). A sweep with
+    missing readings stays where its label is the strongest measured beam; any other one is left out, because the
+    strongest beam may be one that is missing. If there are labels but no power (the archive of the radar task), the
+    power is 1 in the labelled beam and 0 elsewhere. A recording without ``seq_index`` is cut into blocks
+    (`clients.data.blocks`).
 
     Args:
         folder: the folder that holds the CSV.
@@ -153,9 +156,10 @@ def read_scenario(folder: Path) -> Scenario:
         _check_columns([POWER_COLUMNS, *([STATION_COLUMNS] if has_positions else [])], cells, source)
     files, problems = sensor_files(table)
     problems = [*table.notes, *problems]
+    filled = list[int]()
     readers = _Readers(
         pass_column=_pass_column(table, problems),
-        power=_power_reader(table, cells, problems),
+        power=_power_reader(table, cells, problems, filled),
         position_m=_position_reader(table, cells, is_in_files=archive is None, problems=problems),
         box=cells.get(BOX_COLUMN) if archive else None,
     )
@@ -165,8 +169,10 @@ def read_scenario(folder: Path) -> Scenario:
             f"{_listed(table.rows[0])}; is this a DeepSense 6G release?"
         )
     frames, broken = _read_rows(table, readers)
+    whole = {frame.row for frame in frames}
+    problems += _filled(table, [row for row in filled if row in whole])
     frames = _numbered(table, frames, problems)
-    frames, has_passes, disorder = _in_order(table, frames, readers.pass_column)
+    frames, has_passes, disorder = _in_order(table, frames, readers.pass_column, broken)
     positions = [frame.position_m for frame in frames if frame.position_m is not None]
     boxes = [frame.box for frame in frames if frame.box is not None]
     sensors: dict[str, NDArray[np.generic]] = {"gps": np.stack(positions)} if positions else {}
@@ -178,7 +184,7 @@ def read_scenario(folder: Path) -> Scenario:
         pass_ids=np.array([frame.pass_id for frame in frames], np.int32),
         sensors=sensors,
         power=np.stack(power).astype(np.float32) if power else None,
-        problems=(*disorder, *problems, *broken),
+        problems=(*disorder, *problems, *(f"{table.places[row]}: {fault}" for row, fault in broken.items())),
         files={kind: tuple(paths[frame.row] for frame in frames) for kind, paths in files.items()},
         has_passes=has_passes,
     )
@@ -200,6 +206,16 @@ def _pass_column(table: Table, problems: list[str]) -> str | None:
     return column
 
 
+def _filled(table: Table, rows: Sequence[int]) -> list[str]:
+    """A line where sweeps were read of which some beams had no finite reading."""
+    if not rows:
+        return []
+    return [
+        f"{table.places[rows[0]]}: {len(rows)} sweeps have power readings that are not finite; these beams get the "
+        "weakest power of the sweep"
+    ]
+
+
 def _numbered(table: Table, frames: list[_Frame], problems: list[str]) -> list[_Frame]:
     """The frames with pass numbers that a recording can hold: in the place of longer ones, such as dates, 1, 2, ..."""
     limits = np.iinfo(np.int32)
@@ -212,22 +228,24 @@ def _numbered(table: Table, frames: list[_Frame], problems: list[str]) -> list[_
     return [frame._replace(pass_id=number_of[frame.pass_id]) for frame in frames]
 
 
-def _read_rows(table: Table, readers: _Readers) -> tuple[list[_Frame], list[str]]:
-    """The rows that are whole, and a line for each that is not."""
+def _read_rows(table: Table, readers: _Readers) -> tuple[list[_Frame], dict[int, RowFault]]:
+    """The rows that are whole, and the fault of each that is not."""
     frames: list[_Frame] = []
-    faults: list[tuple[str, RowFault]] = []
+    faults: dict[int, RowFault] = {}
     for row in range(len(table.rows)):
         try:
             frames.append(_read_row(table, readers, row))
         except RowFault as fault:
-            faults.append((table.places[row], fault))
-    check_faults(table.source, faults, len(table.rows))
-    return frames, [f"{place}: {fault}" for place, fault in faults]
+            faults[row] = fault
+    check_faults(table.source, [(table.places[row], fault) for row, fault in faults.items()], len(table.rows))
+    return frames, faults
 
 
 def _read_row(table: Table, readers: _Readers, row: int) -> _Frame:
     if row in table.too_long:
         raise RowFault("too many cells", f"there are more cells than the {len(table.rows[0])} columns have names")
+    if row in table.too_short:
+        raise RowFault("too few cells", f"there are fewer cells than the {len(table.rows[0])} columns")
     pass_column = readers.pass_column
     return _Frame(
         row=row,
@@ -238,22 +256,41 @@ def _read_row(table: Table, readers: _Readers, row: int) -> _Frame:
     )
 
 
-def _in_order(table: Table, frames: list[_Frame], pass_column: str | None) -> tuple[list[_Frame], bool, list[str]]:
+def _in_order(
+    table: Table, frames: list[_Frame], pass_column: str | None, broken: Collection[int]
+) -> tuple[list[_Frame], bool, list[str]]:
     """The frames in time order, with passes that are one run of rows each; whether these are passes; what was said."""
+    counted = [f"{table.source.name}: {len(broken)} of {len(table.rows)} rows are left out"] if broken else []
     if pass_column is None and not table.is_recorded:
-        return frames, False, []
+        return frames, False, counted
     passes = [1 if pass_column is None else frame.pass_id for frame in frames]
-    order = order_rows(table, [frame.row for frame in frames], passes)
+    # Passes may have been numbered anew, so a row that is left out is told by the frames of its pass.
+    pass_of = {_pass_of(table, pass_column, frame.row): pass_id for frame, pass_id in zip(frames, passes, strict=True)}
+    left_out = {row: pass_of.get(_pass_of(table, pass_column, row)) for row in broken}
+    order = order_rows(table, [frame.row for frame in frames], passes, left_out)
     by_row = {frame.row: frame for frame in frames}
     pairs = zip(order.rows.tolist(), order.passes.tolist(), strict=True)
     ordered = [by_row[row]._replace(pass_id=pass_id) for row, pass_id in pairs]
+    cut = f", and passes are cut there ({len(order.gaps)})" if order.gaps else ", none of them within a pass"
+    said = [*(line + cut for line in counted), *order.problems]
     if pass_column is not None:
-        return ordered, True, list(order.problems)
-    return _cut(table, frames, ordered, list(order.problems))
+        return ordered, True, said
+    ordered, has_passes, told = _cut(table, frames, ordered, order.gaps)
+    return ordered, has_passes, [*told, *(said if has_passes else counted)]
+
+
+def _pass_of(table: Table, pass_column: str | None, row: int) -> int | None:
+    """The pass of a row that is left out; None if its cells do not tell."""
+    if row in table.too_long or row in table.too_short:
+        return None
+    try:
+        return 1 if pass_column is None else whole_number(pass_column, table.cell(row, pass_column))
+    except RowFault:
+        return None
 
 
 def _cut(
-    table: Table, frames: list[_Frame], ordered: list[_Frame], said: list[str]
+    table: Table, frames: list[_Frame], ordered: list[_Frame], gaps: Sequence[int]
 ) -> tuple[list[_Frame], bool, list[str]]:
     """The frames of a recording without passes, cut into blocks if they follow one another in time."""
     positions = [frame.position_m for frame in ordered if frame.position_m is not None]
@@ -262,14 +299,14 @@ def _cut(
     if not is_in_time_order(position_m, np.argmax(powers, axis=1) if powers else None):
         told = f"{table.source.name}: there is no seq_index, and neighbouring rows are no neighbours in time"
         return frames, False, [f"{told}: each row is taken by itself"]
-    blocks = cut_blocks(position_m, len(ordered))
+    blocks = cut_blocks(position_m, len(ordered), gaps=gaps)
     kept = [ordered[at]._replace(pass_id=number) for at, number in zip(blocks.keep, blocks.pass_ids, strict=True)]
     told = (
         f"{table.source.name}: there is no seq_index, so the rows are cut at {blocks.num_jumps} jumps of the position "
         f"and into blocks of about {BLOCK_FRAMES} rows: {kept[-1].pass_id} passes; {blocks.num_gap_frames} rows "
         "between blocks are left out, so that no two passes hold neighbouring rows"
     )
-    return kept, True, [told, *said]
+    return kept, True, [told]
 
 
 def _misfits(scenario: Scenario, source: Path) -> list[str]:
@@ -302,11 +339,16 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(name for name in names if name) or "without names"
 
 
-def _power_reader(table: Table, cells: Mapping[str, CellReader], problems: list[str]) -> CellReader | None:
-    """A reader of the power of a row, checked against its label; None if the release has neither."""
+def _power_reader(
+    table: Table, cells: Mapping[str, CellReader], problems: list[str], filled: list[int]
+) -> CellReader | None:
+    """A reader of the power of a row, checked against its label; None if the release has neither.
+
+    It notes in ``filled`` the rows in which some beam had no finite reading.
+    """
     column, label_column = next((name for name in POWER_COLUMNS if name in cells), None), table.column(LABEL_COLUMNS)
     if column is not None:
-        return _checked_power_reader(table, cells[column], label_column)
+        return _checked_power_reader(table, cells[column], label_column, filled)
     if label_column is None:
         problems.append(f"{table.source.name}: there is no power, and there are no beam labels")
         return None
@@ -323,13 +365,16 @@ def _power_reader(table: Table, cells: Mapping[str, CellReader], problems: list[
     return one_hot
 
 
-def _checked_power_reader(table: Table, read: CellReader, label_column: str | None) -> CellReader:
+def _checked_power_reader(table: Table, read: CellReader, label_column: str | None, filled: list[int]) -> CellReader:
     def read_power(row: int) -> NDArray[np.float64]:
         measured = read(row)
         power = check_power(measured)
-        # The released label of a sweep with a missing reading points at that reading.
-        if label_column is not None and np.isfinite(measured).all():
-            check_label(label_column, table.cell(row, label_column), int(np.argmax(power)) + 1)
+        label = "" if label_column is None else table.cell(row, label_column)
+        check_readings(measured, label_column, label)
+        if label_column is not None:
+            check_label(label_column, label, int(np.argmax(power)) + 1)
+        if not np.isfinite(measured).all():
+            filled.append(row)
         return power
 
     return read_power

@@ -23,7 +23,7 @@ from clients.data.deepsense_table import (
 )
 from clients.data.row_faults import RowFault
 from clients.data.table_text import DECIMAL_COMMA, decode_text
-from configs.files import is_foreign
+from configs.files import is_foreign, read_plain
 
 # Row of the table -> the numbers of one column.
 CellReader = Callable[[int], NDArray[np.float64]]
@@ -57,6 +57,8 @@ def spelled_otherwise(folder: Path, cell: str) -> str:
         if name is None:
             return ""
         there /= name
+    if there == Path(cell.replace("\\", "/")):
+        return ""
     return f"; {there} is there, which differs in upper and lower case"
 
 
@@ -87,11 +89,11 @@ def read_numbers(folder: Path, column: str, cell: str) -> NDArray[np.float64]:
         raise RowFault("blank", f"{column} is blank")
     path = path_in(folder, cell)
     try:
-        text = decode_text(path.read_bytes())
+        text = decode_text(read_plain(path))
         return np.array(text.split(), np.float64)
-    except OSError:
-        told = f"{column}: {cell} cannot be opened{spelled_otherwise(folder, cell)}"
-        raise RowFault("file missing", told) from None
+    except OSError as error:
+        why = spelled_otherwise(folder, cell) if isinstance(error, FileNotFoundError) else f" ({error.strerror})"
+        raise RowFault("file missing", f"{column}: {cell} cannot be opened{why}") from None
     except UnicodeDecodeError:
         raise RowFault("no numbers", f"{column}: {cell} is not a file of numbers") from None
     except ValueError:

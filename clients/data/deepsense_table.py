@@ -70,6 +70,7 @@ class Table:
         places: the file and line of each row, for messages.
         notes: what was unusual about the files and how they were read, a line each.
         too_long: the rows with more cells than there are columns.
+        too_short: the rows with fewer cells.
     """
 
     files: tuple[Path, ...]
@@ -78,6 +79,7 @@ class Table:
     places: Sequence[str]
     notes: Sequence[str] = ()
     too_long: frozenset[int] = field(default_factory=frozenset)
+    too_short: frozenset[int] = field(default_factory=frozenset)
 
     @property
     def source(self) -> Path:
@@ -123,19 +125,22 @@ def read_table(folder: Path) -> Table:
     places: list[str] = []
     notes: list[str] = []
     too_long: set[int] = set()
+    too_short: set[int] = set()
     for file in files:
         text = read_table_text(file, KNOWN_COLUMNS)
         notes += [f"{file.name}: {note}" for note in text.notes]
         for line, row in text.rows:
             if line in text.too_long:
                 too_long.add(len(rows))
+            if line in text.too_short:
+                too_short.add(len(rows))
             rows.append(row)
             places.append(f"{file.name}, line {line}")
     if not rows:
         raise ValueError(f"{files[0]}: there are no rows below the names of the columns; download it again")
     if any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError(f"{files[0]}: has other columns than {files[-1].name}; download them again")
-    return Table(files, files[0].parent, rows, places, tuple(notes), frozenset(too_long))
+    return Table(files, files[0].parent, rows, places, tuple(notes), frozenset(too_long), frozenset(too_short))
 
 
 def _find_tables(folder: Path) -> tuple[Path, ...]:

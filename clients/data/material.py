@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ class Material:
         validation: (N,) starts of the owner's validation windows, which decide when to stop; may be empty.
         public: the public recording.
         public_starts: (N,) starts of the public samples; a sample's id is its position here.
+        held: (M,) ids of the public samples that the owner holds, ascending; None means all.
     """
 
     recording: Recording
@@ -30,6 +31,12 @@ class Material:
     validation: NDArray[np.int64]
     public: Recording
     public_starts: NDArray[np.int64]
+    held: NDArray[np.int64] | None = None
+
+    @property
+    def held_starts(self) -> NDArray[np.int64]:
+        """(M,) starts of the public samples that the owner holds."""
+        return self.public_starts if self.held is None else self.public_starts[self.held]
 
     @property
     def is_labelled(self) -> bool:
@@ -41,7 +48,7 @@ def pool(recordings: Sequence[Recording], public: Recording, task: Task) -> Mate
     """The material of one owner that has the labelled recordings of several.
 
     Args:
-        recordings: the recordings, all with the same sensors and with power; the first one names the folder.
+        recordings: the recordings, all with the same sensors and with labels; the first one names the folder.
         public: the public recording.
         task: the task, which gives the length of a window.
     """
@@ -53,13 +60,19 @@ def pool(recordings: Sequence[Recording], public: Recording, task: Task) -> Mate
         for name, ids in recording.splits.items():
             splits.setdefault(name, []).extend(i + offset for i in ids)
         offset += int(recording.pass_ids.max(initial=-1)) + 1
-    powers = [recording.power for recording in recordings if recording.power is not None]
     pooled = Recording(
         folder=first.folder,
         pass_ids=np.concatenate(pass_ids).astype(np.int32),
         sensors={name: np.concatenate([one.sensors[name] for one in recordings]) for name in first.sensors},
-        power=np.concatenate(powers),
+        power=None
+        if first.power is None
+        else np.concatenate([one.power for one in recordings if one.power is not None]),
         splits={name: tuple(ids) for name, ids in splits.items()},
+        every_window=first.every_window,
+        labels=None
+        if first.labels is None
+        else np.concatenate([one.labels for one in recordings if one.labels is not None]),
+        num_classes=first.num_classes,
     )
     return material_of(pooled, public, task)
 
@@ -72,8 +85,8 @@ def material_of(recording: Recording | None, public: Recording, task: Task) -> M
         public: the public recording.
         task: the task, which gives the length of a window.
     """
-    if recording is None or recording.power is None:
-        recording = _nothing_like(public, task.num_beams)
+    if recording is None or not recording.is_labelled:
+        recording = _nothing_like(public, task)
     lengths = (task.num_frames, task.num_future)
     return Material(
         recording=recording,
@@ -82,6 +95,20 @@ def material_of(recording: Recording | None, public: Recording, task: Task) -> M
         public=public,
         public_starts=public.window_starts(*lengths),
     )
+
+
+def holding(material: Material, share: float, rng: np.random.Generator) -> Material:
+    """The material of an owner that holds some passes of the public set only.
+
+    Args:
+        material: the material with the whole public set.
+        share: the share of its passes, in (0, 1]; at least one is held.
+        rng: the only source of randomness.
+    """
+    passes = material.public.pass_ids[material.public_starts]
+    there = np.unique(passes)
+    held = rng.choice(there, min(len(there), max(1, round(share * len(there)))), replace=False)
+    return replace(material, held=np.flatnonzero(np.isin(passes, held)))
 
 
 def open_material(own: Path, public: Path, task: Task) -> Material:
@@ -101,12 +128,14 @@ def open_material(own: Path, public: Path, task: Task) -> Material:
     return material
 
 
-def _nothing_like(public: Recording, num_beams: int) -> Recording:
+def _nothing_like(public: Recording, task: Task) -> Recording:
     """A labelled recording without frames, so that owners without labels need no special rules."""
     return Recording(
         folder=public.folder,
         pass_ids=np.empty(0, np.int32),
         sensors={name: frames[:0] for name, frames in public.sensors.items()},
-        power=np.empty((0, num_beams), np.float32),
+        power=np.empty((0, task.num_classes), np.float32) if task.is_beam_tracking else None,
         splits={},
+        labels=None if task.is_beam_tracking else np.empty(0, np.int32),
+        num_classes=None if task.is_beam_tracking else task.num_classes,
     )

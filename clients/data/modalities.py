@@ -1,7 +1,8 @@
 """The modalities, one row each: what a frame is, and how it is read, encoded, drawn and damaged by a fault.
 
-A new modality needs a row here, its name in `configs.data` and an encoder; if it has files of its own, also a reader of
-them, and if the street can make it, a sensor (`sim.world.sensors.SENSORS`). A test checks that every row has all parts.
+A modality of Softbeam needs a row here, its name in `configs.data` and an encoder; if it has files of its own, also a
+reader of them, and if the street can make it, a sensor (`sim.world.sensors.SENSORS`). A test checks that every row has
+all parts. A row of a user's own stands in a file beside the YAML, and `clients.models.own_sensors` adds it.
 
 Shapes are in brackets, with F frames of a recording.
 """
@@ -9,7 +10,7 @@ Shapes are in brackets, with F frames of a recording.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -27,7 +28,8 @@ class Modality:
         frame_shape: the shape of one frame; the array on disk is (F, *frame_shape).
         dtype: the type of the values on disk.
         unit: the unit of the values.
-        encoder: the class in `clients.models.encoders` that computes features from its frames.
+        encoder: the class in `clients.models.encoders` that computes features from its frames, by name; a sensor of a
+            user's own may give a class of their own in its place.
         colour: its colour in every figure, as #rrggbb.
         file: the kind of file that its frames are read from; None if the table of a release holds them.
         is_on_request: whether its frames are made from these files only on request, because making them takes time.
@@ -38,13 +40,15 @@ class Modality:
         shows_motion: whether a frame shows how fast things move, so that it would be wrong at another speed.
         jitter: the deviation of an offset, in the unit, that a learner adds to all frames of a perturbed window; the
             frames of such a sensor may be interpolated (`clients.learning.speed`). 0 for none.
+        is_of_power: whether its frames are made of the power of earlier slots (`clients.data.past_power`).
+        measures: what has to be sent over the air for a decision, as `clients.learning.baselines.SWEPT` says it.
     """
 
     name: str
     frame_shape: tuple[int, ...]
     dtype: DTypeLike
     unit: str
-    encoder: str
+    encoder: str | type[Any]
     colour: str
     least_spread: tuple[float, ...]
     file: FileKind | None = None
@@ -52,9 +56,12 @@ class Modality:
     lost_frame: Literal["zeros", "repeated"] = "zeros"
     shows_motion: bool = False
     jitter: float = 0.0
+    is_of_power: bool = False
+    measures: str = "nothing"
 
 
-# The source of the colours is Okabe and Ito, "Color Universal Design", 2008.
+# The source of the colours is Okabe and Ito, "Color Universal Design", 2008, which has eight; the ninth is the wine of
+# P. Tol, "Colour Schemes", SRON/EPS/TN/09-002, 2021.
 MODALITIES: dict[str, Modality] = {
     modality.name: modality
     for modality in (
@@ -146,8 +153,25 @@ MODALITIES: dict[str, Modality] = {
             # A box jumps by about a hundredth of the image; whether there is one is not scaled.
             least_spread=(0.02, 0.02, 0.02, 0.02, 1.0),
         ),
+        Modality(
+            name="past_power",
+            frame_shape=(64,),
+            dtype=np.float16,
+            unit="power in the slot before, dB above 30 dB below its strongest beam; all 0 = no sweep",
+            encoder="PowerEncoder",
+            colour="#882255",
+            # A decibel: readings of one beam differ by less from slot to slot.
+            least_spread=(1.0,),
+            # What changed since the last sweep says how fast the vehicle drives.
+            shows_motion=True,
+            is_of_power=True,
+            measures="a full sweep in every slot before",
+        ),
     )
 }
+
+SHIPPED = frozenset(MODALITIES)
+"""The names of Softbeam's own modalities."""
 
 
 def made_of(file: str, *, on_request: bool = False) -> tuple[str, ...]:

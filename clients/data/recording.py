@@ -2,14 +2,16 @@
 
 A *recording* is a folder of arrays with one row per frame, which are memory-mapped when they are read:
 
-    recording.json        format, modalities, whether there are labels, splits; of several sites, the passes of each
+    recording.json        format, modalities, whether there are labels, splits; of several sites, the passes of each;
+                          perhaps every_window (see `Recording.window_starts`); num_classes where there is labels.npy
     pass_ids.npy          (F,) int32, frames of one pass are contiguous and in time order
     power.npy             (F, B) float32 linear receive power per beam; absent if there are no labels
+    labels.npy            (F,) int32 the class of each row, instead of power, where the classes are no beams
     camera.npy, radar.npy, lidar.npy, gps.npy, box.npy    see `clients.data.modalities`
 
 A *federation* is a folder of recordings: ``server/``, ``public/``, ``test/`` and ``clients/NNN-modality/``. It also has
-``federation.json``, which says where the data came from, and ``server/public-power.npy``, which only the server may
-read. Virtual and real clients read the same form.
+``federation.json``, which says where the data came from, and ``server/public-power.npy`` (or ``public-labels.npy``),
+which only the server may read. Virtual and real clients read the same form.
 
 F frames, N windows, T frames of a window, H horizons, B beams.
 """
@@ -26,11 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.data.modalities import MODALITIES
+from configs.files import map_array
 
 FORMAT = 1
 MANIFEST = "recording.json"
-# The file in a federation with the power (F, B) of the frames of ``public/``; only the server may read it.
-PUBLIC_POWER = "server/public-power.npy"
+# The file in a federation with the power (F, B) of the frames of ``public/``, or the one with their classes (F,); only
+# the server may read it.
+PUBLIC_POWER, PUBLIC_LABELS = "server/public-power.npy", "server/public-labels.npy"
+# The arrays of a recording that no sensor gave, and their types.
+LABEL_TYPES: Mapping[str, type[np.generic]] = {"pass_ids": np.int32, "labels": np.int32, "power": np.float32}
 SITE_TESTS: Mapping[str, str] = {"own_site": "own site", "unseen_site": "unseen site"}
 """The parts of the common test set on which learners of several sites are scored besides, with their titles."""
 
@@ -43,10 +49,13 @@ class Recording:
         folder: the folder that holds it.
         pass_ids: (F,) pass of each frame.
         sensors: modality name -> (F, *frame_shape).
-        power: (F, B) linear receive power; None if the recording has no labels.
+        power: (F, B) linear receive power; None if the recording has no labels, or classes that are no beams.
         splits: split name -> pass ids; a pass is in at most one split.
         sites: name of each site -> pass ids, if the federation has several sites; empty otherwise.
         held_out: those of ``sites`` that nobody learns from.
+        every_window: whether passes have every window that fits, or one less (see :meth:`window_starts`).
+        labels: (F,) class of each row; None if the recording has power or no labels.
+        num_classes: the number of classes of ``labels``; None without them.
     """
 
     folder: Path
@@ -56,6 +65,25 @@ class Recording:
     splits: Mapping[str, tuple[int, ...]]
     sites: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()
+    every_window: bool = False
+    labels: NDArray[np.int32] | None = None
+    num_classes: int | None = None
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its rows have labels: power or classes."""
+        return self.power is not None or self.labels is not None
+
+    def stored_labels(self, rows: NDArray[np.int64]) -> NDArray[np.generic]:
+        """What is known of the labels of some rows: (..., B) linear power, or (...) classes.
+
+        Raises:
+            ValueError: the recording has no labels.
+        """
+        if self.labels is None:
+            return self.power_at(rows)
+        found: NDArray[np.generic] = self.labels[rows]
+        return found
 
     def windows_at(self, starts: NDArray[np.int64], sites: Collection[str]) -> NDArray[np.int64]:
         """Those of the windows with these first frames whose pass was recorded at one of the sites.
@@ -71,7 +99,8 @@ class Recording:
         """The first frame of every window of ``num_frames`` frames with ``num_future`` labelled slots after it.
 
         Windows have stride 1. In a pass of ``len`` frames they start while ``start + L + J < len``, so each pass has
-        len - L - J windows.
+        len - L - J windows. With ``every_window`` there is one more, which ends with the pass: then a pass of L + J
+        frames has a window, and with L = 1 and J = 0 every row is a sample of its own.
 
         Source: the split rule of arXiv 2603.16116, which gives 3,201 and 1,267 windows on scenario 9.
 
@@ -88,7 +117,7 @@ class Recording:
         starts = [0, *bounds.tolist()]
         ends = [*bounds.tolist(), len(self.pass_ids)]
         runs = [
-            np.arange(start, end - num_frames - num_future)
+            np.arange(start, end - num_frames - num_future + self.every_window)
             for start, end in zip(starts, ends, strict=True)
             if len(self.pass_ids) and (wanted is None or int(self.pass_ids[start]) in wanted)
         ]
@@ -145,6 +174,9 @@ def write_recording(
     splits: Mapping[str, Sequence[int]],
     sites: Mapping[str, Sequence[int]] | None = None,
     held_out: Sequence[str] = (),
+    every_window: bool = False,
+    labels: NDArray[np.integer] | None = None,
+    num_classes: int | None = None,
 ) -> None:
     """Write a recording; the folder must not hold one already.
 
@@ -156,6 +188,9 @@ def write_recording(
         splits: split name -> pass ids.
         sites: name of each site -> pass ids; None for a recording of a federation with one site.
         held_out: those of ``sites`` that nobody learns from.
+        every_window: whether passes have every window that fits.
+        labels: (F,) class of each row, instead of power; None for a recording with power or without labels.
+        num_classes: the number of classes of ``labels``.
 
     Raises:
         ValueError: the folder holds a recording, or the shape of an array does not fit its modality or the number of
@@ -182,6 +217,8 @@ def write_recording(
     arrays: dict[str, NDArray[np.generic]] = {"pass_ids": pass_ids.astype(np.int32)}
     if power is not None:
         arrays["power"] = power.astype(np.float32)
+    if labels is not None:
+        arrays["labels"] = labels.astype(np.int32)
     for name, frames in sensors.items():
         arrays[name] = frames.astype(MODALITIES[name].dtype) if name in MODALITIES else frames
     _check_shapes(folder, arrays)
@@ -190,11 +227,15 @@ def write_recording(
     manifest = {
         "format": FORMAT,
         "modalities": sorted(sensors),
-        "labelled": power is not None,
+        "labelled": power is not None or labels is not None,
         "splits": _as_lists(splits),
     }
+    if labels is not None:
+        manifest["num_classes"] = num_classes
     if sites is not None:
         manifest |= {"sites": _as_lists(sites), "held_out": list(held_out)}
+    if every_window:
+        manifest["every_window"] = True
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
@@ -233,7 +274,9 @@ def open_recording(folder: Path) -> Recording:
     if missing := {"modalities", "labelled", "splits"} - set(manifest):
         raise ValueError(f"{manifest_path}: {', '.join(sorted(missing))} missing; make the data again")
     _check_manifest(manifest_path, manifest)
-    names = ["pass_ids", *(["power"] if manifest["labelled"] else []), *manifest["modalities"]]
+    num_classes = manifest.get("num_classes")
+    label_file = "power" if num_classes is None else "labels"
+    names = ["pass_ids", *([label_file] if manifest["labelled"] else []), *manifest["modalities"]]
     arrays = {name: _map_array(folder / f"{name}.npy") for name in names}
     _check_shapes(folder, arrays)
     return Recording(
@@ -244,18 +287,24 @@ def open_recording(folder: Path) -> Recording:
         splits={name: tuple(ids) for name, ids in manifest["splits"].items()},
         sites={name: tuple(ids) for name, ids in manifest.get("sites", {}).items()},
         held_out=tuple(manifest.get("held_out", ())),
+        every_window=manifest.get("every_window", False),
+        labels=arrays.get("labels"),  # type: ignore[arg-type]
+        num_classes=num_classes if "labels" in arrays else None,
     )
 
 
 def _map_array(path: Path) -> NDArray[np.generic]:
     try:
-        array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return map_array(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found; make the data again") from None
-    except (ValueError, OSError, EOFError) as error:
+    except OSError as error:
+        if error.errno is not None:
+            raise ValueError(f"{path}: cannot be opened ({error.strerror})") from None
+        raise ValueError(f"{path}: not a readable .npy array ({type(error).__name__}); make the data again") from None
+    except (ValueError, EOFError) as error:
         # The text of NumPy's error may quote the file, and errors are sent to the server.
         raise ValueError(f"{path}: not a readable .npy array ({type(error).__name__}); make the data again") from None
-    return array
 
 
 def _check_manifest(path: Path, manifest: Mapping[str, object]) -> None:
@@ -269,17 +318,23 @@ def _check_manifest(path: Path, manifest: Mapping[str, object]) -> None:
     held_out = manifest.get("held_out", [])
     if not isinstance(held_out, list) or not all(isinstance(name, str) for name in held_out):
         raise ValueError(f"{path}: held_out must be a list of names; make the data again")
+    if type(manifest.get("num_classes", 2)) is not int:
+        raise ValueError(f"{path}: num_classes must be a whole number; make the data again")
+    if not isinstance(manifest.get("every_window", False), bool):
+        raise ValueError(f"{path}: every_window must be true or false; make the data again")
 
 
 def _check_shapes(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     num_frames = len(arrays["pass_ids"])
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
-        rows: dict[str, tuple[int, ...]] = {"pass_ids": (), "power": array.shape[-1:]}
+        rows: dict[str, tuple[int, ...]] = {"pass_ids": (), "labels": (), "power": array.shape[-1:]}
         if name not in rows and name not in MODALITIES:
-            raise ValueError(f"{path}: unknown modality {name}; known are {', '.join(MODALITIES)}")
+            raise ValueError(
+                f"{path}: unknown modality {name}; known are {', '.join(MODALITIES)}, and what data.sensors declares"
+            )
         row = rows[name] if name in rows else MODALITIES[name].frame_shape
-        dtype = np.dtype({"pass_ids": np.int32, "power": np.float32}.get(name) or MODALITIES[name].dtype)
+        dtype = np.dtype(LABEL_TYPES.get(name) or MODALITIES[name].dtype)
         if array.shape != (num_frames, *row):
             raise ValueError(f"{path}: has the shape {array.shape}, expected {(num_frames, *row)}; make the data again")
         if array.dtype != dtype:

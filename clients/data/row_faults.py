@@ -30,9 +30,11 @@ ADVICE: dict[str, str] = {
     "pass blank": "fill it in for every row, or remove the column: the recording is then cut into blocks",
     "no whole number": "write whole numbers, or remove the column",
     "too many cells": "is there a comma within its cells, such as a decimal comma? Quote such cells or use points",
+    "too few cells": "is the file cut off? Download it again, or add the commas of the cells that are not there",
     "no power": "is the download complete?",
     "num beams": "Softbeam reads sweeps of 64 beams in one row, as DeepSense 6G has them for vehicles and a mast",
     "two readings": "two numbers are a position: are the columns of power and of position swapped?",
+    "reading missing": "the strongest beam may be one without a reading: measure these rows again, or do without them",
     "decibel": "it is in dB or dBm; convert every reading to linear power first: 10 ** (dB / 10)",
     "flat": "a sweep tells beams apart; is it the file of another sensor, or is it rounded?",
     "label blank": "fill it in, or remove the column: the power of every beam tells the best one",
@@ -48,7 +50,7 @@ ADVICE: dict[str, str] = {
     "far": "is unit1_loc the base station of another site?",
     "station": "mend the file of the position of the base station",
 }
-_OF_SINGLE_ROWS = frozenset({"blank", "file missing", "no power", "no fix", "flat"})
+_OF_SINGLE_ROWS = frozenset({"blank", "file missing", "no power", "reading missing", "no fix", "flat"})
 
 
 class RowFault(ValueError):
@@ -128,6 +130,32 @@ def check_label(column: str, cell: str, strongest: int | None) -> int:
         cause = "label range" if beam else "label from 0"
         raise RowFault(cause, f"the label is {cell}, expected 1 to {NUM_BEAMS}")
     return beam
+
+
+def check_readings(power: NDArray[np.float64], column: str | None, cell: str) -> None:
+    """Refuse a sweep whose strongest beam may be one without a finite reading.
+
+    Only its label tells that it is not. The label of some releases is the first beam without a reading, and tells
+    nothing.
+
+    Args:
+        power: the sweep as it was measured.
+        column: the name of the column of labels; None if there is none.
+        cell: the label.
+
+    Raises:
+        RowFault: some reading is not finite, and no label confirms the strongest of the others.
+    """
+    measured = np.isfinite(power)
+    if measured.all():
+        return
+    lacking = f"{NUM_BEAMS - int(measured.sum())} of {NUM_BEAMS} power readings are not finite"
+    if column is None:
+        raise RowFault("reading missing", f"{lacking}, and no label tells the strongest beam")
+    strongest = int(np.argmax(np.where(measured, power, -np.inf))) + 1
+    if (beam := check_label(column, cell, None)) != strongest:
+        found = f"{lacking}, and the label is {beam}, but the strongest beam of the others is {strongest}"
+        raise RowFault("reading missing", found)
 
 
 def whole_number(column: str, cell: str) -> int:

@@ -9,8 +9,9 @@ Source: the tables of scenarios 1 to 9, in which ``index`` counts by one and eac
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,20 +34,27 @@ class RowOrder:
         rows: (F,) row numbers of the table.
         passes: (F,) pass of each of them; rows of one pass are contiguous.
         problems: one line for each kind of disorder that was found, and what was done about it.
+        gaps: the places in ``rows`` at which a pass was cut, because rows of it were left out just before.
     """
 
     rows: NDArray[np.int64]
     passes: NDArray[np.int64]
     problems: tuple[str, ...] = ()
+    gaps: tuple[int, ...] = ()
 
 
-def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowOrder:
+def order_rows(
+    table: Table, rows: Sequence[int], passes: Sequence[int], left_out: Mapping[int, int | None] | None = None
+) -> RowOrder:
     """Put rows into time order, drop those that stand twice, and part passes that are not one run of rows.
+
+    A window must not run over a row that was left out, so a pass is cut there, and goes on as a pass of its own.
 
     Args:
         table: of the release.
         rows: (R,) row numbers of the table that can be read.
         passes: (R,) the ``seq_index`` of each.
+        left_out: the rows that cannot be read, with the ``seq_index`` of each, None if that cannot be told either.
     """
     kept, problems = _without_repeats(table, rows)
     pass_of = dict(zip(rows, passes, strict=True))
@@ -66,7 +74,7 @@ def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowO
     found, parted = _part(
         [kept[at] for at in order], [pass_of[kept[at]] for at in order], [recordings[at] for at in order]
     )
-    num_runs = len(set(passes)) + len(parted)
+    num_runs, is_parted = len(set(passes)) + len(parted), True
     if parted and (column == FILE or len(order) < SHORTEST_RUN * num_runs):
         # Without an index nobody can say whether these rows were driven apart or written apart, and passes that take
         # turns row by row are two vehicles at once.
@@ -75,6 +83,7 @@ def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowO
             f"took turns, or {column} did not tell the order; the rows of a pass are taken together"
         )
         found = [pass_of[kept[at]] for at in order]
+        is_parted = False
     elif parted:
         problems.append(
             f"{table.places[parted[0]]}: pass {pass_of[parted[0]]} goes on after rows of another; such runs of rows, "
@@ -85,9 +94,59 @@ def order_rows(table: Table, rows: Sequence[int], passes: Sequence[int]) -> RowO
     problems += _contradictions(table, in_order, found, column)
     # Ascending passes, as everybody downstream has them; time order stays within each.
     final = np.argsort(np.array(found, np.int64), kind="stable")
-    return RowOrder(
-        np.array([kept[at] for at in order], np.int64)[final], np.array(found, np.int64)[final], tuple(problems)
+    ordered, numbers = np.array(in_order, np.int64)[final], np.array(found, np.int64)[final]
+    left_out = left_out or {}
+    cuts = _gaps(
+        _places(table, ordered.tolist(), [pass_of[row] for row in ordered.tolist()], left_out, column),
+        numbers.tolist(),
+        # Where passes are runs of rows, whatever lies within one is a gap; where they take turns, only its own rows.
+        left_out if not is_parted else dict.fromkeys(left_out),
+        ordered.tolist(),
     )
+    for number, at in enumerate(cuts, start=1 + max(found, default=0)):
+        numbers[at:][numbers[at:] == numbers[at]] = number
+    final = np.argsort(numbers, kind="stable")
+    gaps = np.flatnonzero(np.isin(final, cuts))
+    return RowOrder(ordered[final], numbers[final], tuple(problems), tuple(gaps.tolist()))
+
+
+def _places(
+    table: Table, rows: Sequence[int], passes: Sequence[int], left_out: Mapping[int, int | None], column: str
+) -> Mapping[int, Stamp]:
+    """Row -> its place in time, also for rows that were left out; those of which nobody can tell it have none."""
+    if all(
+        one < other for (one, first), (other, second) in pairwise(zip(rows, passes, strict=True)) if first == second
+    ):
+        return {row: (row,) for row in (*rows, *left_out)}
+    known = [
+        row
+        for row, pass_id in left_out.items()
+        if pass_id is not None and (column not in INDEX_COLUMNS or _index_of(table.cell(row, column)) is not None)
+    ]
+    every = [*rows, *known]
+    keys, found = _keys(table, every, [*passes, *(left_out[row] or 0 for row in known)])
+    return dict(zip(every, keys, strict=True)) if found == column else {row: (row,) for row in rows}
+
+
+def _gaps(
+    places: Mapping[int, Stamp], passes: Sequence[int], left_out: Mapping[int, int | None], rows: Sequence[int]
+) -> list[int]:
+    """Where rows were left out between one row of a pass and the next; a gap is named by the row after it."""
+    of_pass: dict[int | None, list[Stamp]] = {}
+    for row, pass_id in left_out.items():
+        if row in places:
+            of_pass.setdefault(pass_id, []).append(places[row])
+    for found in of_pass.values():
+        found.sort()
+    return [
+        at
+        for at in range(1, len(rows))
+        if passes[at] == passes[at - 1]
+        and any(
+            bisect_right(found, places[rows[at - 1]]) < bisect_left(found, places[rows[at]])
+            for found in (of_pass.get(passes[at], []), of_pass.get(None, []))
+        )
+    ]
 
 
 def _without_repeats(table: Table, rows: Sequence[int]) -> tuple[list[int], list[str]]:

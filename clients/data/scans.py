@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.files import read_plain
+
 NUM_RAYS = 216
 # The cleaned scan of scenarios 8 and 9 has a row per ray, the full one has 460 rows; the columns are range and angle.
 SCAN_LENGTHS = (NUM_RAYS, 460)
@@ -96,7 +98,7 @@ def read_ply(path: Path) -> NDArray[np.float64]:
         ValueError: the file has another form, or is shorter than its header says.
         OSError: the file cannot be read.
     """
-    data = path.read_bytes()
+    data = read_plain(path)
     end = re.search(rb"end_header\r?\n", data)
     if not data.startswith(b"ply") or end is None:
         raise ValueError("it is no PLY file: its header is missing or has no end")

@@ -24,6 +24,7 @@ from clients.data.modalities import MODALITIES, FileKind, made_of
 from clients.data.motion import PIXELS, MotionDetector
 from clients.data.radar_maps import doppler_angle_map, range_angle_map, unscaled_maps
 from clients.data.scans import ranges_of_cloud, ranges_of_scan, read_ply
+from configs.files import read_plain
 
 Frame = Mapping[str, NDArray[np.generic]]
 Reader = Callable[[Path, Sequence[str]], Frame]
@@ -88,7 +89,7 @@ def read_camera(path: Path, modalities: Sequence[str] = ("camera",), detector: M
     height, width, _ = MODALITIES["camera"].frame_shape
     found: dict[str, NDArray[np.generic]] = {}
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_plain(path))) as image:
             # A JPEG is decoded at the smallest scale that is still twice as fine, which is four times as fast.
             finest = PIXELS if "motion" in modalities else width
             image.draft("RGB", (2 * finest, 2 * finest))
@@ -134,7 +135,7 @@ def _read_array(path: Path, what: str) -> NDArray[np.generic]:
     if suffix not in (".mat", ".npy"):
         raise ValueError(f"{suffix or 'no ending'} is not the ending of a {what}; are columns swapped?")
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except OSError as error:
         raise ValueError(_damaged(what, error)) from None
     if suffix == ".mat":

@@ -14,6 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.files import read_plain
+
 # The longest mark comes first: that of UTF-32 begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -43,11 +45,13 @@ class TableText:
         rows: the line of each row, and column -> cell.
         notes: what was unusual about the file and how it was read, one sentence each, without the name of the file.
         too_long: the lines with more cells than there are columns.
+        too_short: the lines with fewer cells; what is not there is blank.
     """
 
     rows: Sequence[tuple[int, Mapping[str, str]]]
     notes: tuple[str, ...]
     too_long: frozenset[int]
+    too_short: frozenset[int]
 
 
 def decode_text(data: bytes) -> str:
@@ -102,12 +106,13 @@ def read_table_text(file: Path, known: Collection[str]) -> TableText:
     _check_twice(file, header, body, known)
     rows = [(number, _row(header, line, has_commas=separator != ",")) for number, line in body]
     too_long = frozenset(number for number, line in body if any(cell.strip() for cell in line[len(header) :]))
-    return TableText(rows, tuple(notes), too_long)
+    too_short = frozenset(number for number, line in body if len(line) < len(header))
+    return TableText(rows, tuple(notes), too_long, too_short)
 
 
 def _text_of(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        data = read_plain(file)
     except OSError as error:
         raise ValueError(f"{file}: cannot be read ({error.strerror or error})") from None
     for beginning, advice in _OTHER_FILES:
@@ -170,7 +175,6 @@ def _check_twice(
 
 def _row(header: Sequence[str], line: Sequence[str], *, has_commas: bool) -> dict[str, str]:
     cells = [cell.replace(",", ".") if has_commas and DECIMAL_COMMA.fullmatch(cell.strip()) else cell for cell in line]
-    # A short line is filled with blanks; its row is then reported as broken.
     return dict(zip(header, [*cells, *[""] * len(header)], strict=False))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.context import ClientContext
-from clients.learning.learner import Learner, Lesson
+from clients.learning.learner import Learner, Lesson, WindowsToPredict
 from clients.privacy import drawn_material
 from clients.training import make_learner
 from strategies.codecs.encoding import EncodedLabels
@@ -80,11 +80,11 @@ class Exchange(ABC):
         self.task = context.placement.experiment.task
 
     @classmethod
-    def make_learner(cls, context: ClientContext) -> Learner:
-        """The client's learner as it is before its first message."""
+    def make_learner(cls, context: ClientContext, state: State | None = None) -> Learner:
+        """The client's learner as it was when it had this state, or as it is before its first message."""
         profile, placement = context.profile, context.placement
         choose = partial(drawn_material, context)
-        return make_learner(profile, placement.experiment, choose=choose, plugins=placement.plugins)
+        return make_learner(profile, placement.experiment, choose=choose, plugins=placement.plugins, state=state)
 
     @classmethod
     def introduction(cls, context: ClientContext) -> Facts:
@@ -94,6 +94,10 @@ class Exchange(ABC):
     def lesson(self) -> Lesson | None:
         """The lesson to digest; None if there is nothing to digest."""
         return None
+
+    def predicts(self) -> list[WindowsToPredict]:
+        """The windows on which the student has to decide for the answer, as far as they are known before it learns."""
+        return []
 
     @abstractmethod
     def answer(self) -> Answer:
@@ -108,7 +112,6 @@ class Exchange(ABC):
         return facts
 
 
-def own_beams(learner: Learner) -> NDArray[np.int64]:
-    """(N, H) best beams of a learner's training windows."""
-    task, material = learner.model.task, learner.material
-    return material.recording.beams(material.train, task.num_frames, task.num_future)
+def own_classes(learner: Learner) -> NDArray[np.int64]:
+    """(N, H) right classes of a learner's training windows."""
+    return learner.classes(learner.material.recording, learner.material.train)

@@ -19,12 +19,17 @@ class WeightExchange(Exchange):
     """Exchanges the weights of the student."""
 
     @classmethod
-    def make_learner(cls, context: ClientContext) -> Learner:
+    def make_learner(cls, context: ClientContext, state: State | None = None) -> Learner:
         """A learner with the initial weights of its modality, because weights can only be averaged from one start."""
         profile, placement = context.profile, context.placement
         choose = partial(drawn_material, context)
         return make_learner(
-            profile, placement.experiment, start=profile.modality, choose=choose, plugins=placement.plugins
+            profile,
+            placement.experiment,
+            start=profile.modality,
+            choose=choose,
+            plugins=placement.plugins,
+            state=state,
         )
 
     def __init__(self, context: ClientContext, learner: Learner, request: Request, state: State) -> None:
@@ -52,14 +57,16 @@ class PooledExchange(NoExchange):
     """Exchanges nothing, but says how many bytes sending the labelled recording would have cost."""
 
     @classmethod
-    def make_learner(cls, context: ClientContext) -> Learner:
+    def make_learner(cls, context: ClientContext, state: State | None = None) -> Learner:
         """A learner on the labelled windows of all clients of its modality."""
         here = context.placement
-        return make_pooled_learner(context.profile, here.experiment, here.federation, plugins=here.plugins)
+        return make_pooled_learner(context.profile, here.experiment, here.federation, plugins=here.plugins, state=state)
 
     def answer(self) -> Answer:
         """The fact ``raw_bytes``: the bytes of the client's own recording in its first round, then 0."""
         own = own_recording(self.context.profile, self.context.placement.experiment)
-        arrays = [] if own is None else [*own.sensors.values(), *([] if own.power is None else [own.power])]
+        arrays = (
+            [] if own is None else [*own.sensors.values(), *(one for one in (own.power, own.labels) if one is not None)]
+        )
         is_first = self.learner.progress.round == 1
         return Answer(facts={"raw_bytes": sum(array.nbytes for array in arrays) if is_first else 0})

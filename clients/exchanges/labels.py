@@ -15,7 +15,7 @@ from clients.adversary import attack_of, poison
 from clients.context import ClientContext
 from clients.exchanges.base import Answer, BehindError, Exchange, Facts, State
 from clients.learning.density import trusted
-from clients.learning.learner import Learner, Lesson
+from clients.learning.learner import Learner, Lesson, WindowsToPredict
 from clients.learning.lessons import public_lesson
 from clients.learning.relation_lesson import ComparedSamples, JointLesson, RelationLesson
 from clients.learning.state import as_arrays, as_tensors
@@ -42,7 +42,7 @@ class LabelExchange(Exchange):
 
     def __init__(self, context: ClientContext, learner: Learner, request: Request, state: State) -> None:
         super().__init__(context, learner, request, state)
-        shape = (self.task.num_horizons, self.task.num_beams)
+        shape = (self.task.num_horizons, self.task.num_classes)
         self.up, self.down = Encoding(self.settings.codec, *shape), Encoding(self.settings.codec_down, *shape)
         kept: Mapping[int, Mapping[str, torch.Tensor]] = state.get("targets", {})
         if request.known_round == NO_TARGETS:
@@ -137,7 +137,7 @@ class PublicExchange(LabelExchange):
 
     def lesson(self) -> Lesson | None:
         """The targets, together with the teacher's relations between samples if it sent any."""
-        labels, wanted = public_lesson(self.targets()), self.settings.relations
+        labels, wanted = public_lesson(self.targets(), self.learner.material.held), self.settings.relations
         groups = [] if wanted is None else self._compared(wanted)
         if wanted is None or not groups:
             return labels
@@ -156,13 +156,26 @@ class PublicExchange(LabelExchange):
             for group, seen in told
         ]
 
+    def predicts(self) -> list[WindowsToPredict]:
+        """The public samples that the server asks for and the client holds."""
+        material, ask = self.learner.material, self.request.ask
+        mine = ask if material.held is None else ask[np.isin(ask, material.held)]
+        if not len(mine) or ask[-1] >= len(material.public_starts):
+            return []
+        return [WindowsToPredict(material.public, material.public_starts[mine])]
+
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
-        """Calibrated soft labels for the samples that the client's filter accepts; none before it has learned."""
+        """Calibrated soft labels for the samples that the client holds and its filter accepts.
+
+        There are none before it has learned.
+        """
         if not self.learner.has_learned:
             return self.no_labels
-        starts = self.learner.material.public_starts
+        starts, held = self.learner.material.public_starts, self.learner.material.held
         if ask[-1] >= len(starts):
             raise WireError(f"the public set has {len(starts)} samples, but the server asks for sample {ask[-1]}")
+        if held is not None and len(ask := ask[np.isin(ask, held)]) == 0:
+            return self.no_labels
         kind, share = self.settings.answer_filter, self.settings.answer_share
         mine = ask[trusted(self.learner, starts[ask], kind=kind, share=share)]
         return SoftLabels(mine, self.learner.answer(mine, self.settings.temperature), self.settings.temperature)

@@ -45,7 +45,7 @@ class SecureSumExchange(PublicExchange):
         if not self.learner.has_learned:
             return Answer(facts=said.facts)
         # An attack may send NaN, for which there is no level.
-        levels = Scale(len(self.participants)).quantise(np.nan_to_num(self.claimed))
+        levels = Scale(len(self.participants), self.task.num_classes).quantise(np.nan_to_num(self.claimed))
         peers = [key for key in self.participants if key != self.key.public]
         masked = self.key.mask(levels, peers, self.mask_context)
         return Answer(arrays={"masked": masked}, facts=said.facts, metrics=said.metrics)

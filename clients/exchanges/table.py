@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from clients.exchanges.base import Exchange
 from clients.exchanges.baselines import NoExchange, PooledExchange, WeightExchange
-from clients.exchanges.beams import BeamExchange, PrototypeExchange
+from clients.exchanges.classes import ClassExchange, PrototypeExchange
 from clients.exchanges.labels import PublicExchange
 from clients.exchanges.secure_sum import SecureSumExchange
 
 EXCHANGES: dict[str, type[Exchange]] = {
     "public": PublicExchange,
     "secure_sum": SecureSumExchange,
-    "beams": BeamExchange,
+    "classes": ClassExchange,
     "prototypes": PrototypeExchange,
     "weights": WeightExchange,
     "nothing": NoExchange,

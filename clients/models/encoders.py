@@ -73,7 +73,7 @@ def without_outliers(rows: Tensor, least_spread: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """The base of all encoders: it scales the inputs and then applies a network.
+    """The base of all encoders: it scales the inputs and then applies a network. By itself it encodes vectors.
 
     Args:
         standardise: the scale of the inputs, which is fitted before training.
@@ -249,10 +249,33 @@ class BoxEncoder(Encoder):
             super().fit_scale(with_box)
 
 
+class PowerEncoder(Encoder):
+    """Encodes the power of a sweep (U, 64) in dB, with one scale over all beams; zeros mean that there was none."""
+
+
 ENCODERS: dict[str, type[Encoder]] = {
     encoder.__name__: encoder
-    for encoder in (ImageEncoder, MotionEncoder, MapsEncoder, LidarEncoder, GpsEncoder, BoxEncoder)
+    for encoder in (
+        Encoder,
+        ImageEncoder,
+        MotionEncoder,
+        MapsEncoder,
+        LidarEncoder,
+        GpsEncoder,
+        BoxEncoder,
+        PowerEncoder,
+    )
 }
+
+
+def encodes_vectors(modality: str) -> bool:
+    """Whether the frames of a modality are vectors, which `Encoder` itself scales and gives to a perceptron.
+
+    Args:
+        modality: a key of `MODALITIES`.
+    """
+    encoder = _encoder_of(MODALITIES[modality])
+    return encoder.build.__func__ is Encoder.build.__func__ and encoder.forward is Encoder.forward  # type: ignore[attr-defined]
 
 
 def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
@@ -264,7 +287,12 @@ def make_encoder(modality: str, *, width: int, num_features: int) -> Encoder:
         num_features: D, the number of features.
     """
     row = MODALITIES[modality]
-    return ENCODERS[row.encoder].build(row, width=width, num_features=num_features)
+    return _encoder_of(row).build(row, width=width, num_features=num_features)
+
+
+def _encoder_of(row: Modality) -> type[Encoder]:
+    encoder: type[Encoder] = ENCODERS[row.encoder] if isinstance(row.encoder, str) else row.encoder
+    return encoder
 
 
 def _image_network(num_channels: int, width: int, num_features: int) -> nn.Module:

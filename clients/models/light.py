@@ -62,7 +62,7 @@ def _tracker(
         encoders,
         fuse=nn.Sequential(nn.Linear(num_inputs, num_features), nn.ReLU(), nn.Dropout(dropout)),
         memory=Memory(num_features, HIDDEN, with_change=True),
-        classifier=perceptron([HIDDEN, HIDDEN, task.num_beams], [dropout]),
+        classifier=perceptron([HIDDEN, HIDDEN, task.num_classes], [dropout]),
         task=task,
         pixels=pixels,
         alignment=alignment,

@@ -49,13 +49,18 @@ class ModelSpec:
         shapes: modality -> the shape of one frame; a student has one modality.
         num_frames: T, the frames of a window.
         num_horizons: H, the slots that it predicts: the current one and the next ones.
-        num_beams: B.
+        num_classes: B; the same as ``num_beams``, in tasks without beams.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     num_frames: int
     num_horizons: int
-    num_beams: int
+    num_classes: int
+
+    @property
+    def num_beams(self) -> int:
+        """The number of classes, which are beams in beam tracking."""
+        return self.num_classes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,7 +108,7 @@ class OwnTracker(Tracker):
     def decide(self, features: Tensor) -> Tensor:
         """(N, H, B) logits from features (N, D)."""
         logits: Tensor = self.model.classify(features)  # type: ignore[operator]
-        return logits.reshape(len(features), self.task.num_horizons, self.task.num_beams)
+        return logits.reshape(len(features), self.task.num_horizons, self.task.num_classes)
 
 
 def plain_frames(name: str, frames: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ def frame_shape(name: str) -> tuple[int, ...]:
 def spec_of(modalities: Sequence[str], task: Task) -> ModelSpec:
     """What a model for these modalities gets and owes."""
     shapes = {name: frame_shape(name) for name in modalities}
-    return ModelSpec(shapes, task.num_frames, task.num_horizons, task.num_beams)
+    return ModelSpec(shapes, task.num_frames, task.num_horizons, task.num_classes)
 
 
 def build_tracker(

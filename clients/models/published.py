@@ -48,7 +48,7 @@ def image_student(task: Task, pixels: int, alignment: Alignment) -> StepTracker:
         {"motion": _pooled_image()},
         fuse=nn.Identity(),
         memory=Memory(SIZE, SIZE, attention=TimeAttention(SIZE, SIZE)),
-        classifier=perceptron([SIZE, SIZE, task.num_beams], [0.3]),
+        classifier=perceptron([SIZE, SIZE, task.num_classes], [0.3]),
         task=task,
         pixels=pixels,
         alignment=alignment,
@@ -107,7 +107,7 @@ def long_term_student(task: Task, pixels: int, alignment: Alignment) -> StepTrac
         {"motion": _pooled_image()},
         fuse=nn.Identity(),
         memory=Memory(SIZE, SIZE, attention=SelfAttention(SIZE)),
-        classifier=perceptron([SIZE, SIZE, task.num_beams], [0.3]),
+        classifier=perceptron([SIZE, SIZE, task.num_classes], [0.3]),
         task=task,
         pixels=pixels,
         alignment=alignment,
@@ -140,4 +140,4 @@ def _strided(channels: list[int]) -> nn.Module:
 
 
 def _deep_classifier(task: Task) -> nn.Module:
-    return perceptron([SIZE, SIZE, SIZE, task.num_beams], [0.5, 0.3])
+    return perceptron([SIZE, SIZE, SIZE, task.num_classes], [0.5, 0.3])

@@ -14,6 +14,7 @@ M modalities, D features, H horizons, B beams.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -66,7 +67,7 @@ def read_windows(
     return Windows(frames, torch.from_numpy(rows.reshape(len(starts), num_frames)))
 
 
-class Tracker(nn.Module):
+class Tracker(nn.Module, ABC):
     """What every tracker has, whoever wrote it: a learner trains any of them.
 
     Attributes:
@@ -77,6 +78,7 @@ class Tracker(nn.Module):
     modalities: tuple[str, ...]
     task: Task
 
+    @abstractmethod
     def fit_scale(self, recording: Recording, starts: NDArray[np.int64]) -> None:
         """Measure the scale of each sensor on the frames of some windows.
 
@@ -84,15 +86,14 @@ class Tracker(nn.Module):
             recording: the recording that holds the frames.
             starts: (N,) the first frame of each window, at least one.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, windows: Windows, present: Tensor | None = None) -> Tensor:
         """(N, D) features; relations and feature KD compare these."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decide(self, features: Tensor) -> Tensor:
         """(N, H, B) logits from features (N, D)."""
-        raise NotImplementedError
 
     def forward(self, windows: Windows, present: Tensor | None = None) -> Tensor:
         """(N, H, B) logits of the beams.
@@ -127,7 +128,7 @@ class BeamTracker(Tracker):
         self.change_gain = nn.Parameter(torch.ones(num_features))
         self.gru = nn.GRU(2 * num_features, size.hidden, batch_first=True)
         self.dropout = nn.Dropout(size.dropout)
-        self.head = nn.Linear(size.hidden, task.num_horizons * task.num_beams)
+        self.head = nn.Linear(size.hidden, task.num_horizons * task.num_classes)
 
     def fit_scale(self, recording: Recording, starts: NDArray[np.int64]) -> None:
         """Measure the scale of each sensor on the frames of some windows, of which at most `SCALE_WINDOWS` are read.
@@ -145,19 +146,34 @@ class BeamTracker(Tracker):
     def decide(self, features: Tensor) -> Tensor:
         """(N, H, B) logits from features (N, D)."""
         logits: Tensor = self.head(self.dropout(features))
-        return logits.view(len(features), self.task.num_horizons, self.task.num_beams)
+        return logits.view(len(features), self.task.num_horizons, self.task.num_classes)
 
     def features(self, windows: Windows, present: Tensor | None = None) -> Tensor:
         """(N, D) last state of the GRU, which is the input of the head; the arguments are those of :meth:`forward`."""
+        encoded = {
+            name: self.encoders[name](windows.frames[name])[windows.own_rows.get(name, windows.rows)]
+            for name in self.modalities
+            if name in windows.frames
+        }
+        return self.features_of(encoded, windows.rows.shape, present)
+
+    def features_of(self, encoded: Mapping[str, Tensor], shape: Sequence[int], present: Tensor | None = None) -> Tensor:
+        """(N, D) last state of the GRU.
+
+        Args:
+            encoded: modality -> (N, T, D) features of each frame, of at least one modality.
+            shape: N and T.
+            present: (N, M) whether a modality is used for a window; None uses those that there are features of.
+        """
         features = []
         for index, name in enumerate(self.modalities):
-            if name not in windows.frames:
-                features.append(self.absent[index].expand(*windows.rows.shape, -1))
+            if name not in encoded:
+                features.append(self.absent[index].expand(*shape, -1))
                 continue
-            encoded = self.encoders[name](windows.frames[name])[windows.own_rows.get(name, windows.rows)]
+            seen = encoded[name]
             if present is not None:
-                encoded = torch.where(present[:, index, None, None], encoded, self.absent[index])
-            features.append(encoded)
+                seen = torch.where(present[:, index, None, None], seen, self.absent[index])
+            features.append(seen)
         seen = torch.cat(features, dim=-1)
         change = self.change_gain * torch.diff(seen, dim=1, prepend=seen[:, :1])
         states, _ = self.gru(torch.cat([seen, change], dim=-1))
@@ -172,7 +188,7 @@ def predict(tracker: Tracker, recording: Recording, starts: NDArray[np.int64]) -
         ValueError: the recording has none of the tracker's modalities.
     """
     task = tracker.task
-    return _in_evaluation(tracker, tracker.forward, recording, starts, (task.num_horizons, task.num_beams))
+    return _in_evaluation(tracker, tracker.forward, recording, starts, (task.num_horizons, task.num_classes))
 
 
 def predict_features(tracker: Tracker, recording: Recording, starts: NDArray[np.int64]) -> Tensor:

@@ -36,7 +36,7 @@ def write(folder: Path, passes: Sequence[int] = (0,), **changes: Any) -> Path:
 
 
 def grown(folder: Path, share: float = 0.0) -> Recording:
-    found = open_growing(folder, modality="gps", num_beams=4, validation_share=share)
+    found = open_growing(folder, modality="gps", num_classes=4, validation_share=share)
     assert found is not None
     return found
 
@@ -59,7 +59,7 @@ def test_a_recording_without_arrivals_is_the_ordinary_one(own: Path) -> None:
 
 def test_a_folder_that_is_neither_a_recording_nor_has_arrivals_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"recording\.json: not found"):
-        open_growing(tmp_path, modality="gps", num_beams=4, validation_share=0.0)
+        open_growing(tmp_path, modality="gps", num_classes=4, validation_share=0.0)
 
 
 def test_the_rows_of_arrivals_follow_in_the_order_of_names(own: Path) -> None:
@@ -192,7 +192,7 @@ def test_what_is_still_being_written_does_not_count(own: Path, caplog: pytest.Lo
 
 def test_a_recording_may_begin_with_nothing(tmp_path: Path) -> None:
     (tmp_path / "arrivals").mkdir()
-    assert open_growing(tmp_path, modality="gps", num_beams=4, validation_share=0.0) is None
+    assert open_growing(tmp_path, modality="gps", num_classes=4, validation_share=0.0) is None
     arrive(tmp_path, "t1")
     assert grown(tmp_path).splits == {"train": (0,)}
 
@@ -298,3 +298,29 @@ def test_on_a_full_disk_nothing_arrives_and_later_it_does(tmp_path: Path) -> Non
         append_arrival(own, source, "t1")
         found = grown(own)
         assert len(found.pass_ids) == 21 * LENGTH
+
+
+def classed(num_passes: int = 1, num_classes: int = 4) -> dict[str, Any]:
+    return {"power": None, "labels": np.arange(LENGTH * num_passes) % 3, "num_classes": num_classes}
+
+
+def test_classes_arrive_as_power_does(tmp_path: Path) -> None:
+    own = write(tmp_path / "own", [3], **classed())
+    arrive(own, "a", **classed())
+    found = grown(own)
+    assert found.power is None and found.num_classes == 4
+    assert found.stored_labels(np.arange(14)).tolist() == [0, 1, 2, 0, 1, 2, 0] * 2
+
+
+def test_an_arrival_of_another_number_of_classes_is_left_out(tmp_path: Path, caplog: Any) -> None:
+    own = write(tmp_path / "own", [3], **classed())
+    arrive(own, "a", **classed(num_classes=5))
+    assert len(grown(own).pass_ids) == LENGTH
+    assert "has labels of 5 classes, expected 4" in caplog.text
+
+
+def test_power_and_classes_do_not_mix(tmp_path: Path) -> None:
+    own = write(tmp_path / "own", [3])
+    arrive(own, "a", **classed())
+    with pytest.raises(ValueError, match="some of its parts have power and others have classes"):
+        grown(own)

@@ -29,6 +29,14 @@ def test_pieces_between_jumps_stay_whole_and_nothing_is_left_out_there() -> None
     assert (blocks.num_jumps, blocks.num_gap_frames) == (3, 0)
 
 
+def test_a_block_begins_a_window_behind_rows_that_are_missing_and_at_once_behind_a_jump() -> None:
+    position_m = np.stack([np.tile(np.arange(30.0), 2), np.zeros(60)], axis=1)
+    blocks = cut_blocks(position_m, 60, gaps=[15, 30, 55])
+    assert blocks.keep.tolist() == [*range(15), *range(26, 55)]
+    assert blocks.pass_ids.tolist() == [1] * 15 + [2] * 4 + [3] * 25
+    assert (blocks.num_jumps, blocks.num_gap_frames) == (1, 16)
+
+
 @pytest.mark.parametrize("num_frames", range(0, 400, 7))
 def test_no_two_passes_of_one_drive_hold_frames_nearer_than_a_window(num_frames: int) -> None:
     blocks = cut_blocks(None, num_frames)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clients.data.deepsense import read_scenario
 from clients.data.geodesy import to_metres
 from clients.data.recording import Recording
+from tests.releases import Release
 
 STATION_DEG = np.array([33.42, -111.93])
 HEADER = ["index", "unit1_pwr_60ghz", "unit1_loc", "unit2_loc", "unit2_loc_cal", "", "unit1_beam_index", "seq_index"]
@@ -122,6 +123,7 @@ def test_broken_rows_are_left_out_and_named_and_the_rest_loads(tmp_path: Path) -
     assert scenario.beams.tolist() == [50]
     assert scenario.pass_ids.tolist() == [2]
     assert scenario.problems == (
+        "scenario9.csv: 5 of 6 rows are left out, none of them within a pass",
         "scenario9.csv, line 2: unit1_pwr_60ghz: ./unit1/power_0.txt cannot be opened",
         "scenario9.csv, line 3: there is no finite power reading",
         "scenario9.csv, line 4: there are 63 power readings, expected 64",
@@ -130,14 +132,57 @@ def test_broken_rows_are_left_out_and_named_and_the_rest_loads(tmp_path: Path) -
     )
 
 
-def test_a_sweep_with_missing_readings_keeps_its_strongest_measured_beam(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lose", ["power", "position", "cells"])
+def test_no_window_runs_over_a_row_that_was_left_out(lose: str, tmp_path: Path) -> None:
+    folder = Release(num_passes=2, length=24).write(tmp_path / "scenario7")
+    if lose == "cells":
+        lines = (folder / "scenario7.csv").read_text().splitlines()
+        (folder / "scenario7.csv").write_text("\n".join([*lines[:11], lines[11] + ",1", *lines[12:]]))
+    else:
+        (folder / {"power": "unit1/power_10.txt", "position": "unit2/gps_10.txt"}[lose]).unlink()
+    scenario = read_scenario(folder)
+    assert scenario.problems[0] == "scenario7.csv: 1 of 48 rows are left out, and passes are cut there (1)"
+    assert np.unique(scenario.pass_ids, return_counts=True)[1].tolist() == [10, 24, 13]
+    recording = Recording(folder, scenario.pass_ids, scenario.sensors, scenario.power, {}, every_window=True)
+    # Passes of 10, 24 and 13 rows; windows over the gap would make 13 + 14 of the first pass.
+    assert len(recording.window_starts(8, 3)) == 0 + 14 + 3
+
+
+@pytest.mark.parametrize("reading", [np.nan, np.inf, -np.inf])
+def test_a_sweep_with_missing_readings_stays_where_its_label_is_the_strongest_measured_beam(
+    reading: float, tmp_path: Path
+) -> None:
     made_up = MadeUp()
-    made_up.power[3, 5] = np.nan
-    made_up.labels[3] = "6"  # the release points at the first missing beam
-    scenario = read_scenario(made_up.write_arrays(tmp_path))
-    assert scenario.problems == ()
-    assert scenario.beams[3] == 30
-    assert scenario.power[3, 5] == np.nanmin(made_up.power[3].astype(np.float32))
+    made_up.power[3, 5] = reading
+    scenario = read_scenario(made_up.write_files(tmp_path))
+    assert scenario.beams.tolist() == [0, 10, 20, 30, 40, 50]
+    finite = made_up.power[3][np.isfinite(made_up.power[3])].astype(np.float32)
+    assert scenario.labelled_power[3, 5] == finite.min()
+    (problem,) = scenario.problems
+    assert problem.startswith("scenario9.csv, line 5: 1 sweeps have power readings that are not finite")
+
+
+@pytest.mark.parametrize("reading", [np.nan, np.inf])
+@pytest.mark.parametrize(("beam", "is_labelled"), [(30, True), (5, True), (5, False)])
+def test_a_sweep_whose_strongest_beam_may_be_missing_is_left_out(
+    reading: float, beam: int, is_labelled: bool, tmp_path: Path
+) -> None:
+    made_up = MadeUp()
+    made_up.power[3, beam] = reading
+    if beam == 5:
+        made_up.labels[3] = "6"  # some releases point at the first missing beam
+    if is_labelled:
+        folder = made_up.write_files(tmp_path)
+    else:
+        made_up.write_files(tmp_path, ["other" if name == "unit1_beam_index" else name for name in HEADER])
+        folder = tmp_path / "scenario9_challenge.csv"
+        (tmp_path / "scenario9.csv").rename(folder)
+        folder = tmp_path
+    scenario = read_scenario(folder)
+    assert scenario.beams.tolist() == [0, 10, 20, 40, 50]
+    assert "1 of 6 rows are left out" in scenario.problems[0]
+    told = f"the label is {beam + 1}, but" if is_labelled else "no label tells the strongest beam"
+    assert "line 5: 1 of 64 power readings are not finite" in scenario.problems[-1] and told in scenario.problems[-1]
 
 
 def test_frames_of_a_pass_are_made_contiguous_in_the_order_of_the_table(tmp_path: Path) -> None:

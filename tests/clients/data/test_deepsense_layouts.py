@@ -77,7 +77,9 @@ def test_scenarios_31_to_34_are_read_by_their_own_names(tmp_path: Path) -> None:
     np.testing.assert_allclose(scenario.sensors["gps"][:, 1].astype(float), 1.109 * np.arange(4), atol=1e-3)
 
 
-def test_a_sweep_with_nan_in_the_official_form_keeps_its_strongest_measured_beam(tmp_path: Path) -> None:
+def test_a_sweep_with_nan_in_the_official_form_is_left_out_because_its_label_is_the_beam_without_a_reading(
+    tmp_path: Path,
+) -> None:
     columns = {
         "unit1_pwr_60ghz": paths("./unit1/p_{}.txt"),
         "unit1_loc": paths("./unit1/station.txt"),
@@ -90,8 +92,9 @@ def test_a_sweep_with_nan_in_the_official_form_keeps_its_strongest_measured_beam
     power[1] = np.nan
     np.savetxt(folder / "unit1/p_1.txt", power)
     scenario = read_scenario(folder)
-    assert scenario.problems == ()
-    assert scenario.beams.tolist() == [0, 5, 10, 15]
+    assert scenario.problems[0] == "scenario32_dev.csv: 1 of 4 rows are left out, and passes are cut there (1)"
+    assert scenario.problems[1].startswith("scenario32_dev.csv, line 3: 1 of 64 power readings are not finite")
+    assert scenario.beams.tolist() == [0, 10, 15]
     assert np.isfinite(scenario.labelled_power).all()
 
 
@@ -222,6 +225,7 @@ def test_an_archive_with_labels_but_no_power_has_power_in_the_labelled_beam(tmp_
     assert scenario.labelled_power.sum(axis=1).tolist() == [1.0, 1.0, 1.0]
     assert list(scenario.files) == ["radar"]
     assert scenario.problems == (
+        "scenario9_dev_train.csv: 1 of 4 rows are left out",
         "scenario9_dev_train.csv: there is no power; it is set to 1 in the labelled beam and 0 elsewhere",
         "scenario9_dev_train.csv, line 5: the label is 65, expected 1 to 64",
     )
@@ -257,6 +261,7 @@ def test_a_row_of_the_2022_challenge_is_its_last_frame_with_the_newest_position_
     assert scenario.beams.tolist() == [0, 5]
     np.testing.assert_allclose(scenario.sensors["gps"].astype(float), [[0.0, 2.218], [0.0, 0.0]], atol=1e-3)
     assert scenario.problems == (
+        "ml_challenge_dev_multi_modal.csv: 2 of 4 rows are left out",
         "ml_challenge_dev_multi_modal.csv, line 4: unit1_pwr_60ghz is blank",
         "ml_challenge_dev_multi_modal.csv, line 5: unit1_pwr_60ghz is blank",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from clients.data.deepsense import read_scenario
+from clients.data.deepsense_cells import read_numbers
 from clients.data.row_faults import ADVICE, RowFault, check_faults
 from tests.releases import Arrays, Release, Table, damaged_copy
+from tests.sim.data.test_partition import write_scenario
 
 
 def in_each_file(folder: Path, pattern: str, change: Callable[[str], str]) -> None:
@@ -224,7 +227,7 @@ def test_the_undamaged_release_is_read_without_a_word(tmp_path: Path) -> None:
 
 def test_every_advice_belongs_to_a_cause_that_a_test_provokes() -> None:
     provoked = {cause for _, _, cause, _ in CAUSES.values()}
-    others = {"label range", "blank", "station"}
+    others = {"label range", "reading missing", "blank", "station", "too few cells"}
     assert set(ADVICE) - others == provoked
 
 
@@ -294,3 +297,28 @@ def test_a_damaged_copy_of_measured_data_is_refused_by_its_cause(
     with pytest.raises(ValueError, match=r"rows (is|are) whole") as caught:
         read_scenario(folder)
     assert str(caught.value).endswith(ADVICE[cause])
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a loop", "a pipe"])
+def test_what_is_no_file_in_the_place_of_one_is_named_and_nobody_waits_for_it(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "power.txt"
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a loop":
+        path.symlink_to(path)
+    else:
+        os.mkfifo(path)
+    why = {"a folder": "Is a directory", "a loop": "Too many levels", "a pipe": "a pipe or a device"}[kind]
+    with pytest.raises(RowFault, match=why):
+        read_numbers(tmp_path, "unit1_pwr_60ghz", "power.txt")
+
+
+def test_a_row_that_was_cut_off_is_left_out_and_named(tmp_path: Path) -> None:
+    folder = write_scenario(tmp_path / "scenario", lengths=[20] * 4)
+    table = next(folder.glob("*.csv"))
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0]]) + "\n")
+    scenario = read_scenario(folder)
+    assert len(scenario.pass_ids) == len(lines) - 2
+    (problem,) = [one for one in scenario.problems if "fewer cells" in one]
+    assert f"line {len(lines)}" in problem

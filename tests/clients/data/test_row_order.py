@@ -128,6 +128,33 @@ def test_a_row_that_cannot_be_read_is_not_missing() -> None:
     np.testing.assert_array_equal(found.rows, readable)
 
 
+@pytest.mark.parametrize(
+    "disturb",
+    [lambda rows: rows, shuffled, lambda rows: shuffled(without(rows, "index")), lambda rows: without(rows, "index")],
+)
+def test_a_pass_is_cut_where_rows_of_it_were_left_out_and_nowhere_else(disturb: Callable[[Rows], Rows]) -> None:
+    rows = disturb(made())
+    table = Table((Path("s.csv"),), Path(), rows, [str(at) for at in range(15)])
+    # Row 4 is the last of pass 1, row 7 lies within pass 2, and rows 11 and 13 lie within pass 3.
+    left_out = {at: int(row["seq_index"]) for at, row in enumerate(rows) if row["at"] in ("4", "7", "11", "13")}
+    readable = [at for at in range(15) if at not in left_out]
+    found = order_rows(table, readable, [int(rows[at]["seq_index"]) for at in readable], left_out)
+    pieces: dict[int, list[int]] = {}
+    for row, number in zip(found.rows, found.passes.tolist(), strict=True):
+        pieces.setdefault(number, []).append(int(rows[row]["at"]))
+    assert pieces == {1: [0, 1, 2, 3], 2: [5, 6], 3: [10], 4: [8, 9], 5: [12], 6: [14]}
+    assert [int(rows[found.rows[at]]["at"]) for at in found.gaps] == [8, 12, 14]
+
+
+def test_passes_that_take_turns_are_cut_only_where_rows_of_their_own_were_left_out() -> None:
+    rows = [{"seq_index": str(1 + at % 2), "at": str(at)} for at in range(12)]
+    table = Table((Path("s.csv"),), Path(), rows, [str(at) for at in range(12)])
+    readable = [at for at in range(12) if at != 5]
+    found = order_rows(table, readable, [1 + at % 2 for at in readable], {5: 2})
+    assert found.rows.tolist() == [0, 2, 4, 6, 8, 10, 1, 3, 7, 9, 11]
+    assert found.passes.tolist() == [1] * 6 + [2] * 2 + [3] * 3
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_any_order_of_rows_gives_the_same_frames(seed: int) -> None:
     rows = made(num_passes=5, length=4)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from clients.cohort import alone
 from clients.context import ClientContext
 from clients.exchanges.secure_sum import own_key, reveal
 from clients.handlers import take_round
@@ -56,9 +57,9 @@ def levels_under(context: ClientContext, masked: NDArray[Any], nonce: NDArray[np
 
 
 def test_an_answer_is_a_distribution_under_the_masks_of_this_attempt_alone(context: ClientContext) -> None:
-    first = take_round(context, request(context, PEERS)).arrays["masked"]
+    first = alone(take_round(context, request(context, PEERS))).arrays["masked"]
     other_nonce = NONCE[::-1].copy()
-    again = take_round(context, request(context, PEERS, nonce=other_nonce)).arrays["masked"]
+    again = alone(take_round(context, request(context, PEERS, nonce=other_nonce))).arrays["masked"]
     levels = levels_under(context, first, NONCE)
     sums = levels.astype(np.int64).sum(axis=-1)
     # Each of 64 beams is off by half a level at most.
@@ -70,30 +71,30 @@ def test_an_answer_is_a_distribution_under_the_masks_of_this_attempt_alone(conte
 
 def test_a_client_alone_in_a_round_refuses(context: ClientContext) -> None:
     with pytest.raises(ValueError, match="a sum of 1 would show an answer; it takes 2 or more"):
-        take_round(context, request(context, []))
+        alone(take_round(context, request(context, [])))
 
 
 def test_one_s_own_key_given_twice_is_no_company(context: ClientContext) -> None:
     twice = table([own_key(context).public] * 2)
     with pytest.raises(ValueError, match="a sum of 1 would show an answer"):
-        take_round(context, request(context, [], keys=twice))
+        alone(take_round(context, request(context, [], keys=twice)))
 
 
 @pytest.mark.parametrize("nonce", [None, NONCE[:-1], NONCE.astype(np.uint16)])
 def test_without_the_number_of_an_attempt_there_is_no_answer(context: ClientContext, nonce: Any) -> None:
     with pytest.raises(WireError, match=r"expected a nonce as uint8 \(32,\)"):
-        take_round(context, request(context, PEERS, nonce=nonce))
+        alone(take_round(context, request(context, PEERS, nonce=nonce)))
 
 
 def test_seeds_of_one_that_dropped_out_are_those_of_this_attempt(context: ClientContext) -> None:
-    take_round(context, request(context, PEERS))
+    alone(take_round(context, request(context, PEERS)))
     seeds = reveal(context, dropped(PEERS[1])).arrays["seeds"]
     masks = context_of("run", 1, IDS, NONCE.tobytes())
     assert [row.tobytes() for row in seeds] == [PEERS[1].seed(own_key(context).public, masks)]
 
 
 def test_seeds_that_would_leave_this_client_alone_are_not_told(context: ClientContext) -> None:
-    take_round(context, request(context, PEERS))
+    alone(take_round(context, request(context, PEERS)))
     with pytest.raises(ValueError, match="a sum of 1 would show an answer"):
         reveal(context, dropped(*PEERS))
     with pytest.raises(ValueError, match="must not be this client's own key"):
@@ -101,7 +102,7 @@ def test_seeds_that_would_leave_this_client_alone_are_not_told(context: ClientCo
 
 
 def test_seeds_of_a_round_are_told_once(context: ClientContext) -> None:
-    take_round(context, request(context, PEERS))
+    alone(take_round(context, request(context, PEERS)))
     reveal(context, dropped(PEERS[0]))
     # With those of the other, too, nothing would be left over the answer.
     with pytest.raises(WireError, match="told seeds of it before"):

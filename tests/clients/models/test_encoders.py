@@ -30,7 +30,7 @@ def frames(modality: str, num: int = 6) -> Tensor:
     kind = MODALITIES[modality]
     largest = {
         **{"camera": 255, "radar": 8, "doppler": 8, "lidar": 16, "gps": 30, "box": 1},
-        **{"motion": 256, "maps": 2},
+        **{"motion": 256, "maps": 2, "past_power": 30},
     }[modality]
     values = rng_for(0, "frames", modality).uniform(0, largest, (num, *kind.frame_shape))
     return torch.from_numpy(values.astype(kind.dtype))
