@@ -13,6 +13,7 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from clients.learning.classification import task_of
 from configs.files import held_alone, modes_like
 from configs.placement import Placement, native_placement
 from server.metrics import Metrics
@@ -47,7 +48,7 @@ def run(grid: Grid, placement: Placement, watch: Watch) -> dict[str, Any]:
         stack.enter_context(held_alone(placement.run))
         stack.enter_context(modes_like(placement.run))
         status = stack.enter_context(Status(placement.run, num_rounds=placement.experiment.strategy.rounds))
-        metrics = Metrics()
+        metrics = Metrics(task_of(placement.experiment.task, placement.plugins).wording)
         stack.callback(metrics.serve())
         watch = replace(watch, progress=status.following(watch.progress))
         return run_session(grid, placement, watch, status, metrics)

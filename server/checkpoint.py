@@ -2,20 +2,24 @@
 
 The newest checkpoint and the one before it are kept. If the newest cannot be read, the run goes back one round. Clients
 keep their states of the last three rounds, so the run ends as if nothing had happened.
+
+The clients of a simulation keep theirs in the run folder and do not wait for the disk. So a checkpoint first waits
+until the disk holds what they wrote since the one before: after a power cut, too, there is the round that it is of.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from clients.learning.state import BROKEN, as_arrays, as_tensors, pack_state, unpack_state
-from configs.files import make_folder, remove_leftovers, sync, temporary_beside, unwritable, write_durably
+from clients.learning.state import BROKEN, SUFFIX, as_arrays, as_tensors, pack_state, unpack_state
+from configs.files import make_folder, remove_leftovers, sync, sync_all, temporary_beside, unwritable, write_durably
 from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
 from strategies.messages.records import Member
@@ -23,8 +27,8 @@ from strategies.methods.base import FederationState
 
 log = logging.getLogger(__name__)
 
-FILE = "checkpoint/state.pt"
-PREVIOUS = "checkpoint/previous.pt"
+FILE = f"checkpoint/newest{SUFFIX}"
+PREVIOUS = f"checkpoint/previous{SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     content = pack_state(_pack_checkpoint(checkpoint))
     next_one = temporary_beside(path)
     try:
+        sync_all(_memories_since(path.stat().st_mtime_ns if path.exists() else 0, run))
         make_folder(path.parent)
         write_durably(next_one, content)
         if path.exists():
@@ -62,6 +67,16 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         sync(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _memories_since(time_ns: int, run: Path) -> list[Path]:
+    """The states in a run folder that clients wrote since a time; those of real clients are elsewhere."""
+    found = []
+    for path in (run / "clients").glob(f"*/[0-9]*{SUFFIX}"):
+        with suppress(FileNotFoundError):  # a client has removed an old one meanwhile
+            if path.stat().st_mtime_ns >= time_ns:
+                found.append(path)
+    return found
 
 
 def load_checkpoint(run: Path) -> Checkpoint | None:
@@ -84,7 +99,7 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         except MemoryError:
             raise  # The file itself is not damaged.
         except Exception as error:
-            # torch.load raises many kinds of exception, depending on which byte is broken.
+            # What is raised depends on which byte is broken.
             problems.append(f"{candidate}: not a readable checkpoint ({type(error).__name__}: {error})".splitlines()[0])
             continue
         if problems:
@@ -99,6 +114,20 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
             "which starts this run again from its first round"
         )
     return None
+
+
+def readable_checkpoints(run: Path) -> list[Checkpoint]:
+    """The checkpoints that a run keeps, newest first, without those that cannot be read; changes nothing on disk."""
+    found = []
+    for path in (run / FILE, run / PREVIOUS):
+        try:
+            found.append(_unpack_checkpoint(path.read_bytes()))
+        except MemoryError:
+            raise  # The file itself is not damaged.
+        except Exception as error:
+            if path.exists():
+                log.warning("%s: not a readable checkpoint (%s); passed over", path, type(error).__name__)
+    return found
 
 
 def _pack_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
+from clients.learning.task import BEAM_WORDING, Wording
 from configs.files import swap_in
 from strategies.messages.records import RoundAccount
 
@@ -24,9 +25,13 @@ SECONDS_BUCKETS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 class Metrics:
-    """Counts what happens in the rounds of one server process."""
+    """Counts what happens in the rounds of one server process.
 
-    def __init__(self) -> None:
+    Args:
+        wording: the metrics of the task; the main one of the teacher is shown.
+    """
+
+    def __init__(self, wording: Wording = BEAM_WORDING) -> None:
         self.registry = CollectorRegistry()
         self._rounds = Counter("softbeam_rounds", "Rounds completed.", registry=self.registry)
         self._answers = Counter("softbeam_answers", "Answers that counted.", ["client"], registry=self.registry)
@@ -49,21 +54,24 @@ class Metrics:
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
         )
-        self._top5 = Gauge(
-            "softbeam_teacher_top5", "Top-5 of the teacher, in [0, 1], mean over horizons.", registry=self.registry
+        range_of = " in [0, 1]," if wording.main_metric.unit == "%" else ""
+        self._score = Gauge(
+            f"softbeam_teacher_{wording.main}",
+            f"{wording.main_metric.title} of the teacher,{range_of} mean over horizons.",
+            registry=self.registry,
         )
         self._round = Gauge("softbeam_round", "Last round completed.", registry=self.registry)
 
-    def observe(self, account: RoundAccount, *, teacher_top5: float) -> None:
+    def observe(self, account: RoundAccount, *, teacher_score: float) -> None:
         """Count a round.
 
         Args:
             account: the account of the round.
-            teacher_top5: the Top-5 of the teacher after the round, in [0, 1].
+            teacher_score: the main metric of the teacher after the round, as it is recorded.
         """
         self._rounds.inc()
         self._round.set(account.round)
-        self._top5.set(teacher_top5)
+        self._score.set(teacher_score)
         for phase, seconds in account.seconds.items():
             self._seconds.labels(phase).observe(seconds)
         for client, entry in account.clients.items():

@@ -19,10 +19,12 @@ import yaml
 
 from clients.data.recording import SITE_TESTS
 from clients.learning.baselines import BASELINES
-from clients.learning.metrics import BeamMetrics
-from configs.files import append_line, plain_cell, read_lines, remove_leftovers, write_whole
+from clients.learning.task import BEAM_WORDING, Scores, Wording
+from configs.files import EXPERIMENT, append_line, plain_cell, read_lines, remove_leftovers, write_whole
 from configs.loading import commit_of_source, experiment_digest, source_digest, to_values
 from configs.schema import Experiment
+from configs.strategy import Strategy
+from server.set_scores import set_summary, told_by
 from strategies.messages.records import ClientRound, Event, Member, RoundAccount
 
 CONTROL_ARMS = ("local", "offline_kd")
@@ -31,6 +33,8 @@ VALIDATION_FILE = "validation.json"
 PASSES_FILE = "passes.json"
 EVENTS_FILE = "events.jsonl"
 ALL_SITES = "all sites"
+# The test that a client alone has, beside the common one.
+OWN_TEST = "own"
 
 log = logging.getLogger(__name__)
 # The folders of which was said that rounds are missing.
@@ -48,8 +52,8 @@ class TeacherRound:
         validation: the validation score of the state that is kept; None without validation windows.
     """
 
-    kept: BeamMetrics
-    now: BeamMetrics
+    kept: Scores
+    now: Scores
     is_kept: bool
     validation: float | None
 
@@ -60,14 +64,16 @@ class Recorder:
     Args:
         folder: the folder of the run; it is made if it is missing.
         experiment: the experiment, which is written there as a snapshot.
+        wording: the metrics of the task, and what they are called.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment) -> None:
+    def __init__(self, folder: Path, experiment: Experiment, wording: Wording = BEAM_WORDING) -> None:
         self.folder = folder
         self.experiment = experiment
+        self.wording = wording
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        write_whole(folder / "experiment.yaml", yaml.safe_dump(to_values(experiment), sort_keys=False))
+        write_whole(folder / EXPERIMENT, yaml.safe_dump(to_values(experiment), sort_keys=False))
         write_whole(folder / "environment.json", json.dumps(_environment(experiment), indent=1) + "\n")
 
     def write_round(self, account: RoundAccount, teacher: TeacherRound) -> None:
@@ -87,7 +93,7 @@ class Recorder:
                 "kept": teacher.is_kept,
                 "validation": teacher.validation,
             },
-            "clients": {client: _client_line(entry) for client, entry in account.clients.items()},
+            "clients": {client: _client_line(entry, self.wording) for client, entry in account.clients.items()},
         }
         append_line(self.folder / "rounds.jsonl", line)
 
@@ -122,23 +128,27 @@ class Recorder:
         write_whole(self.folder / VALIDATION_FILE, json.dumps(scores_by_learner, indent=1) + "\n")
 
     def write_passes(self, controls: Mapping[str, Mapping[str, Any]], *, pass_ids: Sequence[int]) -> None:
-        """Write the Top-5 of every client and arm on each pass of the common test set, for paired comparisons.
+        """Write the main score of every client and arm on each pass of the common test set, for paired comparisons.
+
+        A task without such scores writes nothing.
 
         Args:
             controls: client -> the metrics that it reported for its controls.
             pass_ids: the passes that have a window, ascending.
         """
-        rounds, num_passes = read_rounds(self.folder), len(pass_ids)
+        rounds, num_passes, main = read_rounds(self.folder), len(pass_ids), self.wording.main
+        if not self.wording.is_of_beams:
+            return
         clients: dict[str, dict[str, Any]] = {}
         for client in sorted({*controls, *(client for line in rounds for client in line["clients"])}):
             metrics = controls.get(client, {})
             lines = [line["clients"][client] for line in rounds if client in line["clients"]]
-            scored = [line.get("passes_top5") for line in lines if line["common"]]
-            found = {arm: metrics.get(f"{arm}.passes.top5") for arm in CONTROL_ARMS}
+            scored = [line.get(f"passes_{main}") for line in lines if line["common"]]
+            found = {arm: metrics.get(f"{arm}.passes.{main}") for arm in CONTROL_ARMS}
             found["federated"] = scored[-1] if scored else None
             # A list of another length is of other passes.
-            clients[client] = {arm: top5 if len(top5 or ()) == num_passes else None for arm, top5 in found.items()}
-        values = {"passes": list(pass_ids), "top5": clients}
+            clients[client] = {arm: one if len(one or ()) == num_passes else None for arm, one in found.items()}
+        values = {"passes": list(pass_ids), main: clients}
         write_whole(self.folder / PASSES_FILE, json.dumps(values) + "\n")
 
     def write_summary(
@@ -147,6 +157,7 @@ class Recorder:
         engine: str,
         seconds: Mapping[str, float],
         members: Sequence[Member],
+        absent: Sequence[Member] = (),
         controls: Mapping[str, Mapping[str, Any]],
         teacher: Mapping[str, Any],
         break_even_samples: int,
@@ -156,8 +167,9 @@ class Recorder:
         Args:
             engine: the engine that ran the experiment.
             seconds: the seconds of ``data``, ``start``, ``rounds`` and ``total``.
-            members: every client.
-            controls: client -> arm or baseline -> metrics on the common test set.
+            members: every client that took part.
+            absent: every client that should have taken part and never could; it has no results, and a fault says why.
+            controls: client -> the metrics that it reported for its controls and for what needs no training.
             teacher: ``parameters`` of the teacher, and its metrics ``before`` and ``after`` the federation; those of
                 its last state and the round that it was kept from are added from the record.
             break_even_samples: public samples per message above which the smallest student's weights are cheaper.
@@ -165,21 +177,34 @@ class Recorder:
         Returns:
             The content of ``summary.json``.
         """
-        rounds = read_rounds(self.folder)
+        rounds, events = read_rounds(self.folder), read_lines(self.folder / EVENTS_FILE)
+        everyone = sorted([*members, *absent], key=lambda member: member.id)
+        clients = [
+            {
+                **_client_summary(member, _scores_of_controls(controls.get(member.id, {}), self.wording), rounds),
+                "differs": self.experiment.differences_of(member.id, member.modality),
+            }
+            for member in everyone
+        ]
         summary = {
+            **({} if self.wording.is_of_beams else {"task": self.wording.to_dict()}),
             "experiment": self.experiment.name,
             "seed": self.experiment.seed,
             "engine": engine,
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "clients": [_client_summary(member, controls.get(member.id, {}), rounds) for member in members],
+            "clients": clients,
             "teacher": {**teacher, **_teacher_at_the_end(rounds)},
             "break_even_samples": break_even_samples,
             "rounds": len(rounds),
-            "faults": faults_of(rounds),
-            "events": read_lines(self.folder / EVENTS_FILE),
+            "faults": [*faults_of(rounds), *(_absence(member.id, events, len(rounds)) for member in absent)],
+            "events": events,
         }
+        if self.wording.is_of_beams and rounds:
+            task = self.experiment.task
+            found = set_summary(rounds[-1]["clients"], task.num_horizons, task.num_beams)
+            summary |= {} if found is None else {"beam_sets": found}
         write_whole(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-        _write_csv(self.folder / "summary.csv", summary, self.experiment.strategy.name)
+        _write_csv(self.folder / "summary.csv", summary, self.experiment.strategy)
         return summary
 
 
@@ -201,7 +226,8 @@ def faults_of(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What went wrong with each client, how often and when, sorted by client and kind.
 
     The kinds are those of `strategies.messages.records.Fault`, ``late`` (the answer counted in a later round) and
-    ``warning`` (the client itself reported a problem). ``reason`` is the reason of the last occurrence.
+    ``warning`` (the client itself reported a problem); a summary adds ``absent`` (it never took part). ``reason`` is
+    the reason of the last occurrence.
     """
     faults: dict[tuple[str, str], dict[str, Any]] = {}
     for line in rounds:
@@ -213,6 +239,24 @@ def faults_of(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 )
                 fault |= {"times": fault["times"] + 1, "last_round": number, "reason": reason}
     return [fault for _, fault in sorted(faults.items())]
+
+
+def why_fruitless(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Why a run gave no result: no answer of any client counted in any round; empty where one did."""
+    entries = [entry for line in rounds for entry in line["clients"].values()]
+    if not entries or not all(entry["problem"] for entry in entries):
+        return ""
+    return f"no client counted in any of {len(rounds)} rounds; the last reason: {faults_of(rounds)[0]['reason']}"
+
+
+def _absence(client: str, events: Sequence[Mapping[str, Any]], num_rounds: int) -> dict[str, Any]:
+    """The fault of a client that took part in no round: what was said when it was refused, if it ever came."""
+    said = [event["text"] for event in events if event["kind"] == "refused" and event["who"] == f"client {client}"]
+    reason = said[-1] if said else "it never introduced itself"
+    return {
+        **{"client": client, "kind": "absent", "times": num_rounds, "first_round": min(1, num_rounds)},
+        **{"last_round": num_rounds, "reason": reason},
+    }
 
 
 def _faults_of(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -228,25 +272,40 @@ def _faults_of(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def metrics_of(values: Mapping[str, Any], prefix: str) -> dict[str, list[float]] | None:
+def metrics_of(
+    values: Mapping[str, Any], prefix: str, wording: Wording = BEAM_WORDING
+) -> dict[str, list[float]] | None:
     """The metrics whose names begin with ``prefix`` in a client's flat mapping; None if some are missing."""
     found = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-    try:
-        metrics = BeamMetrics.from_dict(found).to_dict()
-    except TypeError:
+    if found.keys() != wording.metrics.keys() or not all(isinstance(row, list) for row in found.values()):
         return None
+    metrics = {name: [float(value) for value in found[name]] for name in wording.metrics}
     return metrics if len({len(row) for row in metrics.values()}) == 1 else None
 
 
-def _client_line(entry: ClientRound) -> dict[str, Any]:
-    by_site = {part: metrics_of(entry.metrics, f"{part}.") for part in SITE_TESTS}
+def _scores_of_controls(values: Mapping[str, Any], wording: Wording) -> dict[str, Any]:
+    """Arm or baseline -> its metrics on the common test set, and ``arm.part`` -> those on other tests."""
+    return {
+        **{arm: metrics_of(values, f"{arm}.common.", wording) for arm in (*CONTROL_ARMS, *BASELINES)},
+        **{
+            f"{arm}.{part}": metrics_of(values, f"{arm}.{part}.", wording)
+            for arm in CONTROL_ARMS
+            for part in (*SITE_TESTS, OWN_TEST)
+        },
+    }
+
+
+def _client_line(entry: ClientRound, wording: Wording) -> dict[str, Any]:
+    by_site = {part: metrics_of(entry.metrics, f"{part}.", wording) for part in SITE_TESTS}
+    by_pass = f"passes_{wording.main}"
     return {
         **{part: scores for part, scores in by_site.items() if scores},
-        "common": metrics_of(entry.metrics, "common."),
-        "common_now": metrics_of(entry.metrics, "common_now."),
+        "common": metrics_of(entry.metrics, "common.", wording),
+        "common_now": metrics_of(entry.metrics, "common_now.", wording),
         "kept": None if (kept := entry.metrics.get("kept")) is None else bool(kept),
-        "own": metrics_of(entry.metrics, "own."),
-        "passes_top5": entry.metrics.get("passes.top5"),
+        "own": metrics_of(entry.metrics, "own.", wording),
+        **({by_pass: entry.metrics.get(f"passes.{wording.main}")} if wording.is_of_beams else {}),
+        **(told_by(entry.metrics) if "set_passes" in entry.metrics else {}),
         "validation": entry.metrics.get("validation"),
         "federated_share": entry.metrics.get("federated_share"),
         "loss": entry.metrics.get("loss"),
@@ -283,14 +342,14 @@ def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequenc
         "uplink_bytes": sum(line["uplink_bytes"] for line in lines),
         "downlink_bytes": sum(line["downlink_bytes"] for line in lines),
         "refused": sum(bool(line["problem"]) for line in lines),
-        **_by_site(member, controls, lines),
+        **_by_test(member, controls, lines),
     }
 
 
-def _by_site(member: Member, controls: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The site of a client, and its scores on parts of the common test set; empty in a federation with one site."""
+def _by_test(member: Member, controls: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The site of a client, and its scores on other tests than the whole common one: by site, and on its own test."""
     found: dict[str, Any] = {"site": member.site} if member.site else {}
-    for part in SITE_TESTS:
+    for part in (*SITE_TESTS, OWN_TEST):
         scored = [line[part] for line in lines if line.get(part)]
         arms = {arm: controls.get(f"{arm}.{part}") for arm in CONTROL_ARMS}
         arms["federated"] = scored[-1] if scored else None
@@ -312,8 +371,10 @@ def _kept_round(rounds: Iterable[tuple[int, bool | None]]) -> int | None:
     return max((number for number, is_kept in said.items() if is_kept), default=0) if said else None
 
 
-def _write_csv(path: Path, summary: Mapping[str, Any], strategy: str) -> None:
+def _write_csv(path: Path, summary: Mapping[str, Any], strategy: Strategy) -> None:
     """Write one header, then a row for each learner, arm and horizon; the rows of several runs can be put together.
+
+    Every row names the folder of its run, for settings of a run may differ that no column has.
 
     In a federation with several sites, two more columns say of which site a learner is and which tests a row is about.
 
@@ -322,7 +383,8 @@ def _write_csv(path: Path, summary: Mapping[str, Any], strategy: str) -> None:
     """
     metrics = list(summary["teacher"]["before"])
     ways = ("uplink_bytes", "downlink_bytes")
-    of_run = [summary["experiment"], strategy, summary["seed"]]
+    of_run = [summary["experiment"], strategy.name, strategy.aggregator.name, strategy.codec, summary["seed"]]
+    run = path.parent.name
     totals = [sum(client[way] for client in summary["clients"]) for way in ways]
     learners: list[tuple[list[Any], Mapping[str, Any], tuple[str, ...], list[int]]] = [
         (
@@ -338,8 +400,8 @@ def _write_csv(path: Path, summary: Mapping[str, Any], strategy: str) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     has_sites = any(part in scores for _, scores, _, _ in learners for part in SITE_TESTS)
-    header = ["experiment", "strategy", "seed", "id", "modality", "parameters", "arm", "horizon", *metrics, *ways]
-    writer.writerow([*header, "site", "tests"] if has_sites else header)
+    header = ["experiment", "strategy", "aggregator", "codec", "seed", "id", "modality", "parameters", "arm", "horizon"]
+    writer.writerow([*header, *metrics, *ways, *(["site", "tests"] if has_sites else []), "run"])
     for who, scores, arms, sizes in learners:
         for tests, by_arm in {
             ALL_SITES: scores,
@@ -347,10 +409,10 @@ def _write_csv(path: Path, summary: Mapping[str, Any], strategy: str) -> None:
         }.items():
             last = [scores.get("site", ""), tests] if has_sites else []
             for arm in (arm for arm in arms if by_arm.get(arm)):
-                for horizon in range(len(by_arm[arm]["top1"])):
+                for horizon in range(len(by_arm[arm][metrics[0]])):
                     values = [by_arm[arm][metric][horizon] for metric in metrics]
                     writer.writerow(
-                        [plain_cell(cell) for cell in (*of_run, *who, arm, horizon, *values, *sizes, *last)]
+                        [plain_cell(cell) for cell in (*of_run, *who, arm, horizon, *values, *sizes, *last, run)]
                     )
     write_whole(path, text.getvalue())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
-from clients.data.recording import SITE_TESTS, Recording, open_recording
-from clients.learning.baselines import BASELINES
+from clients.data.recording import Recording, open_recording
+from clients.learning.classification import task_of
+from clients.models.own_sensors import known_sensors
 from clients.models.tracker import count_parameters
 from configs.loading import experiment_digest, source_digest
 from configs.placement import Placement
@@ -26,15 +27,15 @@ from configs.schema import Experiment
 from server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from server.metrics import Metrics
 from server.nodes import registered_nodes
-from server.recorder import CONTROL_ARMS, Recorder, TeacherRound, metrics_of
+from server.recorder import Recorder, TeacherRound, read_rounds, why_fruitless
 from server.status import Status
-from server.teacher import Distiller, make_teacher, open_public_beams, pretrain
+from server.teacher import Distiller, make_teacher, open_public_classes, pretrain
 from strategies.codecs.encoding import Encoding
 from strategies.messages.records import Event, Member, break_even_samples, one_line
 from strategies.messages.roster import check_metrics
 from strategies.messages.wire import CONTROLS, Reply, Request, WireError
 from strategies.methods.base import Choreography
-from strategies.methods.fedgems import known_beams
+from strategies.methods.fedgems import known_classes
 from strategies.registry import find_plugins
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,17 @@ class Watch:
         progress: a function that is called with the phase, the work done and the work in all.
         data_seconds: the seconds that making the data took.
         started: the time of `time.monotonic` at which the launch began; None takes the time at which the run begins.
+        expected: the clients that should take part, where the launcher knows them.
+        num_nodes: the number of nodes that carry them; 0 for one node for each client.
+        controls: client -> the metrics of its controls, where an earlier run has trained the same; None trains them.
     """
 
     progress: PhaseProgress = silent
     data_seconds: float = 0.0
     started: float | None = None
+    expected: Sequence[Member] = ()
+    num_nodes: int = 0
+    controls: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def run_session(grid: Grid, placement: Placement, watch: Watch, status: Status, metrics: Metrics) -> dict[str, Any]:
@@ -83,11 +90,14 @@ def open_session(placement: Placement, watch: Watch, status: Status, metrics: Me
     """Open a run: pretrain its teacher, or restore everything from the checkpoint in its folder if there is one."""
     experiment = placement.experiment
     strategy_class, aggregator = find_plugins(placement)
+    known_sensors(experiment.data.sensors, placement.plugins)
     registry = registered_nodes()
-    recorder = Recorder(placement.run, experiment)
+    recorder = Recorder(placement.run, experiment, task_of(experiment.task, placement.plugins).wording)
     checkpoint = load_checkpoint(placement.run)
     common = open_recording(placement.federation / "test")
     teacher, findings = _prepare_teacher(placement, checkpoint, common, watch)
+    if checkpoint is None and watch.controls is not None:
+        findings["controls"] = {client: dict(metrics) for client, metrics in watch.controls.items()}
     strategy = strategy_class(
         experiment=experiment,
         aggregator=aggregator,
@@ -168,7 +178,10 @@ class RunSession:
     def meet(self, grid: Grid) -> None:
         """Wait for the nodes, and ask which clients live on them."""
         experiment = self.strategy.experiment
-        num_nodes = sum(nodes.count for nodes in experiment.data.groups)
+        # A launcher that knows its clients gives each a node, or says how many carry them; there are fewer where a
+        # client was forgotten.
+        num_clients = len(self.watch.expected) or sum(nodes.count for nodes in experiment.data.groups)
+        num_nodes = self.watch.num_nodes or num_clients
         self.strategy.mailbox.meet(grid, num_nodes=num_nodes, timeout=experiment.strategy.round_timeout_s)
 
     def ensure_controls(self, grid: Grid) -> None:
@@ -186,6 +199,8 @@ class RunSession:
 
     def sum_up(self) -> dict[str, Any]:
         """Write and return the summary."""
+        if fruitless := why_fruitless(read_rounds(self.recorder.folder)):
+            self.status.note(fruitless)
         controls, experiment = self.findings["controls"], self.strategy.experiment
         seconds, data = self.clock.seconds(), self.watch.data_seconds
         self.recorder.write_validation(controls, teacher_before=self.findings["teacher_before_validation"])
@@ -195,17 +210,8 @@ class RunSession:
             engine=experiment.engine.name,
             seconds={"data": data, **seconds, "total": seconds["total"] + data},
             members=list(self.members.values()),
-            controls={
-                client: {
-                    **{arm: metrics_of(metrics, f"{arm}.common.") for arm in (*CONTROL_ARMS, *BASELINES)},
-                    **{
-                        f"{arm}.{part}": metrics_of(metrics, f"{arm}.{part}.")
-                        for arm in CONTROL_ARMS
-                        for part in SITE_TESTS
-                    },
-                }
-                for client, metrics in controls.items()
-            },
+            absent=[member for member in self.watch.expected if member.id not in self.members],
+            controls=controls,
             teacher={
                 "parameters": count_parameters(self.teacher.learner.model),
                 "before": self.findings["teacher_before"],
@@ -236,7 +242,7 @@ class RunSession:
         every_sample = np.arange(self.strategy.num_public)
         taught = self.teacher.answer(every_sample, settings.temperature)
         task = self.strategy.experiment.task
-        encoding = Encoding(settings.codec_down, task.num_horizons, task.num_beams)
+        encoding = Encoding(settings.codec_down, task.num_horizons, task.num_classes)
         requests = {client: Request(encoding.pack(encoding.encode(taught, 0))) for client in members}
         self._count("local only and offline KD", 0, len(members))
         # The two controls take as many steps as two federations, in one message.
@@ -271,9 +277,12 @@ class RunSession:
         self.checkpoint()
         self.status.complete(round_number)
         self._count_round(round_number)
-        self.metrics.observe(account, teacher_top5=scores.mean("top5"))
+        wording = self.teacher.task.wording
+        main, metric = scores.mean(wording.main), wording.main_metric
+        self.metrics.observe(account, teacher_score=main)
         self.metrics.write(self.recorder.folder)
-        log.info("round %d: teacher Top-5 %.1f %%", round_number, 100 * scores.mean("top5"))
+        shown = f"{main * metric.scale:.{metric.decimals}f}"
+        log.info("round %d: teacher %s %s %s", round_number, metric.title, shown, metric.unit)
         return MetricRecord({name: list(values) for name, values in scores.to_dict().items()})
 
     def checkpoint(self) -> None:
@@ -302,10 +311,10 @@ def _prepare_teacher(
         learner,
         total_rounds=experiment.strategy.rounds,
         round=done,
-        public_beams=open_public_beams(placement.federation, experiment.task),
+        public_classes=open_public_classes(placement.federation, learner),
     )
     if experiment.strategy.publish == "corrected":
-        known_beams(teacher.public_beams())  # It raises if they are missing, before minutes of training.
+        known_classes(teacher.public_classes())  # It raises if they are missing, before minutes of training.
     if checkpoint is not None:
         learner.load_state(checkpoint.teacher)
         return teacher, checkpoint.findings
@@ -332,7 +341,7 @@ def _checked(reply: Reply | WireError, num_horizons: int) -> Reply | WireError:
 def _break_even(experiment: Experiment, members: dict[str, Member]) -> int:
     """The break-even of the smallest student, whose weights are the first to be cheaper than soft labels."""
     task = experiment.task
-    one = np.full((1, task.num_horizons, task.num_beams), 1.0 / task.num_beams, np.float32)
-    codec = Encoding(experiment.strategy.codec, task.num_horizons, task.num_beams).codec
+    one = np.full((1, task.num_horizons, task.num_classes), 1.0 / task.num_classes, np.float32)
+    codec = Encoding(experiment.strategy.codec, task.num_horizons, task.num_classes).codec
     bytes_per_sample = codec.encode(one).nbytes
     return min(break_even_samples(member.num_parameters, bytes_per_sample) for member in members.values())

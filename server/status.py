@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 FILE = "status.json"
 # Seconds between two writes while only the progress changes.
 INTERVAL_SECONDS = 0.5
+# The states of a run on which no process works any more; a server that was killed wrote none of them.
+ENDED = ("finished", "stopped", "failed")
 
 
 class Status:
@@ -28,8 +30,8 @@ class Status:
 
     The file holds ``state`` (starting, running, finished, stopped by a signal, failed), ``phase`` with ``done`` of
     ``total``, ``round`` (the last one completed) of ``rounds``, ``time`` of writing (UTC), ``pid`` of the server and,
-    if the run failed, ``error`` in one line. A server that was killed leaves the last state unchanged: check whether
-    its process still exists.
+    if the run failed or gave no result, ``error`` in one line. A server that was killed leaves the last state
+    unchanged: check whether its process still exists.
 
     Args:
         folder: the folder of the run; it is made if it is missing.
@@ -78,6 +80,10 @@ class Status:
 
         return follow
 
+    def note(self, error: str) -> None:
+        """Say what is wrong with a run that ends without an error, such as that no client ever counted."""
+        self._values["error"] = one_line(error)
+
     def complete(self, round_number: int) -> None:
         """Note that a round is over."""
         self._values["round"] = round_number
@@ -92,3 +98,25 @@ class Status:
         except OSError as error:
             # A run must not end because its status cannot be written.
             log.warning("%s: not written (%s)", self._path, error)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The last status that the ServerApp of a run wrote; its state is ``starting`` before the first."""
+    nothing = {"state": "starting", "phase": "", "done": 0, "total": 0}
+    try:
+        status: dict[str, Any] = {**nothing, **json.loads((folder / FILE).read_text())}
+    except (OSError, ValueError):
+        return nothing
+    return status
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine still works; a zombie (ended, but not waited for) does not."""
+    try:
+        os.kill(pid, 0)
+        # The name of the program is in brackets, and may itself contain brackets.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # The process belongs to another user, or there is no /proc here.

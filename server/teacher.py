@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.data.material import open_material
-from clients.data.recording import PUBLIC_POWER, Recording, open_recording
+from clients.data.recording import PUBLIC_LABELS, PUBLIC_POWER, Recording, open_recording
+from clients.learning.classification import task_of
 from clients.learning.learner import Learner, Losses
 from clients.learning.lessons import public_lesson
-from clients.learning.metrics import BeamMetrics
+from clients.learning.task import LearningTask, Scores
 from clients.models.own import build_tracker
 from clients.models.seeding import torch_seeded
-from configs.schema import Experiment, Task
+from configs.schema import Experiment
 from configs.seeding import seed_for
 from strategies.labels import SoftLabels
 from strategies.losses import response_kd, task_loss
@@ -34,7 +35,7 @@ def make_teacher(experiment: Experiment, federation: Path, *, plugins: Sequence[
     Raises:
         ValueError: a recording is missing or broken, or the server has no labelled window.
     """
-    teaching = experiment.teaching
+    teaching, task = experiment.teaching, task_of(experiment.task, plugins)
     material = open_material(federation / "server", federation / "public", experiment.task)
     with torch_seeded(seed_for(experiment.seed, "teacher")):
         senses = experiment.data.server_modalities
@@ -42,10 +43,11 @@ def make_teacher(experiment: Experiment, federation: Path, *, plugins: Sequence[
     return Learner(
         model,
         training=teaching,
-        losses=Losses(task_loss(teaching.task_loss, teaching.power_temperature_db), response_kd),
+        losses=Losses(task.own_loss or task_loss(teaching.task_loss, teaching.power_temperature_db), response_kd),
         material=material,
         seed=experiment.seed,
         name="teacher",
+        task=task,
         modality_dropout=teaching.modality_dropout,
     )
 
@@ -62,17 +64,23 @@ def pretrain(teacher: Learner, num_steps: int) -> None:
     teacher.begin_phase()
 
 
-def open_public_beams(federation: Path, task: Task) -> NDArray[np.int64] | None:
-    """(N, H) best beams of the public samples, if the reference site measured all its beams; else None.
+def open_public_classes(federation: Path, learner: Learner) -> NDArray[np.int64] | None:
+    """(N, H) right classes of the public samples, if the server knows their labels; else None.
 
     They are stored with the server's recording, because clients and most strategies do not use them.
+
+    Args:
+        federation: the folder of the federation.
+        learner: the teacher, which knows the task.
     """
-    path = federation / PUBLIC_POWER
-    if not path.is_file():
+    public = open_recording(federation / "public")
+    if (path := federation / PUBLIC_POWER).is_file():
+        labelled = replace(public, power=np.load(path, allow_pickle=False))
+    elif (path := federation / PUBLIC_LABELS).is_file():
+        labelled = replace(public, labels=np.load(path, allow_pickle=False))
+    else:
         return None
-    labelled = replace(open_recording(federation / "public"), power=np.load(path, allow_pickle=False))
-    starts = labelled.window_starts(task.num_frames, task.num_future)
-    return labelled.beams(starts, task.num_frames, task.num_future)
+    return learner.classes(labelled, learner.material.public_starts)
 
 
 class Distiller:
@@ -82,21 +90,26 @@ class Distiller:
         learner: the pretrained teacher.
         total_rounds: the number of rounds of the federation.
         round: the number of rounds that the teacher has already learned in.
-        public_beams: (N, H) best beams of the public samples, if the server knows them.
+        public_classes: (N, H) right classes of the public samples, if the server knows them.
     """
 
     def __init__(
-        self, learner: Learner, *, total_rounds: int, round: int = 0, public_beams: NDArray[np.int64] | None = None
+        self, learner: Learner, *, total_rounds: int, round: int = 0, public_classes: NDArray[np.int64] | None = None
     ) -> None:
         self.learner = learner
-        self._public_beams = public_beams
+        self._public_classes = public_classes
         self.round = round
         self.total_rounds = total_rounds
         self.num_examples = len(learner.material.train)
 
-    def public_beams(self) -> NDArray[np.int64] | None:
-        """(N, H) best beams of the public samples, if the server knows them."""
-        return self._public_beams
+    def public_classes(self) -> NDArray[np.int64] | None:
+        """(N, H) right classes of the public samples, if the server knows them."""
+        return self._public_classes
+
+    @property
+    def task(self) -> LearningTask:
+        """What the teacher learns."""
+        return self.learner.task
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
         """The soft labels of the teacher for public samples."""
@@ -114,7 +127,7 @@ class Distiller:
         num_steps, total_steps = training.steps(self.round), training.total_steps(self.total_rounds)
         self.learner.learn(public_lesson(ensemble), num_steps=num_steps, total_steps=total_steps)
 
-    def evaluate(self, recording: Recording, *, best: bool = True) -> BeamMetrics:
+    def evaluate(self, recording: Recording, *, best: bool = True) -> Scores:
         """Score the teacher that validated best, or the current one, on every window of a labelled recording."""
         task = self.learner.model.task
         return self.learner.evaluate(recording, recording.window_starts(task.num_frames, task.num_future), best=best)

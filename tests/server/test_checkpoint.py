@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from clients.memory import ClientMemory
+from configs import files
 from server.checkpoint import FILE, PREVIOUS, Checkpoint, load_checkpoint, save_checkpoint
 from strategies.cache import CachedLabels, TargetCache
 from strategies.labels import SoftLabels
@@ -118,11 +120,11 @@ def names_in(folder: Path) -> set[str]:
 
 def test_the_newest_checkpoint_and_the_one_before_are_kept_and_nothing_else(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
-    assert names_in(tmp_path) == {"state.pt"}
+    assert names_in(tmp_path) == {"newest.state"}
     for number in (2, 3):
         save_checkpoint(tmp_path, checkpoint(number))
     assert round_of(tmp_path) == 3
-    assert names_in(tmp_path) == {"state.pt", "previous.pt"}
+    assert names_in(tmp_path) == {"newest.state", "previous.state"}
     (tmp_path / FILE).unlink()
     assert round_of(tmp_path) == 2
 
@@ -179,7 +181,7 @@ def test_what_a_dead_process_left_half_written_is_removed_and_a_living_ones_stay
     save_checkpoint(tmp_path, checkpoint())
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     folder = (tmp_path / FILE).parent
-    left, alive = folder / f".state.pt.{dead.stdout.strip()}.tmp", folder / f".state.pt.{os.getppid()}.tmp"
+    left, alive = folder / f".newest.state.{dead.stdout.strip()}.tmp", folder / f".newest.state.{os.getppid()}.tmp"
     for path in (left, alive):
         path.write_bytes(b"half of a che")
     load_checkpoint(tmp_path)
@@ -206,7 +208,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_both_checkpoints(tmp_path: Pa
         save_checkpoint(tmp_path, checkpoint(3))
     assert str(caught.value).startswith(f"{tmp_path / FILE}: cannot be written (")
     assert "make room" in str(caught.value)
-    assert names_in(tmp_path) == {"state.pt", "previous.pt"}
+    assert names_in(tmp_path) == {"newest.state", "previous.state"}
     assert round_of(tmp_path) == 2
     (tmp_path / FILE).unlink()
     assert round_of(tmp_path) == 1
@@ -226,6 +228,38 @@ def damaged(path: Path, damage: str) -> None:
         torch.save({"weights": 3}, path)
     else:
         path.write_bytes(contents[damage])
+
+
+def test_a_checkpoint_waits_for_what_clients_wrote_since_the_one_before_and_only_then_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync_one, move = files.sync, os.replace
+
+    def synced(path: Path) -> None:
+        done.append(path.name)
+        sync_one(path)
+
+    def moved(old: Path, new: Path) -> None:
+        done.append(f"rename to {new.name}")
+        move(old, new)
+
+    monkeypatch.setattr(files, "sync", synced)
+    monkeypatch.setattr("server.checkpoint.os.replace", moved)
+    memories = {client: ClientMemory(tmp_path / "clients" / client, is_durable=False) for client in ("a", "b")}
+    memories["a"].save({"made": 1}, round_number=1)
+    memories["b"].save({"made": 1}, round_number=1)
+    done.clear()
+    save_checkpoint(tmp_path, checkpoint(1))
+    assert sorted(done[:4]) == ["000001.state", "000001.state", "a", "b"]
+    assert done[-1] == "rename to newest.state"
+    # A file system may have no finer clock than the time between the two.
+    os.utime(memories["a"].folder / "000001.state", (1, 1))
+    os.utime(memories["b"].folder / "000001.state", (1, 1))
+    memories["b"].save({"made": 2}, round_number=2)
+    done.clear()
+    save_checkpoint(tmp_path, checkpoint(2))
+    assert sorted(name for name in done if name in ("a", "b") or name[0] == "0") == ["000002.state", "b"]
 
 
 DAMAGES = ["empty", "half", "a bit", "text", "another"]
@@ -256,11 +290,11 @@ def test_a_broken_newest_checkpoint_is_set_aside_with_a_warning_for_the_one_befo
     read = load_checkpoint(tmp_path)
     assert read is not None
     assert read.federation.round == 1
-    assert "state.pt: not a readable checkpoint" in read.mishap
-    assert "set aside as state.pt.broken" in caplog.text
-    assert names_in(tmp_path) == {"previous.pt", "state.pt.broken"}
+    assert "newest.state: not a readable checkpoint" in read.mishap
+    assert "set aside as newest.state.broken" in caplog.text
+    assert names_in(tmp_path) == {"previous.state", "newest.state.broken"}
     save_checkpoint(tmp_path, checkpoint(2))
-    assert names_in(tmp_path) == {"previous.pt", "state.pt", "state.pt.broken"}
+    assert names_in(tmp_path) == {"previous.state", "newest.state", "newest.state.broken"}
     (tmp_path / FILE).unlink()
     assert round_of(tmp_path) == 1
 
@@ -270,9 +304,11 @@ def test_with_both_broken_nothing_is_moved_and_both_are_named(tmp_path: Path) ->
         save_checkpoint(tmp_path, checkpoint(number))
     for name in (FILE, PREVIOUS):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"state\.pt: not a readable checkpoint.*previous\.pt: not a readable checkp"):
+    with pytest.raises(
+        ValueError, match=r"newest\.state: not a readable checkpoint.*previous\.state: not a readable checkp"
+    ):
         load_checkpoint(tmp_path)
-    assert names_in(tmp_path) == {"state.pt", "previous.pt"}
+    assert names_in(tmp_path) == {"newest.state", "previous.state"}
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:

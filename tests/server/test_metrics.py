@@ -30,7 +30,7 @@ def account(number: int) -> RoundAccount:
 def metrics() -> Metrics:
     metrics = Metrics()
     for number in (1, 2):
-        metrics.observe(account(number), teacher_top5=0.25 * number)
+        metrics.observe(account(number), teacher_score=0.25 * number)
     return metrics
 
 

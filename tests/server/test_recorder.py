@@ -88,10 +88,12 @@ def write_rounds(recorder: Recorder, *numbers: int) -> None:
 def write_summary(recorder: Recorder) -> dict[str, Any]:
     controls: dict[str, dict[str, Any]] = {
         "000-gps": {
-            **{"local": metrics(0.3).to_dict(), "offline_kd": metrics(0.4).to_dict()},
-            "last_beam": metrics(0.25).to_dict(),
+            **flat(0.3, "local.common."),
+            **flat(0.4, "offline_kd.common."),
+            **flat(0.25, "last_beam.common."),
+            **flat(0.8, "local.own."),
         },
-        "001-lidar": {"local": None, "offline_kd": None},
+        "001-lidar": {},
     }
     return recorder.write_summary(
         engine="inline",
@@ -196,8 +198,8 @@ def test_the_summary_has_exactly_the_keys_of_the_contract(recorder: Recorder) ->
     assert set(read["seconds"]) == {"data", "start", "rounds", "total"}
     assert set(read["teacher"]) == {"parameters", "before", "after", "after_now", "kept_round"}
     client_keys = "id modality parameters passes local offline_kd federated federated_now kept_round baselines"
-    for client in read["clients"]:
-        assert set(client) == {*client_keys.split(), "uplink_bytes", "downlink_bytes", "refused"}
+    for client, more in zip(read["clients"], (["own"], []), strict=True):
+        assert set(client) == {*client_keys.split(), "uplink_bytes", "downlink_bytes", "refused", "differs", *more}
     for scores in (read["teacher"]["after"], read["clients"][0]["local"], read["clients"][0]["federated"]):
         assert set(scores) == {"top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"}
         assert all(len(row) == 2 for row in scores.values())
@@ -216,6 +218,8 @@ def test_the_summary_by_hand(recorder: Recorder) -> None:
     assert (gps["kept_round"], summary["teacher"]["kept_round"]) == (1, 2)
     assert summary["teacher"]["after_now"]["top1"] == pytest.approx([0.03, 0.015])
     assert gps["local"]["top1"] == [0.3, 0.15]
+    assert gps["own"]["local"]["top1"] == [0.8, 0.4] and gps["own"]["offline_kd"] is None
+    assert gps["own"]["federated"]["top1"] == pytest.approx([0.9, 0.45])
     assert gps["baselines"]["last_beam"]["top1"] == [0.25, 0.125] and lidar["baselines"] == {}
     assert (gps["uplink_bytes"], gps["downlink_bytes"], gps["refused"]) == (600, 300, 0)
     assert (lidar["uplink_bytes"], lidar["downlink_bytes"], lidar["refused"]) == (200, 300, 2)
@@ -251,9 +255,9 @@ def test_the_table_has_a_row_for_every_learner_arm_and_horizon(recorder: Recorde
     arms += [("teacher", "before"), ("teacher", "after")]
     assert found == [(learner, arm, str(horizon)) for learner, arm in arms for horizon in (0, 1)]
     assert float(rows[1]["top1"]) == 0.15
-    who = ["experiment", "strategy", "seed", "id", "modality", "parameters", "arm", "horizon"]
-    assert list(rows[0])[:8] == who
-    assert list(rows[0])[8:14] == ["top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"]
+    run = ["experiment", "strategy", "aggregator", "codec", "seed"]
+    assert list(rows[0])[:10] == [*run, "id", "modality", "parameters", "arm", "horizon"]
+    assert list(rows[0])[10:16] == ["top1", "top3", "top5", "dba", "dba_k3", "power_loss_db"]
 
 
 def test_every_row_of_the_table_says_of_which_run_it_is_and_what_it_cost(
@@ -266,13 +270,14 @@ def test_every_row_of_the_table_says_of_which_run_it_is_and_what_it_cost(
         engine="inline",
         seconds={},
         members=members,
-        controls={"=1+1": {"local": metrics(0.3).to_dict(), "offline_kd": None}},
+        controls={"=1+1": flat(0.3, "local.common.")},
         teacher={"parameters": 5000, "before": metrics(0.2).to_dict(), "after": metrics(0.6).to_dict()},
         break_even_samples=7,
     )
     with (recorder.folder / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {(row["experiment"], row["strategy"], row["seed"]) for row in rows} == {("recorded", "distillation", "4")}
+    found = {tuple(row[key] for key in ("experiment", "strategy", "aggregator", "seed", "run")) for row in rows}
+    assert found == {("recorded", "distillation", experiment.strategy.aggregator.name, "4", "other")}
     sizes = {(row["id"], row["arm"]): (row["uplink_bytes"], row["downlink_bytes"]) for row in rows}
     assert sizes == {
         ("'=1+1", "local"): ("0", "0"),
