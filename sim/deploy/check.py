@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from http.client import HTTPException, HTTPSConnection
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from clients.data.recording import Recording, open_recording
@@ -131,6 +132,7 @@ def check_node(folder: Path) -> list[Finding]:
             partial(_check_ports, [settings.runtime_port], runs=runs),
             partial(_check_disk, folder),
             *(partial(_check_recording, path, settings.modality) for path in machine.recordings().values()),
+            partial(_check_publishing, folder / NODE_FILE, settings),
             partial(_check_server_from_here, folder, settings),
         ],
         where=str(folder),
@@ -212,6 +214,16 @@ def _check_disk(folder: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     if free < FREE_BYTES:
         yield Finding("warning", str(folder), f"only {free / 1e6:.0f} MB are free on its disk; a node needs 500")
+
+
+def _check_publishing(path: Path, settings: NodeSettings) -> Iterator[Finding]:
+    """Whether a node that is to publish its student can write it as graphs."""
+    if settings.publish_every is None:
+        return
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        text = f"publish_every needs {' and '.join(missing)}; pip install 'softbeam[export]', or leave it out"
+        yield Finding("error", str(path), text)
 
 
 def _check_recording(path: Path, modality: str | None) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ without a message.
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,20 @@ from configs.loading import to_values
 from configs.placement import Placement, plugin_folders
 from configs.progress import PhaseProgress
 from configs.schema import Experiment
-from server.status import FILE
+from server.status import ENDED, FILE, is_alive, read_status
 from sim.deploy.flower import Flower
 from sim.deploy.machine import NODE_LIST, ServerMachine, is_open, read_nodes
 from sim.deploy.settings import load_deployment, load_server, server_folder
 from sim.deploy.supervisor import running_pid
-from sim.experiments import Began, check_source, new_run_folder, read_run
+from sim.experiments import Began, check_settings, check_source, new_run_folder, noted_code
 from sim.launch import CHECKOUT
 from sim.report.html import write_run_report
+from sim.run_note import first_note, read_run
+from sim.track.beside import tracked
+from sim.track.trackers import check_trackers
 from strategies.registry import find_plugins
 
 LOOK_S, ASK_FLOWER_S = 0.3, 20.0
-_ENDED = ("finished", "stopped", "failed")
-
-"""A callable that gets a line about a run, for output that is read as a file."""
 
 
 def run_on(
@@ -62,12 +61,14 @@ def run_on(
     """
     server = _server(deployment)
     find_plugins(Placement(experiment, Path(), Path(), plugins))
+    check_trackers(experiment.track, plugins)
     folder = new_run_folder(server.state / "runs" if out is None else out, experiment.name)
-    note = {"plugins": [str(one) for one in plugins], "data_seconds": 0.0, "deployment": str(deployment.resolve())}
+    note = first_note(experiment, plugins, deployment=str(deployment.resolve()))
     write_whole(folder / "placement.json", json.dumps(note) + "\n")
     began(folder)
     run_id = _submit(server, experiment, folder, plugins, progress)
-    _follow_to_end(server, run_id, folder, progress)
+    with tracked(folder, experiment.track, goes_on=True):
+        _follow_to_end(server, run_id, folder, progress)
     return folder
 
 
@@ -80,12 +81,15 @@ def resume_on(deployment: Path, folder: Path, progress: PhaseProgress) -> None:
     """
     experiment, note = read_run(folder)
     check_source(folder)
+    check_settings(folder, experiment)
+    note = noted_code(folder, experiment, note)
     status = read_status(folder)
-    if status["state"] not in _ENDED and "pid" in status and is_alive(int(status["pid"])):
+    if status["state"] not in ENDED and "pid" in status and is_alive(int(status["pid"])):
         raise ValueError(f"{folder}: process {status['pid']} still works on it; end it with softbeam deploy stop")
     server, folder = _server(deployment), folder.resolve()
     run_id = _submit(server, experiment, folder, plugin_folders(note["plugins"]), progress)
-    _follow_to_end(server, run_id, folder, progress)
+    with tracked(folder, experiment.track, goes_on=True):
+        _follow_to_end(server, run_id, folder, progress)
 
 
 def overrides_of(deployment: Path) -> list[str]:
@@ -146,9 +150,9 @@ def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhasePro
             else:
                 progress("waiting for the server", 1, 1)
                 progress(status["phase"], status["done"], status["total"])
-        if status["state"] in _ENDED:
+        if status["state"] in ENDED:
             return status
-        if "pid" in status and not is_alive(int(status["pid"])) and read_status(folder)["state"] not in _ENDED:
+        if "pid" in status and not is_alive(int(status["pid"])) and read_status(folder)["state"] not in ENDED:
             return {**status, "state": "failed", "error": "the ServerApp was killed"}
         if time.monotonic() - asked >= ASK_FLOWER_S:
             asked = time.monotonic()
@@ -159,31 +163,9 @@ def _follow(server: ServerMachine, run_id: int, folder: Path, progress: PhasePro
                 if running_pid(server.state) is None:
                     return {**read_status(folder), "state": "failed", "error": "the server was stopped"}
                 continue
-            if answer.startswith("finished") and read_status(folder)["state"] not in _ENDED:
+            if answer.startswith("finished") and read_status(folder)["state"] not in ENDED:
                 return {**read_status(folder), "state": "failed", "error": f"Flower says that the run is {answer}"}
         time.sleep(LOOK_S)
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """The last status that the ServerApp of a run wrote; its state is ``starting`` before the first."""
-    nothing = {"state": "starting", "phase": "", "done": 0, "total": 0}
-    try:
-        status: dict[str, Any] = {**nothing, **json.loads((folder / FILE).read_text())}
-    except (OSError, ValueError):
-        return nothing
-    return status
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine still works; a zombie (ended, but not waited for) does not."""
-    try:
-        os.kill(pid, 0)
-        # The name of the program is in brackets, and may itself contain brackets.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # The process belongs to another user, or there is no /proc here.
 
 
 def describe_nodes(server: ServerMachine, flower: Flower | None = None) -> list[dict[str, str]]:

@@ -3,7 +3,8 @@
 The server has a SuperLink on loopback with a database, a SuperExec that starts ServerApps (apart from the SuperLink,
 so that a run survives the death of the SuperLink) and nginx, which publishes the routes of the nodes and nothing else,
 since the control routes of the SuperLink have no authentication. A node has a fork server with the modules of a
-client, a SuperNode and a SuperExec that starts ClientApps. Each SuperExec identifies itself by a secret.
+client, a SuperNode and a SuperExec that starts ClientApps. Each SuperExec identifies itself by a secret. Where the
+settings say so, it also has a program that publishes its student in its store.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -203,22 +205,30 @@ class NodeMachine:
         named = {"recording": self.settings.recording, "public": self.settings.public, "test": self.settings.test}
         return {name: (self.folder / path).resolve() for name, path in named.items() if path is not None}
 
-    def node_config(self) -> str:
-        """The facts about the machine that the ClientApp is told, in the form that Flower takes."""
-        values = {
+    @property
+    def models(self) -> Path:
+        """The folder of the store with the versions of its student."""
+        return (self.folder / self.settings.models).resolve()
+
+    def facts(self) -> dict[str, str]:
+        """The facts about the machine that the ClientApp is told."""
+        return {
             "client-id": self.settings.client,
             "modality": self.settings.modality,
             **{name: str(path) for name, path in self.recordings().items()},
             "memory": str((self.state / "runs").resolve()),
         }
-        return " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+
+    def node_config(self) -> str:
+        """The same facts in the form that Flower takes."""
+        return " ".join(f"{name}={json.dumps(value)}" for name, value in self.facts().items())
 
     def environment(self) -> dict[str, str]:
         """The environment of its programs."""
         return {**flower_environment(self.state / "flower"), "SOFTBEAM_HOME": str(self.state)}
 
     def programs(self, superexec_environment: Mapping[str, str]) -> list[Program]:
-        """SuperNode and SuperExec, in this order.
+        """SuperNode and SuperExec, in this order, and last what publishes the student where the settings ask for it.
 
         Args:
             superexec_environment: the environment in which clients are started.
@@ -234,7 +244,7 @@ class NodeMachine:
             *("--superexec-auth-secret-file", str(self.folder / SECRET)),
             *("--node-config", self.node_config()),
         ]
-        return [
+        found = [
             Program(
                 "supernode",
                 supernode,
@@ -250,6 +260,10 @@ class NodeMachine:
                 children_go_on=True,
             ),
         ]
+        if self.settings.publish_every is not None:
+            words = ["deploy", "publish", str(self.folder.resolve()), "--watch"]
+            found.append(Program("publisher", [sys.executable, "-m", "sim.cli.main", *words], self.environment()))
+        return found
 
     def health(self) -> dict[str, Any]:
         """Entries of the health file: ``node`` is its name, ``client`` what the client wrote after its last message."""

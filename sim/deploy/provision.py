@@ -46,7 +46,9 @@ FIRST_RUNTIME_PORT = 46100
 """The first loopback port of the nodes; each node has another, so that nodes can share a machine."""
 
 
-def provision(folder: Path, deployment: Deployment, *, bind: str, metrics_port: int | None) -> None:
+def provision(
+    folder: Path, deployment: Deployment, *, bind: str, metrics_port: int | None, publish_every: int | None = None
+) -> None:
     """Write the folder of a deployment.
 
     Args:
@@ -54,6 +56,7 @@ def provision(folder: Path, deployment: Deployment, *, bind: str, metrics_port: 
         deployment: the deployment to write.
         bind: the address at which the proxy listens.
         metrics_port: the port of the server's metrics; None serves none.
+        publish_every: after how many rounds nodes publish their student; None leaves that to whoever asks for it.
 
     Raises:
         ValueError: the folder is not empty.
@@ -65,7 +68,7 @@ def provision(folder: Path, deployment: Deployment, *, bind: str, metrics_port: 
     make_authority(folder / "ca", name=deployment.host)
     _write_server(folder, deployment, bind=bind, metrics_port=metrics_port)
     for number, node in enumerate(deployment.nodes):
-        _write_node(folder, deployment, node, runtime_port=FIRST_RUNTIME_PORT + number)
+        _write_node(folder, deployment, node, runtime_port=FIRST_RUNTIME_PORT + number, publish_every=publish_every)
     if templates.can_compose(deployment):
         (folder / "compose.yaml").write_text(templates.compose(deployment))
     save_settings(deployment, folder / DEPLOYMENT_FILE)
@@ -145,7 +148,9 @@ def _write_server(folder: Path, deployment: Deployment, *, bind: str, metrics_po
     (server / "Containerfile").write_text(templates.containerfile("server"))
 
 
-def _write_node(folder: Path, deployment: Deployment, node: Node, *, runtime_port: int) -> None:
+def _write_node(
+    folder: Path, deployment: Deployment, node: Node, *, runtime_port: int, publish_every: int | None
+) -> None:
     target = folder / NODES_FOLDER / node.name
     target.mkdir(parents=True)
     _keep_out_of_git(target)
@@ -162,12 +167,15 @@ def _write_node(folder: Path, deployment: Deployment, node: Node, *, runtime_por
         runtime_port=runtime_port,
         recording="data/recording",
         test="data/test",
+        publish_every=publish_every,
         source=source_digest(),
         flower=version("flwr"),
     )
     save_settings(settings, target / NODE_FILE)
     (target / "softbeam-node.service").write_text(templates.unit("node"))
     (target / "Containerfile").write_text(templates.containerfile("node"))
+    (target / "softbeam-predict.service").write_text(templates.predict_unit())
+    (target / "Containerfile.predict").write_text(templates.predict_containerfile())
 
 
 def _keep_out_of_git(folder: Path) -> None:

@@ -128,6 +128,9 @@ class NodeSettings(Section):
         recording: the folder of its own recording; left out on a node that has no labels.
         public: the folder of the public set.
         test: the folder of the common test set; left out if there is none.
+        models: the folder of the store that its student is published in.
+        publish_every: after how many rounds its student is published there, at the earliest, and again when no round
+            has come for a minute; left out, only ``softbeam deploy publish`` does.
         source: the digest of the Softbeam source that made these settings.
         flower: the version of Flower with which these settings were made.
     """
@@ -141,6 +144,8 @@ class NodeSettings(Section):
     recording: str | None = None
     public: str = "data/public"
     test: str | None = None
+    models: str = "models"
+    publish_every: int | None = Field(default=None, ge=1)
     source: str
     flower: str
 

@@ -112,7 +112,7 @@ def left_behind(machine: Path) -> str:
 
 def _trouble(health: dict[str, Any]) -> str:
     client, programs = health.get("client") or {}, health.get("programs", {})
-    parts = {**programs, "forkserver": health.get("forkserver") or {}}
+    parts = {**programs, **{name: health.get(name) or {} for name in ("forkserver", "published")}}
     found = [f"{name}: {entry['trouble']}" for name, entry in parts.items() if entry.get("trouble")]
     found += [
         f"{name}: was started again ({entry['restarts']} in all), the last time because it {entry['last_error']}"

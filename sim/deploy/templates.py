@@ -161,6 +161,10 @@ WantedBy=multi-user.target
 """
 
 
+COPIES = "".join(f"COPY {room} {room}\n" for room in ("configs", "strategies", "clients", "server", "sim", "softbeam"))
+"""What every image has of the checkout."""
+
+
 def containerfile(role: Role) -> str:
     """An image of the checkout; the machine's folder is mounted at /machine."""
     proxy_install = (
@@ -173,14 +177,59 @@ def containerfile(role: Role) -> str:
 FROM python:3.11-slim
 {proxy_install}WORKDIR /opt/softbeam
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY configs configs
-COPY strategies strategies
-COPY clients clients
-COPY server server
-COPY sim sim
-RUN pip install --no-cache-dir --constraint constraints.txt --editable .
+{COPIES}RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[export]"
 VOLUME /machine
 CMD ["softbeam", "deploy", "{role}", "/machine"]
+"""
+
+
+def predict_unit() -> str:
+    """A systemd unit that serves beams from the store of a node; it needs neither torch nor the unit of the node."""
+    return """\
+# On the machine of the node it serves what softbeam-node publishes. On another one without torch: clone the checkout to
+# /opt/softbeam; python3 -m venv .venv; .venv/bin/pip install -r requirements-node.txt; copy the store to
+# /etc/softbeam/node/models, its folder versions first and store.json last.
+# cp this file to /etc/systemd/system/; mkdir /etc/softbeam/node/incoming; systemctl enable --now softbeam-predict
+# Sensors move recordings into incoming/, or add lines to its .jsonl files. The answers, as lines of JSON:
+# journalctl --unit softbeam-predict --output cat --follow
+[Unit]
+Description=Softbeam predict
+
+[Service]
+User=softbeam
+WorkingDirectory=/opt/softbeam
+Environment=OMP_NUM_THREADS=1
+ExecStart=/opt/softbeam/.venv/bin/python -m softbeam predict /etc/softbeam/node/models /etc/softbeam/node/incoming \\
+    --watch --json
+# Until a first version is published there is nothing to serve.
+Restart=always
+RestartSec=10
+UMask=0077
+NoNewPrivileges=yes
+PrivateTmp=yes
+PrivateNetwork=yes
+ProtectSystem=strict
+ProtectHome=yes
+ProtectProc=invisible
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def predict_containerfile() -> str:
+    """An image without torch that serves beams from the store of a node, whose folder is mounted at /machine."""
+    return f"""\
+# Build in the checkout: docker build -f THIS_FILE -t softbeam-predict .
+# Run: docker run --network none --volume FOLDER:/machine:ro softbeam-predict
+# Sensors move recordings into FOLDER/incoming, or add lines to its .jsonl files; answers are lines of JSON.
+FROM python:3.11-slim
+WORKDIR /opt/softbeam
+COPY requirements-node.txt ./
+RUN pip install --no-cache-dir --requirement requirements-node.txt
+{COPIES}ENV OMP_NUM_THREADS=1
+VOLUME /machine
+CMD ["python", "-m", "softbeam", "predict", "/machine/models", "/machine/incoming", "--watch", "--json"]
 """
 
 

@@ -15,7 +15,14 @@ from pathlib import Path
 from sim.deploy.follow import describe_nodes
 from sim.deploy.machine import STATE_FOLDER, ServerMachine
 from sim.deploy.processes import command_of, members
-from sim.deploy.settings import NODES_FOLDER, SERVER_FOLDER, load_deployment, load_server
+from sim.deploy.settings import (
+    DEPLOYMENT_FILE,
+    NODES_FOLDER,
+    SERVER_FOLDER,
+    load_deployment,
+    load_server,
+    node_folder,
+)
 from sim.deploy.status import left_behind, machine_health
 from sim.deploy.supervisor import HEALTH_FILE, make_private, running_pid
 
@@ -30,6 +37,17 @@ def machine_folders(folder: Path) -> list[Path]:
     """The folders of a deployment's machines; that of the server comes first."""
     deployment = load_deployment(folder)
     return [folder / SERVER_FOLDER, *(folder / NODES_FOLDER / node.name for node in deployment.nodes)]
+
+
+def node_folders(folder: Path, name: str | None) -> list[Path]:
+    """The folder of a node: that of its name in a deployment, or the folder itself; without a name, those of all nodes.
+
+    Raises:
+        ValueError: there is no such node.
+    """
+    if name is None and (folder / DEPLOYMENT_FILE).is_file():
+        return machine_folders(folder)[1:]
+    return [node_folder(folder, name)]
 
 
 def bring_up(folder: Path, *, timeout_s: float, progress: Callable[[str, int, int], None]) -> None:
@@ -141,5 +159,6 @@ def _wait(started: Mapping[Path, subprocess.Popen[bytes] | None], is_there: Call
         for machine, process in started.items():
             if process is not None and process.poll() is not None:
                 text = (machine / STATE_FOLDER / "output.txt").read_text().strip().splitlines()
-                raise RuntimeError(f"{machine}: {text[-1] if text else 'it ended without a message'}")
+                reason = text[-1].removeprefix("error: ") if text else "it ended without a message"
+                raise RuntimeError(f"{machine}: {reason}")
         time.sleep(LOOK_S)

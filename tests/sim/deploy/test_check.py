@@ -270,3 +270,13 @@ def test_a_check_that_fails_in_an_unforeseen_way_is_a_finding_and_the_next_has_i
     found = check._run([broken, fine], where="folder")
     assert [(finding.level, finding.where) for finding in found] == [("ok", "a"), ("error", "folder"), ("ok", "b")]
     assert found[1].text == "ZeroDivisionError('by zero')"
+
+
+def test_a_node_that_is_to_publish_needs_what_writes_graphs(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "find_spec", lambda name: None if name == "onnx" else object())
+    assert problems(check.check_node(lab / "nodes/van-4")) == []
+    change(lab / "nodes/van-4/node.yaml", publish_every=5)
+    (problem,) = problems(check.check_node(lab / "nodes/van-4"))
+    assert problem.endswith("publish_every needs onnx; pip install 'softbeam[export]', or leave it out")
+    monkeypatch.undo()
+    assert problems(check.check_node(lab / "nodes/van-4")) == []

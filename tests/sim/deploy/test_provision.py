@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import stat
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +18,24 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from clients.data.recording import open_recording
+from clients.serving.canary import admit
+from clients.serving.model_store import ModelStore
 from sim.deploy.credentials import load_certificate, names_of
 from sim.deploy.machine import NodeMachine, ServerMachine, proxy_command, read_nodes
 from sim.deploy.provision import hand_out, provision
 from sim.deploy.settings import load_deployment, load_node, load_server
 from sim.deploy.templates import can_compose, compose
+from tests.clients.serving.conftest import Models, write_passes
 from tests.conftest import CHECKOUT
 from tests.labs import free_ports, give_data, make_lab
+from tests.sim.take_home.test_serving import HIDDEN, NODE
 
 PRIVATE = ["ca/ca.key", "server/server.key", "server/superexec.secret"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +154,119 @@ def test_a_unit_keeps_what_it_writes_private_and_says_how_to_install_it(lab: Pat
         lines = path.read_text().splitlines()
         assert {"UMask=0077", "ProtectProc=invisible"} <= set(lines)
         assert "Clone the checkout to /opt/softbeam and run `make .venv/installed` there" in lines[0]
+
+
+@pytest.mark.deployment
+@pytest.mark.parametrize(
+    "name", ["server/softbeam-server", "nodes/roof-1/softbeam-node", "nodes/roof-1/softbeam-predict"]
+)
+def test_systemd_finds_no_fault_with_a_unit(name: str, lab: Path, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    text = (lab / f"{name}.service").read_text()
+    # The program has to be there, and units of the distribution are no matter of ours.
+    text = re.sub(r"/opt/softbeam/\.venv/bin/\w+", "/bin/true", text).replace("/opt/softbeam", "/tmp")
+    path = tmp_path / Path(f"{name}.service").name
+    path.write_text(text)
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True)
+    assert [line for line in (done.stdout + done.stderr).splitlines() if path.name in line] == []
+    broken = tmp_path / f"broken-{path.name}"
+    broken.write_text(text.replace("Restart=always", "Restart=often"))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(broken)], capture_output=True, text=True)
+    assert "often" in done.stdout + done.stderr  # a fault would be seen
+
+
+def copied_by(containerfile: Path, folder: Path) -> None:
+    """Copy into a folder what the image of a container file has of the checkout."""
+    for line in re.findall(r"^COPY (.+)$", containerfile.read_text(), flags=re.MULTILINE):
+        *sources, target = line.split()
+        for source in sources:
+            place = folder / target / (Path(source).name if target == "./" else "")
+            if (CHECKOUT / source).is_dir():
+                shutil.copytree(CHECKOUT / source, place, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(CHECKOUT / source, place)
+
+
+@pytest.mark.parametrize("name", ["server/Containerfile", "nodes/roof-1/Containerfile"])
+def test_a_container_has_all_that_a_machine_needs(name: str, lab: Path, tmp_path: Path) -> None:
+    copied_by(lab / name, tmp_path)
+    included = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        *included["only-include"],
+        "pyproject.toml",
+        "constraints.txt",
+    }
+
+
+def test_a_container_without_torch_serves_a_store(lab: Path, models: Models, tmp_path: Path) -> None:
+    text = (lab / "nodes/roof-1/Containerfile.predict").read_text()
+    copied_by(lab / "nodes/roof-1/Containerfile.predict", tmp_path / "image")
+    assert (
+        "pip install --no-cache-dir --requirement requirements-node.txt" in text
+        and "torch" not in text.split("\n", 1)[1]
+    )
+    machine = tmp_path / "machine"
+    admit(ModelStore(machine / "models"), models.write(tmp_path / "model"), None)
+    write_passes(machine / "incoming/pass")
+    (words,) = re.findall(r"^CMD (.+)$", text, flags=re.MULTILINE)
+    python, flag, package, *rest = json.loads(words)
+    assert (python, flag, package) == ("python", "-m", "softbeam")
+    rest = [word.replace("/machine", str(machine)) for word in rest]
+    done = subprocess.run(
+        [sys.executable, "-c", NODE.format(hidden=HIDDEN), *rest, "--idle", "0.1"],
+        cwd=tmp_path / "image",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "image")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 6 * 17 and {row["version"] for row in rows} == {"0001"}
+
+
+def container_engine() -> str:
+    """A container engine that has the image which ours begin with; skips the test where none is at work."""
+    for engine in filter(shutil.which, ("docker", "podman")):
+        if subprocess.run([engine, "pull", "python:3.11-slim"], capture_output=True).returncode == 0:
+            return engine
+    pytest.skip("no container engine is at work here, or it cannot get python:3.11-slim")
+
+
+@pytest.mark.deployment
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nodes/roof-1/Containerfile.predict", ["python", "-m", "softbeam", "predict", "--help"]),
+        pytest.param("nodes/roof-1/Containerfile", ["softbeam", "--version"], marks=pytest.mark.slow),
+        pytest.param("server/Containerfile", ["softbeam", "--version"], marks=pytest.mark.slow),
+    ],
+)
+def test_an_image_is_built_and_its_command_starts(name: str, words: list[str], lab: Path) -> None:
+    engine, tag = container_engine(), f"softbeam-test-{Path(name).name.lower()}-{Path(name).parts[0]}"
+    subprocess.run([engine, "build", "--file", lab / name, "--tag", tag, "."], cwd=CHECKOUT, check=True)
+    try:
+        done = subprocess.run([engine, "run", "--rm", tag, *words], capture_output=True, text=True)
+    finally:
+        subprocess.run([engine, "rmi", "--force", tag], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "softbeam" in done.stdout.lower()
+
+
+def test_the_unit_that_serves_and_the_container_give_the_same_command(lab: Path) -> None:
+    node = lab / "nodes/roof-1"
+    unit = (node / "softbeam-predict.service").read_text().replace("\\\n", "")
+    (command,) = re.findall(r"^ExecStart=\S+ (.+)$", unit, flags=re.MULTILINE)
+    (words,) = re.findall(r"^CMD (.+)$", (node / "Containerfile.predict").read_text(), flags=re.MULTILINE)
+    in_container = [word.replace("/machine", "/etc/softbeam/node") for word in json.loads(words)]
+    assert command.split() == in_container[1:]
+
+
+def test_nodes_publish_as_often_as_they_are_told_and_by_default_do_not(lab: Path, tmp_path: Path) -> None:
+    assert load_node(lab / "nodes/roof-1").publish_every is None
+    make_lab(tmp_path / "other", nodes=["gps:a"], publish_every=5)
+    assert load_node(tmp_path / "other/nodes/a").publish_every == 5
 
 
 @pytest.mark.parametrize(

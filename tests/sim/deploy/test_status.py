@@ -22,7 +22,7 @@ from sim.deploy.machine import ServerMachine
 from sim.deploy.settings import load_server
 from sim.deploy.status import deployment_status, machine_health, show_status
 from sim.deploy.supervisor import claimed
-from sim.deploy.trial import take_down
+from sim.deploy.trial import bring_up, take_down
 from tests.conftest import CHECKOUT
 from tests.labs import make_lab
 
@@ -128,6 +128,17 @@ def test_what_is_still_there_after_the_machines_stopped_is_named_and_no_success(
             take_down(tmp_path / "lab")
         worker.kill()
     assert take_down(tmp_path / "lab") == 0
+
+
+def test_a_machine_that_cannot_start_says_why_once(tmp_path: Path) -> None:
+    make_lab(tmp_path / "lab", nodes=["gps:van-4"])
+    settings = tmp_path / "lab/server/server.yaml"
+    settings.write_text(settings.read_text() + "colour: red\n")
+    with pytest.raises(RuntimeError) as caught:
+        bring_up(tmp_path / "lab", timeout_s=60.0, progress=lambda *words: None)
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path}/lab/server: ") and "colour" in text
+    assert "error:" not in text
 
 
 def test_a_process_of_a_machine_that_outlives_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

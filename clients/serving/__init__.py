@@ -1,0 +1,1 @@
+"""A trained model at work on a node: its folder, frames in, beams out. It needs numpy and onnxruntime only."""

@@ -1,0 +1,108 @@
+"""From the federation that calibrated to the node that sweeps: the beams are those whose coverage the summary gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import softbeam
+from clients.data.recording import open_recording
+from clients.learning.beam_sets import RankedBeams
+from clients.serving.sweeping import beams_to_sweep, guarantees_of, thresholds_of
+from sim.take_home.run_models import RunModels
+from sim.take_home.writer import export_model
+from tests.conftest import tiny_values
+from tests.sim.cli.test_main import softbeam as command
+from tests.sim.take_home.test_serving import on_a_node
+
+
+@pytest.fixture(scope="module")
+def swept_run(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
+    """A run whose clients have four passes each to calibrate by."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTBEAM_HOME", str(home))
+        values = {**tiny_values(rounds=2), "controls": False}
+        values["data"]["passes"]["client_test"] = 4
+        return softbeam.run(values, out=tmp_path_factory.mktemp("swept"), progress=False).folder
+
+
+@pytest.fixture(scope="module")
+def exported(swept_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported")
+    for name in ("000-gps", "teacher"):
+        export_model(RunModels(swept_run), name, out)
+    return out
+
+
+def test_an_exported_student_sweeps_the_sets_whose_coverage_and_size_the_summary_gives(
+    swept_run: Path, exported: Path
+) -> None:
+    model = softbeam.load_model(exported / "000-gps")
+    summary = json.loads((swept_run / "summary.json").read_text())["beam_sets"]
+    common = open_recording(RunModels(swept_run).federation / "test")
+    starts = common.window_starts(8, 3)
+    probs = model.predict({"gps": np.asarray(common.sensors["gps"][starts[:, None] + np.arange(8)])})
+    power, passes = common.powers(starts, 8, 3), common.pass_ids[starts]
+    for row in (one for one in summary["rows"] if one["is_possible"]):
+        thresholds = thresholds_of(model.manifest, within_db=row["within_db"], wanted=1 - row["alpha"])
+        assert list(thresholds) == row["thresholds"]
+        found: dict[str, list[float]] = {"held": [], "beams": []}
+        for number in np.unique(passes):
+            for window in np.flatnonzero(passes == number):
+                for horizon, beams in enumerate(beams_to_sweep(probs[window], thresholds)):
+                    lost = 10 * np.log10(power[window, horizon].max() / power[window, horizon, beams].max())
+                    found["held"].append(lost <= row["within_db"] + 1e-6)
+                    found["beams"].append(len(beams))
+        expected = row["by_client"]["000-gps"]  # the test set of this run has one pass, so windows count alike
+        assert np.mean(found["held"]) == pytest.approx(expected["coverage"], abs=1e-5)
+        assert np.mean(found["beams"]) == pytest.approx(expected["beams"], abs=1e-3)
+
+
+def test_predict_tells_the_beams_to_sweep_also_on_a_node(swept_run: Path, exported: Path) -> None:
+    test = RunModels(swept_run).federation / "test"
+    words = ("predict", exported / "000-gps", test, "--within", "3", "--wanted", "90")
+    rows = [json.loads(line) for line in command(*words, "--json").out.splitlines()]
+    node = [json.loads(line) for line in on_a_node(*words, "--json").stdout.splitlines()]
+    assert rows and [row["sweep"] for row in rows] == [row["sweep"] for row in node]
+    for row in rows:
+        for swept, best in zip(row["sweep"], row["beams"], strict=True):
+            assert swept[:5] == best[: len(swept)]  # the most probable first
+    assert "  sweep +0 " in command(*words).out
+    assert "sweep" not in json.loads(command(*words[:3], "--json").out.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("000-gps", ["--within", "2"], "no thresholds for this; there are 1 dB at 90 %, 3 dB at 90 %"),
+        ("000-gps", ["--within", "3", "--wanted", "95"], "--within 3 --wanted 95: 000-gps has no thresholds"),
+        ("teacher", ["--within", "3"], "there are none: its run has no beam sets, or too few passes"),
+    ],
+)
+def test_what_is_not_guaranteed_is_refused(
+    model: str, options: list[str], message: str, swept_run: Path, exported: Path
+) -> None:
+    done = command("predict", exported / model, RunModels(swept_run).federation / "test", *options)
+    assert done.code == 1 and message in " ".join(done.err.split())
+
+
+def test_the_card_lists_the_thresholds(exported: Path) -> None:
+    assert "## Which beams to sweep" in (exported / "000-gps" / "README.md").read_text()
+    assert "## Which beams to sweep" not in (exported / "teacher" / "README.md").read_text()
+
+
+def test_a_client_that_told_nothing_and_a_run_without_sets_have_no_thresholds() -> None:
+    row: dict[str, Any] = {"within_db": 1.0, "alpha": 0.1, "thresholds": [0.5], "is_possible": True, "coverage": 0.9}
+    sets = {"clients": ["000-gps"], "rows": [row, {**row, "alpha": 0.05, "is_possible": False}]}
+    assert guarantees_of(sets, "000-gps") == ({"within_db": 1.0, "alpha": 0.1, "thresholds": [0.5]},)
+    assert guarantees_of(sets, "001-gps") == () == guarantees_of(None, "000-gps")
+
+
+def test_without_a_threshold_every_beam_is_swept() -> None:
+    probs = np.array([[0.2, 0.5, 0.3]])
+    assert beams_to_sweep(probs, None) == [[1, 2, 0]]
+    assert beams_to_sweep(probs, (0.5,)) == [RankedBeams.by_probability(probs).members(0.5)[0].tolist()]
