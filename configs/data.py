@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from configs.models import Model
-from configs.section import Section
+from configs.section import MAX_BATCH, MAX_PASSES, MAX_ROUNDS, MAX_STEPS, Section
 from configs.spelling import did_you_mean
-from configs.world import World
+from configs.world import MAX_BEAMS, MIN_BEAMS, World
 
 # What the sensors of the street record, and what releases of measurements hold besides. A table says what each one is
 # (`clients.data.modalities`), and a test compares the names.
-StreetModality = Literal["camera", "radar", "doppler", "motion", "maps", "lidar", "gps"]
+StreetModality = Literal["camera", "radar", "doppler", "motion", "maps", "lidar", "gps", "past_power"]
 ModalityName = Literal[StreetModality, "box"]
+
+
+def _is_no_file(name: str) -> str:
+    if name in ("power", "pass_ids", "recording"):
+        raise ValueError(f"{name} is a file of every recording; choose another name")
+    return name
+
+
+# The name of a sensor of a user's own; it is the stem of a file beside those named here.
+SensorName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40), AfterValidator(_is_no_file)]
 
 
 # With fewer labelled passes than these, a pass teaches more than it tells when it is held out.
@@ -50,23 +60,61 @@ class Faults(Section):
     raw_gps: bool = False
 
 
+class Budget(Section):
+    """What a client can compute; what is None is that of ``training``.
+
+    Attributes:
+        first_round_steps: optimizer steps in the client's first round.
+        steps_per_round: optimizer steps in each of its later rounds.
+        batch_size: the number of windows in a batch.
+    """
+
+    first_round_steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    steps_per_round: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    batch_size: int | None = Field(default=None, ge=1, le=MAX_BATCH)
+
+    @property
+    def given(self) -> dict[str, int]:
+        """The keys that differ from ``training``, with their values."""
+        return {name: value for name, value in self if value is not None}
+
+
 class Nodes(Section):
     """How many clients of one modality there are.
 
     Attributes:
-        modality: what these clients sense.
+        modality: what these clients sense: one of `ModalityName`, or a key of `Federation.sensors`.
         count: the number of clients; of several measured sites, at each site that the entry is for.
         site: the site at which they are; None means each of `data.sites` that is not held out, and on a street its
             sites in turn.
         faults: the faults of their own recordings, not of the public set (street only).
         student: the student of these clients; None takes that of their modality. Virtual clients only.
+        training: how many steps they take, and of how many windows; their controls take as many. Virtual clients only.
+        first_round: the first round that they are invited to; before it they are not there.
+        last_round: the last round that they are invited to; None is that of the run. What they knew then is scored.
+        public_share: share of the passes of the public set that they hold, each its own draw: they answer for their
+            samples, learn from the targets of these, and scale their inputs by them. Virtual clients only.
     """
 
-    modality: ModalityName
+    modality: str
     count: int = Field(default=1, ge=1, le=100_000)
     site: str | None = None
     faults: Faults = Faults()
     student: Model | None = None
+    training: Budget = Budget()
+    first_round: int = Field(default=1, ge=1, le=MAX_ROUNDS)
+    last_round: int | None = Field(default=None, ge=1, le=MAX_ROUNDS)
+    public_share: float = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _rounds_fit(self) -> Nodes:
+        if self.last_round is not None and self.last_round < self.first_round:
+            raise ValueError(f"last_round: must be at least first_round ({self.first_round}), got {self.last_round}")
+        return self
+
+    def rounds(self, last: int) -> range:
+        """The rounds that these clients are invited to in a run of ``last`` rounds."""
+        return range(self.first_round, min(last, self.last_round or last) + 1)
 
     @model_validator(mode="after")
     def _faults_fit(self) -> Nodes:
@@ -125,11 +173,11 @@ class Passes(Section):
             a fifth of those who have `MANY_PASSES` or more, and none of others, who learn from all that they have.
     """
 
-    server: int = Field(ge=1)
-    public: int = Field(ge=1)
-    test: int = Field(ge=1)
-    client: int = Field(ge=1)
-    client_test: int = Field(default=0, ge=0)
+    server: int = Field(ge=1, le=MAX_PASSES)
+    public: int = Field(ge=1, le=MAX_PASSES)
+    test: int = Field(ge=1, le=MAX_PASSES)
+    client: int = Field(ge=1, le=MAX_PASSES)
+    client_test: int = Field(default=0, ge=0, le=MAX_PASSES)
     validation_share: float | None = Field(default=None, ge=0, lt=1)
 
 
@@ -151,11 +199,11 @@ class DealtPasses(Section):
             a fifth of those who have `MANY_PASSES` or more, and none of others, who learn from all that they have.
     """
 
-    server: int | None = Field(default=None, ge=1)
-    public: int | None = Field(default=None, ge=1)
-    test: int | None = Field(default=None, ge=1)
-    client: int | None = Field(default=None, ge=1)
-    client_test: int | None = Field(default=None, ge=0)
+    server: int | None = Field(default=None, ge=1, le=MAX_PASSES)
+    public: int | None = Field(default=None, ge=1, le=MAX_PASSES)
+    test: int | None = Field(default=None, ge=1, le=MAX_PASSES)
+    client: int | None = Field(default=None, ge=1, le=MAX_PASSES)
+    client_test: int | None = Field(default=None, ge=0, le=MAX_PASSES)
     validation_share: float | None = Field(default=None, ge=0, lt=1)
 
 
@@ -164,6 +212,7 @@ class Federation(Section):
 
     Attributes:
         nodes: the clients.
+        sensors: sensors of a user's own: name -> ``"module:ROW"`` (`clients.models.own_sensors` says what a row is).
         server_lacks: modalities that the server's own mast does not have: the teacher does not fuse them and knows of
             them only what the soft labels say.
         server_from: the sites of which the server has labelled passes; none named means all that are not held out, and
@@ -173,10 +222,25 @@ class Federation(Section):
     """
 
     nodes: tuple[Nodes, ...] = Field(min_length=1)
-    server_lacks: tuple[ModalityName, ...] = ()
+    sensors: dict[SensorName, str] = Field(default_factory=dict)
+    server_lacks: tuple[str, ...] = ()
     server_from: tuple[str, ...] = ()
     public_from: tuple[str, ...] = ()
     test_from: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _modalities_are_known(self) -> Federation:
+        shipped = (*get_args(StreetModality), "box")
+        if taken := [name for name in self.sensors if name in shipped]:
+            raise ValueError(f"sensors.{taken[0]}: {taken[0]} is a sensor of Softbeam; choose another name")
+        known = (*shipped, *self.sensors)
+        named = [(f"nodes.{number}.modality", nodes.modality) for number, nodes in enumerate(self.nodes)]
+        named += [(f"server_lacks.{number}", name) for number, name in enumerate(self.server_lacks)]
+        for path, name in named:
+            if name not in known:
+                allowed = ", ".join(map(repr, known))
+                raise ValueError(f"{path}: must be one of {allowed}, got {name!r}{did_you_mean(name, known)}")
+        return self
 
     @model_validator(mode="after")
     def _nodes_fit(self) -> Federation:
@@ -185,12 +249,12 @@ class Federation(Section):
         return self
 
     @property
-    def server_modalities(self) -> tuple[ModalityName, ...]:
+    def server_modalities(self) -> tuple[str, ...]:
         """The modalities that the server's mast senses, in the order of the YAML."""
         return tuple(name for name in self.modalities if name not in self.server_lacks)
 
     @property
-    def modalities(self) -> tuple[ModalityName, ...]:
+    def modalities(self) -> tuple[str, ...]:
         """The modalities of the clients, each once, in the order of the YAML."""
         return tuple(dict.fromkeys(nodes.modality for nodes in self.nodes))
 
@@ -211,6 +275,7 @@ class StreetData(Federation):
     """A federation made by the embedded world.
 
     Attributes:
+        source: ``street`` says that the data is this.
         passes: how many passes each part holds.
         world: the street.
         public_drive: ``same`` records the public set like everything else; ``day`` is the usual commissioning drive, by
@@ -251,6 +316,56 @@ class StreetData(Federation):
         """The names of the sites, such as ``site-0``, in the order of their numbers."""
         return tuple(f"site-{number}" for number in range(self.world.sites))
 
+    @property
+    def num_beams(self) -> int:
+        """The number of beams of its arrays."""
+        return self.world.num_beams
+
+    @property
+    def beams_are_from(self) -> str:
+        """What says the number of beams, for an error."""
+        return f"data.world.num_beams says {self.num_beams}"
+
+
+class FolderData(Federation):
+    """A ready federation in a folder, as docs/data.md specifies it; it is read where it lies, and never written to.
+
+    What the folder says itself need not be said again: ``nodes``, ``server_lacks`` and the task's number of beams or
+    classes are filled in when a YAML is read (`configs.data_facts`).
+
+    Attributes:
+        source: ``folder`` says that the data is this.
+        folder: the folder; relative to the YAML that names it, after ``--set`` and from Python to the current folder.
+        num_beams: the number of beams that its power has; None if its rows have classes.
+        num_classes: the number of classes of its labels; None if its rows have power.
+        validation_share: the share of passes that arrive during a run which a client keeps for model selection; None
+            keeps a fifth.
+    """
+
+    source: Literal["folder"]
+    folder: str = Field(min_length=1)
+    num_beams: int | None = Field(default=None, ge=MIN_BEAMS, le=MAX_BEAMS)
+    num_classes: int | None = Field(default=None, ge=MIN_BEAMS, le=MAX_BEAMS)
+    validation_share: float | None = Field(default=None, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _says_nothing_else(self) -> FolderData:
+        if (self.num_beams is None) == (self.num_classes is None):
+            raise ValueError("num_beams: give this or num_classes; leave both out to take what the folder says")
+        for path, name in self.named_sites():
+            raise ValueError(
+                f"{path}: the folder says which site a pass is from, so {name!r} has no effect; leave it out"
+            )
+        for number, nodes in enumerate(self.nodes):
+            if nodes.faults != Faults():
+                raise ValueError(f"nodes.{number}.faults: the data of a folder stays as it is; leave them out")
+        return self
+
+    @property
+    def beams_are_from(self) -> str:
+        """What says the number of beams, for an error."""
+        return f"the power in {self.folder} has {self.num_beams} beams"
+
 
 class DeepSenseData(Federation):
     """A federation cut from DeepSense 6G scenarios, by pass: from one in ``folder``, or from one for each of ``sites``.
@@ -259,6 +374,7 @@ class DeepSenseData(Federation):
     give is left out, so the passes of all other parts stay the same.
 
     Attributes:
+        source: ``deepsense`` says that the data is this.
         passes: how many passes each part holds; without a number a part gets its share of what is there.
         folder: the scenario's folder, in the official layout or as compact arrays; relative to the checkout. It is
             empty where there are ``sites``.
@@ -319,3 +435,13 @@ class DeepSenseData(Federation):
     def nodes_at(self, site: str) -> tuple[Nodes, ...]:
         """The entries of ``nodes`` for one site, each with the name of the site."""
         return tuple(nodes.model_copy(update={"site": site}) for nodes in self.nodes if nodes.site in (None, site))
+
+    @property
+    def num_beams(self) -> int:
+        """The number of beams of a sweep in a release."""
+        return 64
+
+    @property
+    def beams_are_from(self) -> str:
+        """What says the number of beams, for an error."""
+        return "DeepSense 6G has 64"

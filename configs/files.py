@@ -7,19 +7,31 @@ the same with an error that says how to go on. A folder appears whole (:func:`fr
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.advice import advice_for, again
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 LOCK = ".lock"
+EXPERIMENT = "experiment.yaml"
+"""The experiment of a run, in the folder of the run."""
+# The number of files that the disk is asked for together.
+SYNCED_AT_ONCE = 16
 _FOREIGN = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin")
 
 log = logging.getLogger(__name__)
@@ -28,6 +40,47 @@ log = logging.getLogger(__name__)
 def is_plain_name(text: str) -> bool:
     """Whether a text names one file or folder right here: no separator in it, not empty, not ``.`` or ``..``."""
     return text not in ("", ".", "..") and not set(text) & set("/\\\0")
+
+
+def read_plain(path: Path) -> bytes:
+    """The bytes of a file; a pipe or a device is refused, because whoever reads one may wait for ever.
+
+    Raises:
+        OSError: it is no plain file, or cannot be read; the error says which.
+    """
+    require_plain(path)
+    return path.read_bytes()
+
+
+def require_plain(path: Path) -> None:
+    """Refuse a path that is no plain file, before a library opens it.
+
+    Raises:
+        OSError: the reasons are those of :func:`read_plain`.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        text = os.strerror(number) if stat.S_ISDIR(mode) else "it is a pipe or a device and no file"
+        raise OSError(number, text, str(path))
+
+
+def map_array(path: Path) -> NDArray[np.generic]:
+    """Map the array of a ``.npy`` file into memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be opened, or is no plain file: whoever reads a pipe may wait for ever.
+        ValueError: it is no whole ``.npy`` array.
+    """
+    # It is imported here, since commands that read no data start sooner without it.
+    import numpy as np
+
+    require_plain(path)
+    array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it is an archive of numpy.savez under the name of an array")
+    return array
 
 
 def is_foreign(relative: Path | str) -> bool:
@@ -128,6 +181,24 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_all(files: Collection[Path]) -> None:
+    """Wait until the disk holds some files and what their folders list; one that is gone meanwhile is left out.
+
+    The files are waited for together, which the disk does faster than one after the other.
+
+    Raises:
+        OSError: the disk reports an error.
+    """
+
+    def wait(path: Path) -> None:
+        with suppress(FileNotFoundError):
+            sync(path)
+
+    if files:
+        with ThreadPoolExecutor(max_workers=SYNCED_AT_ONCE) as threads:
+            list(threads.map(wait, [*files, *{path.parent for path in files}]))
 
 
 def reserve(path: Path, num_bytes: int) -> None:
@@ -238,10 +309,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def unwritable(path: Path, error: OSError) -> OSError:
-    """The error that says how to go on when a file of a run cannot be written."""
+    """The error that says how to go on when a file of a run cannot be written, with its run if it is in one."""
+    run = next((folder for folder in path.parents if (folder / EXPERIMENT).is_file()), None)
+    named = "" if run is None else f" {shlex.quote(str(run))}"
     return OSError(
         f"{path}: cannot be written ({error.strerror or error}); what was there before is whole: "
-        f"{advice_for(error)}, then go on with softbeam resume"
+        f"{advice_for(error)}, then go on with softbeam resume{named}"
     )
 
 

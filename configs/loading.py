@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,10 +15,20 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import ValidationError
 
+from configs.data_facts import with_facts
 from configs.schema import Experiment
 from configs.section import Section
 from configs.spelling import asked, did_you_mean
-from configs.yaml_files import CONFIG_FOLDER, EXTENDS, ConfigValues, find_config, read_config
+from configs.yaml_files import (
+    CONFIG_FOLDER,
+    EXTENDS,
+    MAX_DEPTH,
+    BoundedLoader,
+    ConfigValues,
+    OversizedYamlError,
+    find_config,
+    read_config,
+)
 
 Checked = TypeVar("Checked", bound=Section)
 # The source that server and clients must have in common.
@@ -38,6 +50,7 @@ DATA_SOURCES = (
     "clients/data/matlab.py",
     "clients/data/modalities.py",
     "clients/data/motion.py",
+    "clients/data/past_power.py",
     "clients/data/radar_maps.py",
     "clients/data/recording.py",
     "clients/data/row_faults.py",
@@ -110,16 +123,49 @@ def checked(kind: type[Checked], values: Any, *, origin: str, places: Mapping[st
     Raises:
         ValueError: as for :func:`build_experiment`.
     """
+    if kind is Experiment:
+        values = with_facts(values, origin)
     try:
         text = json.dumps(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{origin}: {error}; use numbers, text, lists and mappings only") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        path, told = next(_not_plain(values), ("", str(error)))
+        where = f" ({places[path]})" if places and path in places else ""
+        raise ValueError(f"{origin}: {path and f'{path}: '}{told}{where}") from None
     try:
         # JSON mode: lists are accepted for tuples, while "3" is still no integer.
         return kind.model_validate_json(text)
     except ValidationError as error:
-        lines = [_line(item, kind, places or {}) for item in error.errors()]
+        items = error.errors()
+        # A list from which wrong entries were taken is too short because of them.
+        wrong = [item["loc"][:depth] for item in items for depth in range(1, len(item["loc"]))]
+        items = [item for item in items if not (item["type"] == "too_short" and item["loc"] in wrong)]
+        lines = [_line(item, kind, places or {}) for item in items]
         raise ValueError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from None
+
+
+def _not_plain(values: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """The dotted path of each value that is no number, text, list or mapping of these, and what to do about it."""
+    above = f"{path}." if path else ""
+    if depth > MAX_DEPTH:
+        yield path.split(".")[0], f"lies more than {MAX_DEPTH} levels deep, or contains itself"
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            if not isinstance(key, str | int | float | bool | None):
+                yield path or "experiment", f"the key {key} is {_kind(key)}; put it in quotes"
+            else:
+                yield from _not_plain(value, f"{above}{key}", depth + 1)
+    elif isinstance(values, list | tuple):
+        for index, value in enumerate(values):
+            yield from _not_plain(value, f"{above}{index}", depth + 1)
+    elif isinstance(values, date):
+        yield path, f"YAML reads {values} as a date; put it in quotes if it is a text"
+    elif not isinstance(values, str | int | float | bool | None):
+        yield path, f"must be a number, a text, a list or a mapping, got {_kind(values)}"
+
+
+def _kind(value: object) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def to_values(experiment: Experiment) -> dict[str, Any]:
@@ -128,9 +174,13 @@ def to_values(experiment: Experiment) -> dict[str, Any]:
     return values
 
 
+# Keys of an experiment that change how it is carried out and followed, and nothing of what comes out.
+NOT_STUDIED = ("engine", "track")
+
+
 def experiment_digest(experiment: Experiment) -> str:
-    """The digest on which server and clients must agree; it covers everything but the engine."""
-    return _digest({name: value for name, value in to_values(experiment).items() if name != "engine"})
+    """The digest on which server and clients must agree; it covers everything but what changes no result."""
+    return _digest({name: value for name, value in to_values(experiment).items() if name not in NOT_STUDIED})
 
 
 def data_digest(experiment: Experiment) -> str:
@@ -146,10 +196,14 @@ def data_digest(experiment: Experiment) -> str:
     return digest_with_sources(depends_on, DATA_SOURCES)
 
 
+# Keys of a data section that change nothing of what is recorded: where it lies, and what learns from it, and when.
+_NOT_RECORDED = ("folder", "student", "training", "first_round", "last_round", "public_share")
+
+
 def _what_is_recorded(values: Any) -> Any:
     """The values without the names of folders and without what learns from the data."""
     if isinstance(values, dict):
-        return {name: _what_is_recorded(one) for name, one in values.items() if name not in ("folder", "student")}
+        return {name: _what_is_recorded(one) for name, one in values.items() if name not in _NOT_RECORDED}
     return [_what_is_recorded(value) for value in values] if isinstance(values, list) else values
 
 
@@ -205,8 +259,10 @@ def set_value(values: dict[str, Any], override: str) -> None:
     if not sign or not all(path.strip().split(".")):
         raise ValueError(f"--set {override}: expected dotted.path=value, such as seed=3")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = yaml.load(text, BoundedLoader)
+    except OversizedYamlError as error:
+        raise ValueError(f"--set {path.strip()}: {error}") from None
+    except (yaml.YAMLError, ValueError):
         raise ValueError(f"--set {override}: the value is not valid YAML") from None
     put_value(values, path.strip(), value, origin=f"--set {override}")
 
@@ -296,7 +352,13 @@ def _explain_unknown(item: Any, kind: type[Section]) -> str:
     found = sorted(_sections_at(kind, above), key=lambda one: one.__name__)
     file = "/".join(["configs", *found[0].__module__.split(".")[1:]]) + ".py"
     meant = did_you_mean(key, {name for section in found for name in section.model_fields})
-    return f"unknown key; see {file} for the known ones{meant or asked(dict.fromkeys(_paths_to(str(key), kind)))}"
+    paths = dict.fromkeys(_paths_to(str(key), kind))
+    if item["loc"][0] == "data" and (path := _dotted(item)) in paths:
+        # The section has this key where it comes from another source.
+        data = _sections(kind.model_fields["data"].annotation) if "data" in kind.model_fields else set[type[Section]]()
+        sources = sorted(get_args(_source_of(one))[0] for one in data if path in _paths_to(str(key), one, "data."))
+        return f"unknown key where data.source is {item['loc'][1]}; it is a key of data.source {' and '.join(sources)}"
+    return f"unknown key; see {file} for the known ones{meant or asked(paths)}"
 
 
 def _nearest_value(item: Any) -> str:
@@ -318,17 +380,47 @@ def _explain(item: Any, kind: type[Section]) -> str:
         case "union_tag_invalid":
             return f"must be one of {item['ctx']['expected_tags']}, got {item['ctx']['tag']!r}{_nearest_value(item)}"
         case "union_tag_not_found":
-            return "required, but missing; street or deepsense"
+            return "required, but missing; street, deepsense or folder"
         case "value_error":
             return str(item["ctx"]["error"])
         case "float_type" | "int_type" if isinstance(value, str) and _is_number(value):
-            return f"must be a number, got the text {value!r}; YAML wants a point in it: write 2.0e-3 for 2e-3"
+            if not math.isfinite(float(value)):
+                return f"must be a finite number, got the text {value!r}"
+            whole = item["type"] == "int_type"
+            written = f"write {_in_yaml(value, whole=whole)}" if "e" in value.lower() else "leave out the quotes"
+            return f"must be a number, got the text {value!r}; {written}"
+        case "string_pattern_mismatch":
+            return f"must be {_in_words(str(item['ctx']['pattern']))}{shown}"
         case _:
             return (
                 str(item["msg"]).replace("Input should be", "must be").replace("Input", "it")
                 + shown
                 + _nearest_value(item)
             )
+
+
+def _in_words(pattern: str) -> str:
+    """What a pattern of names allows: one class of signs for the first, and one for all others."""
+    first, others = re.findall(r"\[([^]]*)\]", pattern)
+    letters = "letters" if "A-Z" in others else "small letters"
+    signs = [letters, "digits", *re.sub(r"\w-\w", "", others)]
+    begin = "a letter or a digit" if "0-9" in first else "a letter"
+    return f"{', '.join(signs[:-1])} and {signs[-1]}, and begin with {begin}"
+
+
+def _in_yaml(text: str, *, whole: bool) -> str:
+    """How YAML 1.1 wants a number that has an exponent: with a point before it and a sign in it.
+
+    Example:
+        >>> _in_yaml("1.0e30", whole=False), _in_yaml("1e3", whole=True)
+        ('1.0e+30: YAML wants a point and the sign of the exponent', '1000')
+    """
+    if whole and float(text).is_integer() and float(text) < 1e15:
+        return str(int(float(text)))
+    digits, _, exponent = text.strip().lower().partition("e")
+    sign = "" if exponent.startswith(("+", "-")) else "+"
+    written = f"{digits if '.' in digits else f'{digits}.0'}e{sign}{exponent}"
+    return f"{written}: YAML wants a point and the sign of the exponent"
 
 
 def _is_number(text: str) -> bool:

@@ -15,9 +15,17 @@ from configs.home import HOME_VARIABLE, hold, softbeam_home
 from configs.loading import build_experiment, data_digest, load_experiment
 from configs.paths import expanded
 from configs.schema import Experiment
-from configs.yaml_files import CONFIG_FOLDER, find_config, read_config
+from configs.yaml_files import checkout_folder, find_config, read_config
 
-__all__ = ["HOME_VARIABLE", "Placement", "federation_folder", "native_placement", "release_contents", "resolved_folder"]
+__all__ = [
+    "HOME_VARIABLE",
+    "Placement",
+    "contents_digest",
+    "federation_folder",
+    "native_placement",
+    "release_contents",
+    "resolved_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -43,14 +51,21 @@ def federation_folder(experiment: Experiment) -> Path:
 
     The name holds what the data depends on: the data section, the seed, the code that makes it and, for measurements,
     what the folder of the release holds now, whatever its name is. A release that was completed meanwhile is other
-    data.
+    data. A ready federation lies where it lies.
     """
+    if experiment.data.source == "folder":
+        return Path(experiment.data.folder)
     digest = data_digest(experiment)
     if experiment.data.source == "deepsense":
         folders = [site.folder for site in experiment.data.sites] or [experiment.data.folder]
         contents = " ".join(release_contents(resolved_folder(folder)).digest() for folder in folders)
         digest = hashlib.sha256(f"{digest} {contents}".encode()).hexdigest()[:16]
     return softbeam_home() / "data" / f"{experiment.name}-{digest}"
+
+
+def contents_digest(experiment: Experiment) -> str | None:
+    """The digest of what a ready federation holds now; None for data that Softbeam made, which never changes."""
+    return release_contents(Path(experiment.data.folder)).digest() if experiment.data.source == "folder" else None
 
 
 def release_contents(folder: Path) -> FolderContents:
@@ -65,8 +80,7 @@ def resolved_folder(folder: str | Path) -> Path:
 
     Where Softbeam was installed as a wheel there is no checkout, and it is relative to the current folder.
     """
-    checkout = CONFIG_FOLDER.parent
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / expanded(folder)
+    return (checkout_folder() or Path.cwd()) / expanded(folder)
 
 
 def native_placement(run_config: Mapping[str, object], run_id: int) -> Placement:

@@ -27,7 +27,7 @@ class Traits:
         summable: the sum of the clients' soft labels is all that the server needs of them.
         relates: the teacher's relations of public samples can come down together with the rest.
         needs_targets: soft labels must come down, so that relations cannot stand in for them.
-        tells_beams: an answer shows which beams its client has seen.
+        tells_classes: an answer shows which classes its client has seen.
         pools: whole recordings are pooled, so no windows are drawn from them.
     """
 
@@ -37,7 +37,7 @@ class Traits:
     summable: bool = True
     relates: bool = True
     needs_targets: bool = False
-    tells_beams: bool = False
+    tells_classes: bool = False
     pools: bool = False
 
 
@@ -128,14 +128,14 @@ RECIPES: dict[str, Recipe] = {
         "Without a public set: each node sends its mean soft label for every beam that it has seen.",
         "FD, arXiv 1811.11479",
         {**_PEERS, "aggregator": {"name": "example_weighted"}},
-        "strategies.methods.beams:BeamLabelStrategy",
-        Traits("beams", asks_samples=False, summable=False, relates=False, tells_beams=True),
+        "strategies.methods.classes:ClassLabelStrategy",
+        Traits("classes", asks_samples=False, summable=False, relates=False, tells_classes=True),
     ),
     "fedproto": Recipe(
         "Without a public set: nodes exchange the mean feature of every beam.",
         "FedProto, arXiv 2105.00243",
         _PEERS,
-        "strategies.methods.beams:PrototypeStrategy",
+        "strategies.methods.classes:PrototypeStrategy",
         _without_labels("prototypes"),
     ),
     "fedavg": Recipe(

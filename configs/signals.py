@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import connection
 
 
 @contextmanager
@@ -35,6 +38,22 @@ def ask_to_end(is_asked: bool) -> None:
 def is_asked_to_end() -> bool:
     """Whether a signal has asked this process to end."""
     return _Asked.is_set
+
+
+def end_with_parent() -> None:
+    """Let this worker process end as soon as the process that started it has, however that came about.
+
+    A process that is killed ends nobody, and one that a signal interrupts while it starts workers does not know them
+    all: those that are left would wait for work for ever. It is the initializer of a pool.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def end_children() -> None:

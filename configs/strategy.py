@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from configs.recipes import RECIPES, Traits
-from configs.section import Section
+from configs.section import MAX_ROUNDS, Section
 
 
 class Plugin(Section):
@@ -135,11 +135,11 @@ class Strategy(Section):
 
     name: str = "distillation"
     options: dict[str, Any] = Field(default_factory=dict)
-    rounds: int = Field(default=8, ge=1, le=1_000_000)
+    rounds: int = Field(default=8, ge=1, le=MAX_ROUNDS)
     participation: float = Field(default=1.0, gt=0, le=1)
-    public_samples: int = Field(default=0, ge=0)
+    public_samples: int = Field(default=0, ge=0, le=1_000_000_000)
     ask_cached: bool = True
-    target_lifetime: int | None = Field(default=None, ge=1)
+    target_lifetime: int | None = Field(default=None, ge=1, le=MAX_ROUNDS)
     answer_filter: Literal["none", "confidence", "density"] = "none"
     answer_share: float = Field(default=0.8, gt=0, le=1)
     aggregator: Aggregation = Aggregation()
@@ -156,7 +156,7 @@ class Strategy(Section):
     keeps: Literal["federated", "mixture"] = "federated"
     privacy: Privacy = Privacy()
     secure_sum: bool = False
-    late_rounds: int = Field(default=0, ge=0)
+    late_rounds: int = Field(default=0, ge=0, le=MAX_ROUNDS)
     patience: float | None = Field(default=None, ge=1)
     quorum: float = Field(default=0.5, gt=0, le=1)
     round_timeout_s: float = Field(default=600.0, gt=0)
@@ -219,11 +219,6 @@ class Strategy(Section):
         """The codec of targets."""
         return self.downlink_codec or self.codec
 
-    @property
-    def expected_rounds(self) -> int:
-        """The average number of rounds in which a client takes part; its learning-rate schedule ends with the last."""
-        return max(1, round(self.participation * self.rounds))
-
 
 def check_traits(settings: Strategy, traits: Traits) -> None:
     """Refuse settings that a method would ignore or could not keep.
@@ -279,7 +274,7 @@ def check_traits(settings: Strategy, traits: Traits) -> None:
             f"privacy.window_share: {name} pools whole recordings, of which nothing is drawn",
         ),
         (
-            traits.tells_beams and privacy.has_noise,
+            traits.tells_classes and privacy.has_noise,
             f"privacy.noise_multiplier: {name} tells which beams a client has seen, which no noise covers",
         ),
     ]

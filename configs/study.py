@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from configs.section import Section
+from configs.section import MAX_BATCH, MAX_EPOCHS, MAX_PASSES, Section
 from configs.world import World
 
 Kd = Literal["none", "self", "response", "feature", "relational", "mixed", "cross-modal", "power"]
@@ -21,6 +21,7 @@ class StreetPasses(Section):
     """Passes of the synthetic street, in the order in which they are made.
 
     Attributes:
+        source: ``street`` says that the passes are these.
         world: the street; the preset ``s9`` is like scenario 9.
         passes: the number of passes.
         seed: the seed of everything that is drawn in making them.
@@ -28,7 +29,7 @@ class StreetPasses(Section):
 
     source: Literal["street"]
     world: World = World(preset="s9")
-    passes: int = Field(default=136, ge=4)
+    passes: int = Field(default=136, ge=4, le=MAX_PASSES)
     seed: int = Field(default=0, ge=0)
 
 
@@ -36,6 +37,7 @@ class ScenarioPasses(Section):
     """Passes of a DeepSense 6G scenario with camera and radar, in its own order.
 
     Attributes:
+        source: ``deepsense`` says that the passes are these.
         folder: the folder of the release, relative to the checkout.
     """
 
@@ -97,7 +99,8 @@ class TrainingRecipe(Section):
         weight_decay: the weight decay of Adam, as an L2 penalty.
         temperature: the temperature tau of the response.
         weight: the share a of distillation in the loss.
-        distance_weight: the weight w_d of distances in the relations; ``angle_weight`` is the weight w_a of angles.
+        distance_weight: the weight w_d of distances in the relations.
+        angle_weight: the weight w_a of angles in the relations.
         relation_share: the share of the relations beside the response in ``mixed``.
         power_temperature_db: the temperature of the soft labels from beam power in ``power``.
         epochs: the largest number of epochs; None takes that of `Fitting`.
@@ -111,7 +114,7 @@ class TrainingRecipe(Section):
     angle_weight: float = Field(default=10.0, ge=0)
     relation_share: float = Field(default=0.1, ge=0)
     power_temperature_db: float = Field(default=1.0, gt=0)
-    epochs: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1, le=MAX_EPOCHS)
 
 
 class Fitting(Section):
@@ -128,9 +131,9 @@ class Fitting(Section):
         validation_share: the share of the training passes that is set aside to choose the epoch.
     """
 
-    epochs: int = Field(default=100, ge=1)
+    epochs: int = Field(default=100, ge=1, le=MAX_EPOCHS)
     patience: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=32, ge=2)
+    batch_size: int = Field(default=32, ge=2, le=MAX_BATCH)
     schedule: Literal["restarts", "cosine"] = "restarts"
     warm_up_epochs: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=10.0, gt=0)
@@ -146,7 +149,8 @@ class Study(Section):
         seeds: the seeds of weights, batches and validation passes; the test passes stay the same.
         data: the passes.
         lengths: the numbers L of frames that students see; the first is the longest, and the length of the teachers.
-        kd: the kinds of knowledge of every student at the first length; ``short_kd`` is for the other lengths.
+        kd: the kinds of knowledge of every student at the first length.
+        short_kd: the kinds of knowledge of every student at the other lengths.
         pixels: the side of the motion masks, which are averaged down to it.
         parts: the parts of the grid of trackers.
         ablations: the students beside the grid.

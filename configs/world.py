@@ -9,6 +9,9 @@ from pydantic import Field, Strict, model_validator
 from configs.presets import PRESETS, PresetName
 from configs.section import Section
 
+# How many beams an array may have.
+MIN_BEAMS, MAX_BEAMS = 2, 1024
+
 
 class World(Section):
     """The synthetic street at a base station: geometry, traffic, weather, array and sensors.
@@ -19,7 +22,8 @@ class World(Section):
         preset: the preset that all other keys start from.
         near_lane_share: share of vehicles under test that drive on the near lane (towards -x).
         oncoming_share: share of the other vehicles that drive on the lane of the other direction.
-        speed_mps: mean speed of the vehicle under test; ``speed_spread`` is its coefficient of variation.
+        speed_mps: mean speed of the vehicle under test.
+        speed_spread: the coefficient of variation of that speed.
         acceleration_std: s.d. of the Ornstein-Uhlenbeck acceleration, m/s^2.
         stop_probability: chance that a pass contains a stop.
         density: mean number of other vehicles near the mast during a pass.
@@ -29,8 +33,8 @@ class World(Section):
         rician_k_db: LOS power over the diffuse cluster; smaller means noisier labels.
         spread_deg: azimuth spread of the diffuse cluster.
         snr_db: the signal-to-noise ratio of the mean beam on a clear vehicle at 10 m.
-        pass_gain_db: s.d. of a gain that a vehicle keeps for its pass; ``fading_db`` is that of one that changes slowly
-            during it (the vehicle's antenna and body).
+        pass_gain_db: s.d. of a gain that a vehicle keeps for its pass (its antenna and body).
+        fading_db: s.d. of such a gain that changes slowly during the pass.
         gps_bias_m: pass-constant GPS error, s.d. across and along the street.
         array_seed: seed of the manufacturing errors that all arrays share. Some draws are odd (a third of the beams
             never win); 1, 3, 5, 6 and 7 are vetted.
@@ -38,7 +42,9 @@ class World(Section):
             clients to all sites in turn, unless the data section names others.
         site_phase_error_deg: s.d. of the phase errors that an array has beyond those that all share.
         site_yaw_deg: the largest error of an array's direction, in degrees.
-        site_offset_m: the largest distance of lanes from where they are at site 0; ``site_wall_m`` is that of the wall.
+        site_offset_m: the largest distance of lanes from where they are at site 0.
+        site_wall_m: the largest distance of the wall from where it is at site 0.
+        num_beams: the number of beams, whose directions are spread evenly over 90 degrees; the task follows it.
         channel: ``embedded``, or ``sionna`` for the ray tracer (an extra, a hundred times slower).
     """
 
@@ -69,6 +75,7 @@ class World(Section):
     site_yaw_deg: float = Field(default=0.0, ge=0, le=45)
     site_offset_m: float = Field(default=0.0, ge=0, le=3)
     site_wall_m: float = Field(default=0.0, ge=0, le=8)
+    num_beams: int = Field(default=64, ge=MIN_BEAMS, le=MAX_BEAMS)
     channel: Literal["embedded", "sionna"] = "embedded"
 
     @model_validator(mode="before")

@@ -5,7 +5,7 @@ keeps these laws, and the tests check them for every one, also for yours: rows s
 clients does not matter, to the bit; inputs are not modified; a sample is aggregated over the clients that answered
 it; the ensemble of one client is its own answer; an aggregation of no contribution is an error.
 
-This module needs numpy only. C clients, N samples, H horizons, B beams.
+This module needs numpy only. K clients, N samples, H horizons, C classes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Votes:
 
     Attributes:
         sample_ids: (N,) the samples that at least one client answered.
-        probs: (C, N, H, B) float64 probabilities; zeros where a client did not answer.
-        answered: (C, N) whether the client answered the sample.
-        num_examples: (C,) the number of labelled windows of each client.
+        probs: (K, N, H, C) float64 probabilities; zeros where a client did not answer.
+        answered: (K, N) whether the client answered the sample.
+        num_examples: (K,) the number of labelled windows of each client.
         temperature: the temperature that all contributions share.
         modalities: the modality of each client.
-        ages: (C,) the number of rounds by which each answer is late.
-        seen: (C, B) whether a client has a labelled window in which the beam was the best.
+        ages: (K,) the number of rounds by which each answer is late.
+        seen: (K, C) whether a client has a labelled window in which the class was the right one.
     """
 
     sample_ids: NDArray[np.int64]
@@ -90,7 +90,7 @@ def align(contributions: Sequence[Contribution]) -> Votes:
         rows = np.searchsorted(sample_ids, contribution.labels.sample_ids)
         probs[client, rows] = contribution.labels.probs
         answered[client, rows] = True
-    all_beams = np.ones(probs.shape[-1], dtype=np.bool_)
+    all_classes = np.ones(probs.shape[-1], dtype=np.bool_)
     return Votes(
         sample_ids=sample_ids,
         probs=probs,
@@ -99,7 +99,7 @@ def align(contributions: Sequence[Contribution]) -> Votes:
         temperature=temperatures.pop(),
         modalities=tuple(contribution.modality for contribution in ordered),
         ages=np.array([contribution.age for contribution in ordered], dtype=np.float64),
-        seen=np.array([all_beams if one.seen is None else one.seen > 0 for one in ordered]),
+        seen=np.array([all_classes if one.seen is None else one.seen > 0 for one in ordered]),
     )
 
 
@@ -108,7 +108,7 @@ def weighted_mean(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:
 
     Args:
         votes: the contributions, as :func:`align` gives them.
-        weights: >= 0, of a shape that broadcasts to (C, N, H); where all weights of a row are zero, the clients that
+        weights: >= 0, of a shape that broadcasts to (K, N, H); where all weights of a row are zero, the clients that
             answered count equally.
     """
     shares = _shares(votes, weights)
@@ -126,10 +126,10 @@ def weighted_product(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:
 
 
 def confidence(probs: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
-    """((ln B - entropy) / ln B)^exponent of each distribution: 1 for a one-hot row, 0 for a uniform one.
+    """((ln C - entropy) / ln C)^exponent of each distribution: 1 for a one-hot row, 0 for a uniform one.
 
     Args:
-        probs: (..., B) rows on the simplex.
+        probs: (..., C) rows on the simplex.
         exponent: > 0; a larger one gives certain distributions more weight.
     """
     entropy = -np.sum(probs * np.log(np.maximum(probs, PROBABILITY_FLOOR)), axis=-1)

@@ -1,4 +1,4 @@
-"""Soft labels: what clients and server exchange. N samples, H horizons, B beams."""
+"""Soft labels: what clients and server exchange. N samples, H horizons, C classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# How far a row may be from the simplex. float16 rows of 64 beams stay within it, logits do not.
+# How far a row may be from the simplex. float16 rows of 64 classes stay within it, logits do not.
 SIMPLEX_TOLERANCE = 1e-3
 # Smallest probability inside a logarithm.
 PROBABILITY_FLOOR = 1e-12
@@ -15,11 +15,11 @@ PROBABILITY_FLOOR = 1e-12
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Beam distributions for a set of public samples.
+    """Class distributions for a set of public samples.
 
     Attributes:
         sample_ids: (N,) public-set indices, strictly increasing.
-        probs: (N, H, B) float32 rows on the simplex, already softened by ``temperature``.
+        probs: (N, H, C) float32 rows on the simplex, already softened by ``temperature``.
         temperature: the temperature of the softmax that made them, > 0.
 
     Raises:
@@ -33,16 +33,16 @@ class SoftLabels:
     def __post_init__(self) -> None:
         ids, probs = self.sample_ids, self.probs
         if ids.ndim != 1 or probs.ndim != 3 or len(ids) != len(probs):
-            raise ValueError(f"expected ids (N,) and probs (N, H, B), got {ids.shape} and {probs.shape}")
+            raise ValueError(f"expected ids (N,) and probs (N, H, C), got {ids.shape} and {probs.shape}")
         if len(ids) and (ids[0] < 0 or np.any(np.diff(ids) <= 0)):
             raise ValueError("sample_ids must be non-negative and strictly increasing")
         if not np.isfinite(self.temperature) or self.temperature <= 0:
             raise ValueError(f"temperature must be > 0, got {self.temperature}")
         if not np.all(np.isfinite(probs)):
-            raise ValueError("probs must be finite; a client answered NaN or infinity")
+            raise ValueError("probs must be finite, found NaN or infinity")
         row_sums = probs.sum(axis=-1, dtype=np.float64)
         if probs.min(initial=0.0) < 0 or not np.allclose(row_sums, 1.0, atol=SIMPLEX_TOLERANCE):
-            raise ValueError("probs must be beam distributions; did you pass logits?")
+            raise ValueError("probs must be class distributions; did you pass logits?")
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -72,9 +72,9 @@ class SoftLabels:
         return SoftLabels(ids[order], probs[order], self.temperature)
 
 
-def empty_labels(num_horizons: int, num_beams: int, temperature: float) -> SoftLabels:
+def empty_labels(num_horizons: int, num_classes: int, temperature: float) -> SoftLabels:
     """Soft labels for no sample."""
-    return SoftLabels(np.empty(0, np.int64), np.empty((0, num_horizons, num_beams), np.float32), temperature)
+    return SoftLabels(np.empty(0, np.int64), np.empty((0, num_horizons, num_classes), np.float32), temperature)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Contribution:
         labels: its soft labels, for the samples that it answered.
         num_examples: the number of labelled windows that it learned from.
         age: the number of rounds from the question to the round in which the answer counts; 0 for an answer in time.
-        seen: (B,) the number of labelled windows in which each beam was the best, now or in a future slot; None if the
-            client did not say, which counts as all beams.
+        seen: (C,) the number of labelled windows in which each class was the right one, now or in a future slot; None
+            if the client did not say, which counts as all classes.
     """
 
     client: str
@@ -100,7 +100,7 @@ class Contribution:
 
 
 def normalise_rows(weights: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Scale non-negative rows (..., B) to sum to one; a row of zeros becomes uniform."""
+    """Scale non-negative rows (..., C) to sum to one; a row of zeros becomes uniform."""
     total = weights.sum(axis=-1, keepdims=True, dtype=np.float64)
     uniform = np.full_like(weights, 1.0 / weights.shape[-1], dtype=np.float64)
     rows: NDArray[np.float64] = np.divide(weights, total, out=uniform, where=total > 0)

@@ -1,4 +1,4 @@
-"""The losses of students and teacher. N samples, H horizons, B beams, D features.
+"""The losses of students and teacher. N samples, H horizons, C classes (B beams), D features.
 
 A loss of logits is the mean over N and H. The loss of relations between samples is in `strategies.relations`.
 """
@@ -18,11 +18,11 @@ POWER_SHARE = 0.5
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean of -sum_b t_b ln p_b; zero when every best beam has probability one.
+    """Mean of -sum_b t_b ln p_b; zero when every right class has probability one.
 
     Args:
-        logits: (N, H, B).
-        targets: (N, H) int64 best beams, or (N, H, B) distributions t.
+        logits: (N, H, C).
+        targets: (N, H) int64 classes, or (N, H, C) distributions t.
     """
     return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1))
 
@@ -33,8 +33,8 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
     Source: arXiv 1708.02002; alpha = 1 and gamma = 2 as in arXiv 2603.16116, which has best beams only.
 
     Args:
-        logits: (N, H, B).
-        targets: (N, H) int64 best beams, or (N, H, B) distributions t.
+        logits: (N, H, C).
+        targets: (N, H) int64 classes, or (N, H, C) distributions t.
         gamma: >= 0; a larger one gives easy samples less weight.
     """
     log_p = functional.log_softmax(logits, dim=-1)
@@ -68,15 +68,15 @@ def power_targets(power: Tensor, temperature_db: float, share: float = POWER_SHA
 
 
 def response_kd(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """tau^2 KL(targets || softmax(logits / tau)), summed over beams; zero at equality.
+    """tau^2 KL(targets || softmax(logits / tau)), summed over classes; zero at equality.
 
     tau^2 keeps the gradient's size when the temperature changes.
 
-    Source: arXiv 1503.02531; summed over beams as in arXiv 2603.16116.
+    Source: arXiv 1503.02531; summed over classes as in arXiv 2603.16116.
 
     Args:
-        logits: (N, H, B) logits of the student.
-        targets: (N, H, B) probabilities, already softened by ``temperature``.
+        logits: (N, H, C) logits of the student.
+        targets: (N, H, C) probabilities, already softened by ``temperature``.
         temperature: the temperature tau > 0.
     """
     log_student = functional.log_softmax(logits / temperature, dim=-1)
@@ -119,7 +119,7 @@ TASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": c
 
 
 def task_loss(name: str, power_temperature_db: float | None) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss on the learner's own labels, a function of logits (N, H, B) and measured power (N, H, B).
+    """The loss of beam tracking on own labels, a function of logits (N, H, B) and measured power (N, H, B).
 
     It takes power, so that only this function knows what a label is. The alternative, a learner that makes the
     targets, would have to know the temperature and the mix, and every loss would come with its kind of target.
@@ -135,5 +135,5 @@ def task_loss(name: str, power_temperature_db: float | None) -> Callable[[Tensor
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:
-    """The softmax of logits (..., B) at a temperature > 0."""
+    """The softmax of logits (..., C) at a temperature > 0."""
     return torch.softmax(logits / temperature, dim=-1)

@@ -1,4 +1,4 @@
-"""How a client protects its soft labels before they leave, and what that guarantees. N samples, H horizons, B beams.
+"""How a client protects its soft labels before they leave, and what that guarantees. N samples, H horizons, C classes.
 
 There are three ways, which can be combined:
 
@@ -10,14 +10,14 @@ There are three ways, which can be combined:
 - *k of n.* The client learns from k windows drawn once, with replacement, from its n for training and validation: two
   data sets that differ in one window give the same student unless that window is drawn. Windows of a pass share frames,
   so the guarantee is for windows, not for passes. Noise-free differential privacy, arXiv 2009.05537.
-- *Top-1.* Only the best beam and its probability leave. This gives no bound, but less to learn from.
+- *Top-1.* Only the likeliest class and its probability leave. This gives no bound, but less to learn from.
 
 An account belongs to one client in one run, and covers what the two bounds are about. With noise a client therefore
-withholds its loss, its validation score, its scores on its own test passes and which beams it has seen. With k of n it
-withholds the scores on its own test passes; the rest follows from the drawn windows, which the bound covers. No account
-covers how many passes and windows a client has, how long it takes, and its scores on the common test set, which a node
-without that set does not send. Noise and draw come from the client's own randomness (`clients.privacy`). They are
-ordinary floating-point numbers, not hardened against somebody who studies their last bits (Mironov, CCS 2012).
+withholds its loss, its validation score, its scores on its own test passes and which classes it has seen. With k of n
+it withholds the scores on its own test passes; the rest follows from the drawn windows, which the bound covers. No
+account covers how many passes and windows a client has, how long it takes, and its scores on the common test set,
+which a node without that set does not send. Noise and draw come from the client's own randomness (`clients.privacy`).
+They are ordinary floating-point numbers, not hardened against somebody who studies their last bits (Mironov, CCS 2012).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def privatise(probs: Probs, *, clip: float, noise_multiplier: float, rng: np.ran
     The projection takes the nearest point of the simplex; it only uses what is released, so it costs no privacy.
 
     Args:
-        probs: (N, H, B) rows on the simplex.
-        clip: the largest L2 norm of a sample's H B differences from uniform, > 0; two one-hot rows differ by 1.41.
+        probs: (N, H, C) rows on the simplex.
+        clip: the largest L2 norm of a sample's H C differences from uniform, > 0; two one-hot rows differ by 1.41.
         noise_multiplier: the standard deviation of the noise on a value, divided by the sensitivity 2 clip; >= 0.
         rng: the only source of randomness.
     """
@@ -109,17 +109,17 @@ def count_drawn(num_owned: int, share: float) -> int:
 
 
 def reveal_top1(probs: Probs) -> Probs:
-    """(N, H, B) rows in which the best beam keeps its probability and the others share the rest evenly."""
-    num_beams = probs.shape[-1]
+    """(N, H, C) rows in which the likeliest class keeps its probability and the others share the rest evenly."""
+    num_classes = probs.shape[-1]
     best = probs.argmax(axis=-1)[..., None]
     top = np.take_along_axis(probs, best, axis=-1).astype(np.float64)
-    rows = np.repeat((1.0 - top) / max(num_beams - 1, 1), num_beams, axis=-1)
+    rows = np.repeat((1.0 - top) / max(num_classes - 1, 1), num_classes, axis=-1)
     np.put_along_axis(rows, best, top, axis=-1)
     return normalise_rows(np.maximum(rows, 0.0))
 
 
 def project_to_simplex(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest point of the simplex to each row (..., B).
+    """The nearest point of the simplex to each row (..., C).
 
     Source: Duchi et al., ICML 2008, figure 1.
     """

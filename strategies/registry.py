@@ -25,6 +25,7 @@ from strategies.methods.base import Choreography
 from strategies.methods.distillation import DistillationStrategy
 from strategies.methods.fedgems import FedGemsStrategy
 from strategies.methods.secure_sum import SecureSumStrategy
+from strategies.own_code import check_rule, is_own, try_rule
 
 __all__ = ["AGGREGATORS", "STRATEGIES", "build_plugin", "check_options", "describe", "find_class", "find_plugins"]
 
@@ -40,6 +41,8 @@ AGGREGATORS: dict[str, str] = {
     "geometric_median": "strategies.rules.robust:GeometricMedian",
     "consensus": "strategies.rules.robust:Consensus",
 }
+# A rule is tried on made-up answers of at most so many clients.
+MAX_TRIED = 32
 STRATEGIES: dict[str, str] = {name: recipe.strategy for name, recipe in RECIPES.items()}
 
 
@@ -58,7 +61,16 @@ def find_plugins(placement: Placement) -> tuple[type[Choreography], Aggregator]:
     aggregator = build_plugin(aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options")
     if not callable(getattr(aggregator, "aggregate", None)):
         raise ValueError(f"strategy.aggregator.name: {aggregator_class.__name__} has no method aggregate; write one")
+    check_rule(aggregator)
+    if is_own(aggregator):
+        # Another one is tried: a rule may remember what it saw.
+        tried = build_plugin(aggregator_class, strategy.aggregator.options, key="strategy.aggregator.options")
+        modalities = [nodes.modality for nodes in experiment.data.groups for _ in range(min(nodes.count, MAX_TRIED))]
+        clients = [(f"{number:03d}-{modality}", modality) for number, modality in enumerate(modalities or ["gps"] * 3)]
+        try_rule(tried, clients[:MAX_TRIED], shape=(experiment.task.num_horizons, experiment.task.num_classes))
     experiment.check_hostility(strategy_class.traits)
+    experiment.check_shares(strategy_class.traits)
+    experiment.check_students(strategy_class.traits)
     if experiment.hostility is not None and experiment.hostility.attack not in ATTACKS:
         attack = experiment.hostility.attack
         raise ValueError(
@@ -67,7 +79,7 @@ def find_plugins(placement: Placement) -> tuple[type[Choreography], Aggregator]:
         )
     for key, codec in (("codec", strategy.codec), ("downlink_codec", strategy.codec_down)):
         try:
-            Encoding(codec, experiment.task.num_horizons, experiment.task.num_beams)
+            Encoding(codec, experiment.task.num_horizons, experiment.task.num_classes)
         except ValueError as error:
             raise ValueError(f"strategy.{key}: {error}") from None
     return strategy_class, aggregator
@@ -91,6 +103,7 @@ def _find_strategy(strategy: Strategy, folders: Sequence[Path]) -> type[Choreogr
         raise ValueError(f"strategy.options.{error}") from None
     except TypeError as error:
         raise ValueError(f"strategy.options: {error}") from None
+    _check_constructor(found, strategy)
     if found is FedGemsStrategy:
         found = DistillationStrategy  # its recipe differs by what is published, and a YAML may publish something else
     if strategy.secure_sum:
@@ -100,6 +113,24 @@ def _find_strategy(strategy: Strategy, folders: Sequence[Path]) -> type[Choreogr
     if strategy.publish == "corrected" and issubclass(found, DistillationStrategy):
         return FedGemsStrategy if found is DistillationStrategy else _combined(FedGemsStrategy, found)
     return found
+
+
+def _check_constructor(found: type[Choreography], strategy: Strategy) -> None:
+    """Refuse a class that the server could not make, because it does not take the arguments of `Choreography`.
+
+    Raises:
+        ValueError: it does not take them.
+    """
+    _, *needed = inspect.signature(Choreography.__init__).parameters
+    try:
+        inspect.signature(found).bind(**dict.fromkeys([*needed, *strategy.options]))
+    except TypeError as error:
+        if str(error).startswith("missing a required"):
+            raise ValueError(f"strategy.options: {found.__name__}: {error}; give it, or give it a default") from None
+        raise ValueError(
+            f"strategy.name: {found.__name__}: __init__ must take **arguments and pass them on ({error}); write "
+            "def __init__(self, **arguments) and super().__init__(**arguments)"
+        ) from None
 
 
 def _combined(first: type[Choreography], second: type[Choreography]) -> type[Choreography]:
@@ -120,7 +151,7 @@ def describe() -> list[dict[str, str]]:
     for name, codec in CODECS.items():
         num_bytes = codec.encode(np.full((1, 4, 64), 1 / 64, np.float32)).nbytes
         found = _describe(type(codec))
-        size = f" {num_bytes} bytes for 4 horizons of 64 beams."
+        size = f" {num_bytes} bytes for 4 horizons of 64 classes."
         rows.append({"kind": "codec", "name": name, **found, "description": found["description"] + size})
     rows += [
         {"kind": "codec suffix", "name": f"+{suffix}", "description": description, "source": source}

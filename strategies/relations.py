@@ -1,7 +1,7 @@
 """Relational knowledge: how far apart samples are in a feature space and in which direction, not where they are.
 
 A student learns to place samples that its teacher finds alike near to each other, and other samples apart. Only
-relations are compared, so student and teacher need neither the same size of features nor the same set of beams.
+relations are compared, so student and teacher need neither the same size of features nor the same set of classes.
 
 Source: arXiv 2603.16116, whose "angle" is the cosine of a pair; that of arXiv 1904.05068 is between three samples.
 

@@ -1,4 +1,4 @@
-"""Codecs that keep every probability, at 32, 16, 8 or 4 bits. N samples, H horizons, B beams."""
+"""Codecs that keep every probability, at 32, 16, 8 or 4 bits. N samples, H horizons, C classes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class FloatCodec:
     dtype: DTypeLike
 
     def encode(self, probs: NDArray[np.float32]) -> NDArray[np.generic]:
-        """(N, H, B) in ``dtype``: 4 or 2 bytes a value."""
+        """(N, H, C) in ``dtype``: 4 or 2 bytes a value."""
         return probs.astype(self.dtype)
 
-    def decode(self, payload: NDArray[np.generic], num_horizons: int, num_beams: int) -> NDArray[np.float32]:
+    def decode(self, payload: NDArray[np.generic], num_horizons: int, num_classes: int) -> NDArray[np.float32]:
         """Back to float32; rows are scaled to sum to one."""
-        values = checked_rows(payload, np.dtype(self.dtype), (num_horizons, num_beams)).astype(np.float32)
+        values = checked_rows(payload, np.dtype(self.dtype), (num_horizons, num_classes)).astype(np.float32)
         check_probabilities(values)
         if not np.allclose(values.sum(axis=-1, dtype=np.float64), 1.0, atol=2e-2):
             raise ValueError("rows must sum to one; did you send logits?")
@@ -52,12 +52,12 @@ class SquareRootCodec:
     """
 
     def encode(self, probs: NDArray[np.float32]) -> NDArray[np.generic]:
-        """(N, H, B) uint8: one byte a value."""
+        """(N, H, C) uint8: one byte a value."""
         return np.rint(255.0 * np.sqrt(np.clip(probs, 0.0, 1.0))).astype(np.uint8)
 
-    def decode(self, payload: NDArray[np.generic], num_horizons: int, num_beams: int) -> NDArray[np.float32]:
+    def decode(self, payload: NDArray[np.generic], num_horizons: int, num_classes: int) -> NDArray[np.float32]:
         """Square and scale the rows to sum to one."""
-        levels = checked_rows(payload, np.dtype(np.uint8), (num_horizons, num_beams)).astype(np.float32)
+        levels = checked_rows(payload, np.dtype(np.uint8), (num_horizons, num_classes)).astype(np.float32)
         if np.any(levels.sum(axis=-1) == 0):
             raise ValueError("a row without any probability is not a distribution")
         return normalise_rows((levels / 255.0) ** 2)
@@ -68,28 +68,28 @@ class FourBitCodec:
     """Four bits a value, linear in the square root of the probability relative to the row's largest.
 
     q = round(15 sqrt(p / max p)), the root of that ratio is off by at most 1/30. Rows sum to one anyway, so the largest
-    probability need not travel; without dividing by it, a flat row of 64 beams would have two levels.
+    probability need not travel; without dividing by it, a flat row of 64 classes would have two levels.
 
     Source: companding, as in ITU-T G.711, with the square root of `SquareRootCodec`.
     """
 
     def encode(self, probs: NDArray[np.float32]) -> NDArray[np.generic]:
-        """(N, ceil(H B / 2)) uint8: half a byte a value."""
-        num_samples, num_horizons, num_beams = probs.shape
-        return pack_bits(relative_levels(probs).reshape(num_samples, num_horizons * num_beams), 4)
+        """(N, ceil(H C / 2)) uint8: half a byte a value."""
+        num_samples, num_horizons, num_classes = probs.shape
+        return pack_bits(relative_levels(probs).reshape(num_samples, num_horizons * num_classes), 4)
 
-    def decode(self, payload: NDArray[np.generic], num_horizons: int, num_beams: int) -> NDArray[np.float32]:
+    def decode(self, payload: NDArray[np.generic], num_horizons: int, num_classes: int) -> NDArray[np.float32]:
         """Square and scale the rows to sum to one."""
-        count = num_horizons * num_beams
+        count = num_horizons * num_classes
         rows = checked_rows(payload, np.dtype(np.uint8), ((count + 1) // 2,)).astype(np.uint8)
-        levels = unpack_bits(rows, 4, count).reshape(-1, num_horizons, num_beams)
+        levels = unpack_bits(rows, 4, count).reshape(-1, num_horizons, num_classes)
         if np.any(levels.max(axis=-1, initial=0) != TOP_LEVEL):
             raise ValueError("the largest probability of a row must have the highest level")
         return normalise_rows((levels / TOP_LEVEL) ** 2)
 
 
 def relative_levels(probs: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(N, H, B) round(15 sqrt(p / max p)) of each row."""
+    """(N, H, C) round(15 sqrt(p / max p)) of each row."""
     top = probs.max(axis=-1, keepdims=True)
     levels: NDArray[np.int64] = np.rint(TOP_LEVEL * np.sqrt(np.clip(probs, 0.0, None) / top)).astype(np.int64)
     return levels

@@ -1,4 +1,4 @@
-"""How soft labels travel: from distributions to arrays for a message, and back. N samples, H horizons, B beams.
+"""How soft labels travel: from distributions to arrays for a message, and back. N samples, H horizons, C classes.
 
 Three steps, each with its inverse: a row codec (`strategies.codecs.table`) makes encoded rows, which is what both sides
 keep; a difference against what the other side holds and entropy coding (`strategies.codecs.packing`) make bytes; the
@@ -41,27 +41,27 @@ class Encoding:
     Args:
         spec: the name of the codec, such as ``top8-uint4`` or ``uint4+delta``.
         num_horizons: the number of horizons, H.
-        num_beams: the number of beams, B.
+        num_classes: the number of classes, C.
 
     Raises:
         ValueError: the codec is unknown.
 
     Example:
-        >>> encoding = Encoding("uint8+zlib", num_horizons=1, num_beams=4)
+        >>> encoding = Encoding("uint8+zlib", num_horizons=1, num_classes=4)
         >>> labels = SoftLabels(np.array([2, 7]), np.full((2, 1, 4), 0.25, np.float32), 2.0)
         >>> sent = encoding.pack(encoding.encode(labels, 1))
         >>> encoding.decode(encoding.unpack(sent), 2.0).sample_ids.tolist()
         [2, 7]
     """
 
-    def __init__(self, spec: str, num_horizons: int, num_beams: int) -> None:
+    def __init__(self, spec: str, num_horizons: int, num_classes: int) -> None:
         layers = spec.split("+")[1:]
-        self.codec = find_codec(spec, num_beams)
+        self.codec = find_codec(spec, num_classes)
         self.is_delta = "delta" in layers
         self.is_compressed = bool(layers)
         self.num_horizons = num_horizons
-        self.num_beams = num_beams
-        none = self.codec.encode(np.empty((0, num_horizons, num_beams), np.float32))
+        self.num_classes = num_classes
+        none = self.codec.encode(np.empty((0, num_horizons, num_classes), np.float32))
         self.nothing = CachedLabels(np.empty(0, np.int64), none, np.empty(0, np.int64))
 
     def encode(self, labels: SoftLabels, round_number: int) -> CachedLabels:
@@ -74,7 +74,7 @@ class Encoding:
         Raises:
             ValueError: the rows do not stand for distributions.
         """
-        probs = self.codec.decode(cached.payload, self.num_horizons, self.num_beams)
+        probs = self.codec.decode(cached.payload, self.num_horizons, self.num_classes)
         return SoftLabels(cached.sample_ids, probs, temperature)
 
     def pack(self, cached: CachedLabels, *, reference: CachedLabels | None = None) -> EncodedLabels:

@@ -143,7 +143,7 @@ class Mailbox:
     Attributes:
         roster: who lives on which node.
         sent_bytes: client -> the serialised bytes of the arrays that were last sent to it.
-        on_reply: called for each message that comes back to :meth:`ask`.
+        on_reply: called for each client whose message comes back to :meth:`ask`.
         on_event: called for each `Event`, such as a node that leaves or is refused.
     """
 
@@ -159,7 +159,7 @@ class Mailbox:
     ) -> None:
         self.settings = experiment.strategy
         self._header = partial(Header, run, *digests, kind=kind)
-        self.roster = Roster(experiment.task.num_beams, registry=registry, members=members)
+        self.roster = Roster(experiment.task.num_classes, registry=registry, members=members)
         self.sent_bytes: dict[str, int] = {}
         self.on_reply: Callable[[], None] = lambda: None
         self.on_event: Callable[[Event], None] = lambda event: None
@@ -211,7 +211,8 @@ class Mailbox:
 
         Args:
             grid: the grid that Flower passes in.
-            invite: says who is to take part; while none of these clients is connected, this waits for one.
+            invite: says who is to take part; while none of these clients is connected, this waits for one. Where
+                nobody of the clients that are known is to take part, there is nothing to wait for.
             timeout: the seconds to wait for one of them.
         """
         end = time.monotonic() + timeout
@@ -221,7 +222,8 @@ class Mailbox:
             for event in self._look(grid, timeout=min(left, INTRODUCTION_SECONDS), asks_again=asks_again):
                 self._tell(event)
             left, asks_again = end - time.monotonic(), False
-            if left <= 0 or not self.roster.here.isdisjoint(invite()):
+            invited = invite()
+            if left <= 0 or not self.roster.here.isdisjoint(invited) or (self.members and not invited):
                 return
             time.sleep(min(POLL_SECONDS, left))
 
@@ -336,7 +338,7 @@ class Mailbox:
             for key, error in unreadable.items():
                 waiting.remove(key)
                 arrivals[key] = Arrival(error, time.monotonic() - begin)
-                on_reply()
+                _tell_of_each(sent[key], on_reply)
             for reply in replies:
                 key = reply.metadata.reply_to_message_id
                 if key not in waiting:
@@ -345,7 +347,7 @@ class Mailbox:
                     continue
                 waiting.remove(key)
                 arrivals[key] = Arrival(_open(reply, sent[key]), time.monotonic() - begin)
-                on_reply()
+                _tell_of_each(sent[key], on_reply)
             if is_enough(arrivals, time.monotonic() - begin):
                 break
             if waiting:
@@ -453,6 +455,11 @@ def _insist(call: Callable[[], T], what: str) -> T:
             log.warning("%s: the SuperLink is away (%s); trying again in %g s", what, error, wait_s)
             time.sleep(wait_s)
     return call()
+
+
+def _tell_of_each(sent: Sent, on_reply: Callable[[], None]) -> None:
+    for _ in sent.requests:
+        on_reply()
 
 
 def _node_ids(grid: Grid) -> list[int]:

@@ -30,7 +30,7 @@ class Member:
         num_examples: the number of labelled windows that it trains on.
         public_key: its key for secure sums, 32 bytes; empty if it has none.
         site: the name of its site; empty in a federation that has only one.
-        seen: (B,) 1 for each beam that is the best in one of its labelled windows, else 0; None if it did not say.
+        seen: (C,) 1 for each class that is the right one in a labelled window of it, else 0; None if it did not say.
     """
 
     id: str

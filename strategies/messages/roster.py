@@ -14,6 +14,9 @@ from strategies.messages.wire import Reply, WireError
 
 # The most passes of a test set that a client may score one by one.
 MAX_PASSES = 10_000
+# What is told of sets of classes: the names of these metrics begin so, and each has at most so many numbers, which is
+# enough for 30 horizons (`clients.learning.risk_curve`).
+SETS, MAX_SET_NUMBERS = "sets.", 2_000
 
 
 class Roster:
@@ -24,7 +27,7 @@ class Roster:
     hold only the client that was provisioned on it.
 
     Args:
-        num_beams: the number B of beams; clients say which of them they have seen.
+        num_classes: the number C of classes; clients say which of them they have seen.
         registry: node id -> the client that was provisioned there; None lets every node in, as in simulation.
         members: every client that was ever met, by id, also before the server was stopped; a client keeps its id and
             modality. Only the roster writes to it, in the order of ids, and whoever makes checkpoints reads it.
@@ -36,12 +39,12 @@ class Roster:
 
     def __init__(
         self,
-        num_beams: int,
+        num_classes: int,
         *,
         registry: Mapping[int, RegisteredNode] | None = None,
         members: dict[str, Member] | None = None,
     ) -> None:
-        self.num_beams = num_beams
+        self.num_classes = num_classes
         self.registry = registry
         self.members: dict[str, Member] = {} if members is None else members
         self.nodes: dict[int, set[str]] = {}
@@ -94,7 +97,7 @@ class Roster:
             self.members.update({one.id: one for one in members})
 
     def _admit(self, node: int, client: str, hello: Reply | WireError) -> Event:
-        member = introduced_member(client, hello, self.num_beams)
+        member = introduced_member(client, hello, self.num_classes)
         expected = None if self.registry is None else self.registry[node]
         if expected is not None and (client, member.modality) != (expected.client, expected.modality):
             raise WireError(
@@ -132,13 +135,13 @@ class Roster:
         return [Event("refused", one_line(who), reason)]
 
 
-def introduced_member(client: str, hello: Reply | WireError, num_beams: int) -> Member:
+def introduced_member(client: str, hello: Reply | WireError, num_classes: int) -> Member:
     """The client that a hello introduces.
 
     Args:
         client: the id that it goes by.
         hello: the reply with which it introduces itself.
-        num_beams: the number B of beams; the client may say for each beam whether it has seen it.
+        num_classes: the number C of classes; the client may say for each class whether it has seen it.
 
     Raises:
         WireError: the client cannot take part, or what it says about itself is impossible.
@@ -159,7 +162,7 @@ def introduced_member(client: str, hello: Reply | WireError, num_beams: int) -> 
         id=client,
         modality=_name("modality", hello),
         site=_name("site", hello),
-        seen=_seen(hello.facts.get("seen"), num_beams),
+        seen=_seen(hello.facts.get("seen"), num_classes),
         public_key=public_key,
         **numbers,
     )
@@ -172,7 +175,7 @@ def _name(fact: str, hello: Reply) -> str:
     return name
 
 
-def with_counts(member: Member, reply: Reply, num_beams: int) -> Member:
+def with_counts(member: Member, reply: Reply, num_classes: int) -> Member:
     """A client with the counts of labelled data that its reply gives, if any: it may have recorded new passes.
 
     Raises:
@@ -182,7 +185,7 @@ def with_counts(member: Member, reply: Reply, num_beams: int) -> Member:
         member,
         num_passes=_count("num_passes", reply.facts.get("num_passes", member.num_passes)),
         num_examples=_count("num_examples", reply.facts.get("num_examples", member.num_examples)),
-        seen=_seen(reply.facts["seen"], num_beams) if "seen" in reply.facts else member.seen,
+        seen=_seen(reply.facts["seen"], num_classes) if "seen" in reply.facts else member.seen,
     )
 
 
@@ -202,14 +205,18 @@ def check_metrics(reply: Reply, num_horizons: int) -> None:
     """Refuse metrics that nobody could show: scores are a number for each horizon, all other metrics are one number.
 
     Scores are those whose name has a point in it, such as ``common.top5``; a validation score is one number. A score of
-    ``passes`` is a number for each pass of the common test set, which whoever reads it counts.
+    ``passes`` is a number for each pass of the common test set, which whoever reads it counts, and what is told of sets
+    of classes are numbers for a grid of thresholds, which whoever reads them checks.
 
     Raises:
         WireError: a metric has another form.
     """
     for name, value in reply.metrics.items():
         is_score = "." in name and name.rpartition(".")[2] != "validation"
-        if is_score and name.split(".")[-2] == "passes":
+        if is_score and name.startswith(SETS):
+            if not (isinstance(value, list) and len(value) <= MAX_SET_NUMBERS and all(map(math.isfinite, value))):
+                raise WireError(f"metric {name} must be at most {MAX_SET_NUMBERS} numbers, got {value!r:.80}")
+        elif is_score and name.split(".")[-2] == "passes":
             if not (isinstance(value, list) and len(value) <= MAX_PASSES and all(0.0 <= one <= 1.0 for one in value)):
                 raise WireError(f"metric {name} must be a share for each pass, got {value!r:.80}")
         elif is_score and not (isinstance(value, list) and len(value) == num_horizons):
@@ -236,9 +243,9 @@ def _count(name: str, value: object) -> int:
     return value
 
 
-def _seen(value: object, num_beams: int) -> tuple[int, ...] | None:
+def _seen(value: object, num_classes: int) -> tuple[int, ...] | None:
     if value is None:
         return None
-    if not (isinstance(value, list) and len(value) == num_beams and set(value) <= {0, 1}):
-        raise WireError(f"seen must be a 0 or 1 for each of {num_beams} beams, got {value!r}")
+    if not (isinstance(value, list) and len(value) == num_classes and set(value) <= {0, 1}):
+        raise WireError(f"seen must be a 0 or 1 for each of {num_classes} classes, got {value!r}")
     return tuple(value)

@@ -7,21 +7,21 @@ One message may carry several clients of a node (a cohort). A message is a Flowe
     "<client>/ask"      ArrayRecord {"ids"}: public samples to answer                                       (down)
     "<client>/labels"   ArrayRecord {"ids", "values", "rounds"}: the client's encoded answer                (up)
     "<client>/arrays"   ArrayRecord: what a strategy exchanges beside soft labels                           (both)
-    "<client>/metrics"  MetricRecord: name -> number or one number per horizon                              (up)
+    "<client>/metrics"  MetricRecord: name -> number, or a list of some numbers                             (up)
     "<client>/facts"    ConfigRecord: counts, rounds; "error" where the client failed                       (both)
 
 "values" is named "delta" where it is a difference against what the receiver holds. Strategies of soft labels put
 neither weights nor frames here; "arrays" is for the baselines, for prototypes, secure sums and relations.
-N samples, H horizons, B beams.
+N samples, H horizons, C classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from strategies.codecs.encoding import EncodedLabels
 from strategies.codecs.packing import pack_ids, unpack_ids
 from strategies.messages.records import one_line, printable
+
+T = TypeVar("T")
 
 HELLO = "query.hello"
 REVEAL = "query.reveal"
@@ -101,7 +103,7 @@ class Reply:
 
     Attributes:
         labels: its soft labels; None where none were asked for.
-        metrics: name -> one number, or one per horizon.
+        metrics: name -> one number, or several, such as one per horizon.
         facts: plain values, such as ``modality`` and ``num_examples``, by name.
         error: why the client could not answer; empty if it could.
         num_bytes: the bytes of the encoded arrays in its answer.
@@ -116,19 +118,49 @@ class Reply:
     arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Records:
+    """The records of a message by their kind and name.
+
+    Flower collects the records of a kind anew whenever it is asked for them, which takes long where many clients share
+    a message.
+    """
+
+    arrays: Mapping[str, ArrayRecord]
+    configs: Mapping[str, ConfigRecord]
+    metrics: Mapping[str, MetricRecord]
+
+    @classmethod
+    def of(cls, content: RecordDict) -> _Records:
+        """The records of a message."""
+        return cls(
+            {name: one for name, one in content.items() if isinstance(one, ArrayRecord)},
+            {name: one for name, one in content.items() if isinstance(one, ConfigRecord)},
+            {name: one for name, one in content.items() if isinstance(one, MetricRecord)},
+        )
+
+
 def pack_requests(header: Header, requests: Mapping[str, Request]) -> RecordDict:
-    """Pack one message for the clients of a node."""
+    """Pack one message for the clients of a node; what several of them get is one record, which is packed once."""
     content = RecordDict({"header": ConfigRecord({**asdict(header), "clients": list(requests)})})
+    # By the identity of what is packed, which the requests keep alive.
+    packed: dict[int, ArrayRecord] = {}
+
+    def once(value: T, pack: Callable[[T], ArrayRecord]) -> ArrayRecord:
+        if id(value) not in packed:
+            packed[id(value)] = pack(value)
+        return packed[id(value)]
+
     for client, request in requests.items():
         content[f"{client}/facts"] = ConfigRecord(
             {"known_round": request.known_round, "answered_round": request.answered_round}
         )
         if request.targets is not None:
-            content[f"{client}/targets"] = encoded_record(request.targets)
+            content[f"{client}/targets"] = once(request.targets, encoded_record)
         if len(request.ask):
-            content[f"{client}/ask"] = ArrayRecord({"ids": Array(pack_ids(request.ask))})
+            content[f"{client}/ask"] = once(request.ask, lambda ids: ArrayRecord({"ids": Array(pack_ids(ids))}))
         if request.arrays:
-            content[f"{client}/arrays"] = _array_record(request.arrays)
+            content[f"{client}/arrays"] = once(request.arrays, _array_record)
     return content
 
 
@@ -154,24 +186,33 @@ def unpack_header(content: RecordDict) -> Header:
 
 
 def unpack_requests(content: RecordDict) -> dict[str, Request]:
-    """The requests in a message, by client.
+    """The requests in a message, by client; one record of several clients is unpacked once, to one object.
 
     Raises:
         WireError: the message is malformed.
     """
     unpack_header(content)
+    records = _Records.of(content)
+    unpacked: dict[int, Any] = {}
+
+    def once(record: ArrayRecord, unpack: Callable[[ArrayRecord], T]) -> T:
+        if id(record) not in unpacked:
+            unpacked[id(record)] = unpack(record)
+        found: T = unpacked[id(record)]
+        return found
+
     requests = {}
     for client in _clients(content):
-        ask = content.array_records.get(f"{client}/ask")
-        facts = content.config_records.get(f"{client}/facts", ConfigRecord())
+        told, ask = (records.arrays.get(f"{client}/{name}") for name in ("targets", "ask"))
+        facts = records.configs.get(f"{client}/facts", ConfigRecord())
         rounds = {name: facts.get(name, default) for name, default in (("known_round", -1), ("answered_round", 0))}
         for name, value in rounds.items():
             if type(value) is not int or not NO_TARGETS <= value <= MAX_ROUND:
                 raise WireError(f"{name} must be a round, got {value!r:.80}")
         requests[client] = Request(
-            targets=_encoded(content.array_records.get(f"{client}/targets")),
-            ask=np.empty(0, np.int64) if ask is None else _ids(ask),
-            arrays=_arrays(content.array_records.get(f"{client}/arrays")),
+            targets=None if told is None else once(told, _encoded),
+            ask=np.empty(0, np.int64) if ask is None else once(ask, _ids),
+            arrays=_arrays(records.arrays.get(f"{client}/arrays")),
             **rounds,  # type: ignore[arg-type]
         )
     return requests
@@ -205,24 +246,25 @@ def unpack_replies(content: RecordDict, header: Header) -> dict[str, Reply | Wir
         raise WireError(
             f"answers round {answered.round} of run {answered.run}, expected {header.round} of {header.run}"
         )
+    records = _Records.of(content)
     replies: dict[str, Reply | WireError] = {}
     for client in _clients(content):
         try:
-            replies[client] = _unpack_reply(content, client)
+            replies[client] = _unpack_reply(records, client)
         except WireError as error:
             replies[client] = error
     return replies
 
 
-def _unpack_reply(content: RecordDict, client: str) -> Reply:
-    facts = dict(content.config_records.get(f"{client}/facts", ConfigRecord()))
-    metrics = dict(content.metric_records.get(f"{client}/metrics", MetricRecord()))
+def _unpack_reply(found: _Records, client: str) -> Reply:
+    facts = dict(found.configs.get(f"{client}/facts", ConfigRecord()))
+    metrics = dict(found.metrics.get(f"{client}/metrics", MetricRecord()))
     for name, value in metrics.items():
         if not _is_name(name):
             raise WireError(f"a metric has the name {name!r:.80}, which cannot be shown")
         if not np.all(np.isfinite(value)):
             raise WireError(f"metric {name} is not finite")
-    records = [content.array_records.get(f"{client}/{name}") for name in ("labels", "arrays")]
+    records = [found.arrays.get(f"{client}/{name}") for name in ("labels", "arrays")]
     return Reply(
         labels=_encoded(records[0]),
         metrics=metrics,  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ seconds and cannot resume. The class here keeps the interface (the "global array
 drives the grid itself: it pushes, pulls with a short poll, records who is missing, and goes on.
 
 A subclass decides what is exchanged and what becomes of it: soft labels of public samples in
-`strategies.methods.distillation`, other knowledge in `strategies.methods.beams`, the baselines in
+`strategies.methods.distillation`, other knowledge in `strategies.methods.classes`, the baselines in
 `strategies.methods.baselines`.
 """
 
@@ -42,6 +42,7 @@ from strategies.messages.records import (
 )
 from strategies.messages.roster import check_metrics, warning_of, with_counts, worked_seconds
 from strategies.messages.wire import ROUND, Reply, Request, WireError
+from strategies.own_code import OwnCodeError, blaming, checked_clients, is_own
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,8 @@ class Teacher(Protocol):
     def learn(self, ensemble: SoftLabels | None) -> None:
         """Take the optimizer steps of a round, on the server's own labels and on the ensemble; None for no ensemble."""
 
-    def public_beams(self) -> NDArray[np.int64] | None:
-        """(N, H) best beams of the public samples; None if the server does not know them."""
+    def public_classes(self) -> NDArray[np.int64] | None:
+        """(N, H) right classes of the public samples; None if the server does not know them."""
 
     def features(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """(N, D) the teacher's features of public samples; only relations between them are sent."""
@@ -174,9 +175,13 @@ class Choreography(Strategy):
     # The parts of a choreography, which a subclass writes or replaces.
 
     def invite(self, round_number: int) -> list[str]:
-        """The clients that take part in a round."""
-        clients = sorted(self.mailbox.members)
-        count = max(1, round(self.settings.participation * len(clients)))
+        """The clients that take part in a round: a draw of those that are there then."""
+        clients = sorted(
+            client
+            for client, member in self.mailbox.members.items()
+            if self.experiment.is_there(client, member.modality, round_number)
+        )
+        count = min(len(clients), max(1, round(self.settings.participation * len(clients))))
         rng = rng_for(self.experiment.seed, "invitation", round_number)
         return sorted(rng.choice(clients, count, replace=False).tolist())
 
@@ -224,9 +229,9 @@ class Choreography(Strategy):
         self.now = round_number
         self.grid = grid
         self.extra_bytes: dict[str, tuple[int, int]] = {}
-        self.mailbox.gather(grid, lambda: self.invite(round_number), timeout=timeout)
+        self.mailbox.gather(grid, lambda: self._invited(round_number), timeout=timeout)
         plan = self.prepare(round_number)
-        invited, here, busy = self.invite(round_number), self.mailbox.roster.here, self.mailbox.busy(round_number)
+        invited, here, busy = self._invited(round_number), self.mailbox.roster.here, self.mailbox.busy(round_number)
         requests = {client: self.request(client, plan) for client in invited if client in here - busy}
         # Where no invited client is connected, the time is over; late answers are only picked up.
         left = timeout if here.intersection(invited) else 0.0
@@ -251,6 +256,10 @@ class Choreography(Strategy):
         num_asked = max((len(request.ask) for request in requests.values()), default=0)
         return RoundAccount(round_number, dict(sorted(clients.items())), num_asked, num_targets, clock.laps)
 
+    def _invited(self, round_number: int) -> list[str]:
+        found = self.invite(round_number)
+        return checked_clients(found, self, "invite", members=self.mailbox.members) if is_own(self) else found
+
     def _judge(self, outcome: Outcome, member: Member, plan: RoundPlan) -> tuple[Any, ClientRound]:
         """The contribution of a client and its record, which names a problem if the answer does not count."""
         entry = ClientRound(
@@ -264,7 +273,7 @@ class Choreography(Strategy):
             entry = replace(entry, warning=warning_of(outcome.reply))
             seconds = worked_seconds(outcome.reply)
             check_metrics(outcome.reply, self.experiment.task.num_horizons)
-            now = with_counts(member, outcome.reply, self.experiment.task.num_beams)
+            now = with_counts(member, outcome.reply, self.experiment.task.num_classes)
             contribution = self.accept(now, outcome, outcome.reply, plan)
         except Exception as error:
             # A stranger's bytes may raise anything, here or in a strategy of the user's: it costs that client the
@@ -307,12 +316,19 @@ class Choreography(Strategy):
             train_config: this is not used.
             evaluate_config: this is not used.
             evaluate_fn: called after each round, when ``account`` holds the account of that round.
+
+        Raises:
+            OwnCodeError: a rule or a strategy of the user's own raised, or returned what cannot be used.
         """
         result = Result()
         if not self.mailbox.nodes:
             self.mailbox.meet(grid, num_nodes=1, timeout=timeout or self.settings.round_timeout_s)
         for round_number in range(self.state.round + 1, (num_rounds or self.settings.rounds) + 1):
-            self.account = self.run_round(grid, round_number, timeout or self.settings.round_timeout_s)
+            try:
+                with blaming(self):
+                    self.account = self.run_round(grid, round_number, timeout or self.settings.round_timeout_s)
+            except OwnCodeError as error:
+                raise OwnCodeError(f"round {round_number}: {error}") from error
             result.arrays = self.published()
             metrics = evaluate_fn(round_number, result.arrays) if evaluate_fn else None
             if metrics is not None:

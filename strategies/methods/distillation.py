@@ -4,7 +4,7 @@ A new aggregation rule needs no subclass (see `strategies.aggregation`), nor doe
 ``strategy`` section offers (see `configs.recipes`). A new choreography overrides one of ``choose_samples``,
 ``aggregate``, ``calibrate``, ``teach``, ``targets`` or ``targets_for``.
 
-N samples, H horizons, B beams.
+N samples, H horizons, C classes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from configs.recipes import RECIPES, Traits
 from configs.seeding import rng_for
 from strategies.cache import CachedLabels, TargetCache
-from strategies.codecs.encoding import Encoding
+from strategies.codecs.encoding import EncodedLabels, Encoding
 from strategies.labels import Contribution, SoftLabels, normalise_rows
 from strategies.messages.mailbox import Outcome
 from strategies.messages.records import TEACHER, Member
 from strategies.messages.wire import NO_TARGETS, Reply, Request, WireError, encoded_record
 from strategies.methods.base import Choreography, RoundPlan
+from strategies.own_code import apply_rule, checked_labels, checked_samples, is_own
 from strategies.relations import draw_groups, pack_relations
 
 log = logging.getLogger(__name__)
@@ -55,10 +56,18 @@ class DistillationStrategy(Choreography):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         task = self.experiment.task
-        self.up = Encoding(self.settings.codec, task.num_horizons, task.num_beams)
-        self.down = Encoding(self.settings.codec_down, task.num_horizons, task.num_beams)
+        self.up = Encoding(self.settings.codec, task.num_horizons, task.num_classes)
+        self.down = Encoding(self.settings.codec_down, task.num_horizons, task.num_classes)
         if self.state.cache is None:
             self.state.cache = TargetCache(self.down.nothing)
+        # What clients lack of one cache is packed once for all that know equally much: round, known round -> labels.
+        self._packed_of: TargetCache | None = None
+        self._packed: dict[tuple[int, int], EncodedLabels | None] = {}
+
+    @property
+    def num_items(self) -> int:
+        """How many public samples, or other items, clients may be asked about."""
+        return self.num_public
 
     # The hooks, which a new choreography replaces.
 
@@ -79,7 +88,7 @@ class DistillationStrategy(Choreography):
 
     def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
         """The ensemble of all voters."""
-        return self.aggregator.aggregate(self.voters(contributions, asked))
+        return apply_rule(self.aggregator, self.voters(contributions, asked))
 
     def calibrate(self, ensemble: SoftLabels) -> SoftLabels:
         """Sharpen the ensemble as the settings say."""
@@ -131,19 +140,19 @@ class DistillationStrategy(Choreography):
     def prepare(self, round_number: int) -> RoundPlan:
         """Choose the samples; before the first round, publish the first targets."""
         if round_number == 1 and self.settings.sends_targets and (first := self.first_targets()) is not None:
+            first = self._checked(first, "first_targets")
             self.state.cache = self._cache().publish(self.down.encode(first, 0))
         relations = self.relate(round_number)
-        return RoundPlan(round_number, self.choose_samples(round_number), relations)
+        chosen = self.choose_samples(round_number)
+        samples = checked_samples(chosen, self, "choose_samples", count=self.num_items)
+        return RoundPlan(round_number, samples, relations)
 
     def request(self, client: str, plan: RoundPlan) -> Request:
         """The targets that a client lacks, the teacher's relations and the samples to answer."""
         known = self.state.known_rounds.get(client, NO_TARGETS)
-        cache = self._cache(client)
-        lacking = cache.newest.newer_than(known).fresh(plan.round, self.settings.target_lifetime)
-        held = self._held(cache, known, plan.round) if self.down.is_delta else None
         answers = self.state.answers.get(client)
         return Request(
-            targets=self.down.pack(lacking, reference=held) if len(lacking) else None,
+            targets=self._lacking(self._cache(client), known, plan.round),
             ask=plan.asked,
             known_round=known,
             answered_round=0 if answers is None else int(answers.rounds.max()),
@@ -190,8 +199,12 @@ class DistillationStrategy(Choreography):
     def conclude(self, contributions: Sequence[Contribution], plan: RoundPlan) -> int:
         """Aggregate the answers, teach the teacher and publish targets."""
         answered = [one for one in contributions if len(one.labels)]
-        ensemble = self.calibrate(self.aggregate(answered, plan.asked)) if answered else None
+        ensemble = None
+        if answered:
+            aggregated = self._checked(self.aggregate(answered, plan.asked), "aggregate")
+            ensemble = self._checked(self.calibrate(aggregated), "calibrate")
         own = {} if ensemble is None else self.targets_for(answered, ensemble)
+        own = {client: self._checked(labels, "targets_for") for client, labels in own.items()}
         return self.publish(ensemble, own, plan)
 
     def publish(self, ensemble: SoftLabels | None, own_targets: dict[str, SoftLabels], plan: RoundPlan) -> int:
@@ -203,7 +216,7 @@ class DistillationStrategy(Choreography):
         self.teach(ensemble)
         if ensemble is None or not self.settings.sends_targets:
             return 0
-        targets = self.targets(ensemble)
+        targets = self._checked(self.targets(ensemble), "targets")
         fused = dict(zip(own_targets, self.fuse(list(own_targets.values())), strict=True))
         for client in {*own_targets, *self.state.own_caches}:
             mine = self.down.encode(fused.get(client, targets), plan.round)
@@ -215,10 +228,27 @@ class DistillationStrategy(Choreography):
         """The newest targets, as arrays that could travel."""
         return encoded_record(self.down.pack(self._cache().newest))
 
+    def _checked(self, found: SoftLabels, hook: str) -> SoftLabels:
+        """What a hook returned, checked if the strategy is a user's own."""
+        if not is_own(self):
+            return found
+        task = self.experiment.task
+        return checked_labels(found, self, hook, shape=(task.num_horizons, task.num_classes), count=self.num_public)
+
     def _draw(self, round_number: int) -> NDArray[np.int64]:
         """The public samples that a round is about."""
         rng = rng_for(self.experiment.seed, "public", round_number)
         return draw_samples(self.num_public, self.settings.public_samples, rng)
+
+    def _lacking(self, cache: TargetCache, known_round: int, now: int) -> EncodedLabels | None:
+        """The fresh targets that a client lacks which holds all up to a round, packed; None if it lacks none."""
+        if self._packed_of is not cache:
+            self._packed_of, self._packed = cache, {}
+        if (now, known_round) not in self._packed:
+            lacking = cache.newest.newer_than(known_round).fresh(now, self.settings.target_lifetime)
+            held = self._held(cache, known_round, now) if self.down.is_delta else None
+            self._packed[now, known_round] = self.down.pack(lacking, reference=held) if len(lacking) else None
+        return self._packed[now, known_round]
 
     def _cache(self, client: str = "") -> TargetCache:
         """The targets published for a client: its own, or those for all."""
@@ -274,10 +304,10 @@ def sharpen(probs: NDArray[np.float32], kind: Literal["none", "softmax", "power"
     """Make distributions more certain (entropy reduction).
 
     Sources: ``softmax``: softmax(p / by), DS-FL, arXiv 2008.06180; ``power``: p^by / sum p^by, the enhanced entropy
-    reduction of SCARLET, arXiv 2504.19602. A power of 1 changes nothing, and none moves the ranking of beams.
+    reduction of SCARLET, arXiv 2504.19602. A power of 1 changes nothing, and none moves the ranking of classes.
 
     Args:
-        probs: (..., B) distributions.
+        probs: (..., C) distributions.
         kind: the function; ``none`` leaves distributions as they are.
         by: the temperature of the softmax or the exponent of the power, > 0.
     """

@@ -1,9 +1,9 @@
-"""The method FedGEMS: clients answer what the teacher gets wrong on a public set whose best beams the server knows.
+"""The method FedGEMS: clients answer what the teacher gets wrong on a public set whose right classes the server knows.
 
 Source: selective knowledge fusion, FedGEMS, arXiv 2110.11027: the teacher keeps its own answer where it is right, and
 asks the clients about the samples that it gets wrong. The paper has one label a sample and also learns from it; here a
 sample has one for each horizon, each horizon is decided by itself, and the labels serve this decision alone. N samples,
-H horizons, B beams.
+H horizons, C classes.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class FedGemsStrategy(DistillationStrategy):
     Source: FedGEMS, arXiv 2110.11027, with the differences above. The arguments are those of `DistillationStrategy`.
 
     Raises:
-        ValueError: the server does not know the best beams of the public set.
+        ValueError: the server does not know the right classes of the public set.
     """
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._beams = known_beams(self.teacher.public_beams())
+        self._classes = known_classes(self.teacher.public_classes())
 
     def prepare(self, round_number: int) -> RoundPlan:
         """Ask only for the drawn samples that the teacher gets wrong."""
         plan = super().prepare(round_number)
         taught = self.teacher.answer(plan.asked, self.settings.temperature)
-        return replace(plan, asked=doubtful(taught, self._beams), taught=taught)
+        return replace(plan, asked=doubtful(taught, self._classes), taught=taught)
 
     def fuse(self, several: Sequence[SoftLabels]) -> list[SoftLabels]:
         """Leave corrected targets as they are: they already hold the teacher's answer from before it learned."""
@@ -57,52 +57,52 @@ class FedGemsStrategy(DistillationStrategy):
         if plan.taught is None:
             raise ValueError("a plan for FedGEMS must hold the teacher's answer; begin with super().prepare")
         nothing = self.down.decode(self.down.nothing, self.settings.temperature)
-        return corrected(nothing if labels is None else labels, plan.taught, self._beams)
+        return corrected(nothing if labels is None else labels, plan.taught, self._classes)
 
 
-def is_right(taught: SoftLabels, beams: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N, H) whether the teacher's most likely beam is the best one.
+def is_right(taught: SoftLabels, classes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N, H) whether the teacher's most likely class is the right one.
 
     Args:
         taught: the teacher's answer.
-        beams: (P, H) best beams of the whole public set.
+        classes: (P, H) right classes of the whole public set.
     """
-    right: NDArray[np.bool_] = taught.probs.argmax(axis=-1) == beams[taught.sample_ids]
+    right: NDArray[np.bool_] = taught.probs.argmax(axis=-1) == classes[taught.sample_ids]
     return right
 
 
-def doubtful(taught: SoftLabels, beams: NDArray[np.int64]) -> NDArray[np.int64]:
+def doubtful(taught: SoftLabels, classes: NDArray[np.int64]) -> NDArray[np.int64]:
     """The ids of the samples of which the teacher gets a horizon wrong; clients need not answer the others."""
-    return taught.sample_ids[~is_right(taught, beams).all(axis=-1)]
+    return taught.sample_ids[~is_right(taught, classes).all(axis=-1)]
 
 
-def corrected(labels: SoftLabels, taught: SoftLabels, beams: NDArray[np.int64]) -> SoftLabels:
-    """The teacher's rows where they name the best beam, else those of ``labels``.
+def corrected(labels: SoftLabels, taught: SoftLabels, classes: NDArray[np.int64]) -> SoftLabels:
+    """The teacher's rows where they name the right class, else those of ``labels``.
 
     Args:
         labels: soft labels of some of the samples of ``taught``, perhaps of none.
         taught: the teacher's answer.
-        beams: (P, H) best beams of the whole public set.
+        classes: (P, H) right classes of the whole public set.
 
     Returns:
         Soft labels of the samples in ``labels`` and of those that the teacher gets right at every horizon. There are
         none for a sample that the teacher gets wrong and nobody answered.
     """
-    right = is_right(taught, beams)
+    right = is_right(taught, classes)
     rows = np.searchsorted(taught.sample_ids, labels.sample_ids)
     probs = np.where(right[rows][..., None], taught.probs[rows], labels.probs)
     known = taught.take(taught.sample_ids[right.all(axis=-1)])
     return known.update(SoftLabels(labels.sample_ids, probs, labels.temperature))
 
 
-def known_beams(beams: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """(P, H) best beams of the public set.
+def known_classes(classes: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """(P, H) right classes of the public set.
 
     Raises:
         ValueError: the server does not know them.
     """
-    if beams is None:
+    if classes is None:
         raise ValueError(
-            "strategy.publish: corrected needs the best beams of the public set, and the server has none; publish mix"
+            "strategy.publish: corrected needs the classes of the public set, and the server has none; publish mix"
         )
-    return beams
+    return classes

@@ -1,6 +1,6 @@
 """Personal targets: each client gets a mixture of the answers of those clients whose answers are like its own.
 
-C voters, N samples, H horizons, B beams.
+K voters, N samples, H horizons, C classes.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class PersonalStrategy(DistillationStrategy):
 
 
 def distances(votes: Votes) -> NDArray[np.float64]:
-    """(C, C) d_cj = mean |p_c - p_j|^2 over the rows (samples and horizons) of the samples that both answered.
+    """(K, K) d_cj = mean |p_c - p_j|^2 over the rows (samples and horizons) of the samples that both answered.
 
     Distances are divided by the mean |p|^2 of all rows that were answered, so that a scale means the same however
     certain the answers are. For two voters without a common sample nothing is known: they get the mean of the known
@@ -88,7 +88,7 @@ def distances(votes: Votes) -> NDArray[np.float64]:
     num_horizons = votes.probs.shape[2]
     common = num_horizons * (votes.answered.astype(np.float64) @ votes.answered.T)
     flat = votes.probs.reshape(len(votes.probs), -1)
-    norms = (votes.probs**2).sum(axis=(2, 3))  # (C, N), zeros where a voter did not answer
+    norms = (votes.probs**2).sum(axis=(2, 3))  # (K, N), zeros where a voter did not answer
     on_common = norms @ votes.answered.T  # |p_c|^2 summed over what c and j both answered
     squares = np.maximum(on_common + on_common.T - 2.0 * flat @ flat.T, 0.0)
     scale = norms.sum() / (num_horizons * votes.answered.sum())
@@ -99,10 +99,10 @@ def distances(votes: Votes) -> NDArray[np.float64]:
 
 
 def mixture_weights(votes: Votes, pull: float) -> NDArray[np.float64]:
-    """(C, C) row c: weights w of the others, zero for c itself, that minimise a sum over them on the simplex.
+    """(K, K) row c: weights w of the others, zero for c itself, that minimise a sum over them on the simplex.
 
-    sum_j w_j d_cj + pull sum_j (w_j - 1 / (C - 1))^2, with d of :func:`distances`; the minimum is the point of the
-    simplex that is nearest to 1 / (C - 1) - d_cj / (2 pull). As squares are convex, the first sum is at least the
+    sum_j w_j d_cj + pull sum_j (w_j - 1 / (K - 1))^2, with d of :func:`distances`; the minimum is the point of the
+    simplex that is nearest to 1 / (K - 1) - d_cj / (2 pull). As squares are convex, the first sum is at least the
     distance of the mixture itself, which is nearer to what KT-pFL minimises; but it needs pairs only, so voters that
     answered different samples can be compared.
 
@@ -110,7 +110,7 @@ def mixture_weights(votes: Votes, pull: float) -> NDArray[np.float64]:
     their cosine and draws towards shares of the data.
 
     Args:
-        votes: the votes of C voters; a single voter has a row of zeros.
+        votes: the votes of K voters; a single voter has a row of zeros.
         pull: the pull towards equal weights, > 0.
     """
     distance = distances(votes)
@@ -123,7 +123,7 @@ def mixture_weights(votes: Votes, pull: float) -> NDArray[np.float64]:
 
 
 def same_cluster(votes: Votes, num_clusters: int) -> NDArray[np.float64]:
-    """(C, C) 1 where two voters are in the same one of at most ``num_clusters`` clusters, else 0.
+    """(K, K) 1 where two voters are in the same one of at most ``num_clusters`` clusters, else 0.
 
     Clusters come from average linkage of :func:`distances`, which needs pairs only; COMET has k-means of whole answers.
     """
@@ -136,7 +136,7 @@ def same_cluster(votes: Votes, num_clusters: int) -> NDArray[np.float64]:
 
 
 def _mixture(votes: Votes, row: int, weights: NDArray[np.float64]) -> SoftLabels:
-    """The mean with weights (C,), on the samples that another voter with a positive weight answered."""
+    """The mean with weights (K,), on the samples that another voter with a positive weight answered."""
     counts = (weights > 0) & (np.arange(len(weights)) != row)
     mean = weighted_mean(votes, weights[:, None, None])
     return mean.take(votes.sample_ids[votes.answered[counts].any(axis=0)])

@@ -8,7 +8,7 @@ pairs and rounds stay secret.
 
 A sum of one answer is that answer, so nobody masks, tells seeds or sums for fewer than two clients. Two are enough
 against a server that only listens. But each of two clients can subtract its own answer from what is published and then
-has the other's, which no mask can hide; of C clients, all but one can do that together. Every attempt at a round has
+has the other's, which no mask can hide; of K clients, all but one can do that together. Every attempt at a round has
 its own number (``nonce``), because a round that is done again after a stop would otherwise have the same masks over
 other answers.
 
@@ -17,7 +17,7 @@ dropped out, and also gets that client's answer of the round, it learns the answ
 its seeds were told is thrown away unread, and a client tells the seeds of a round only once. Double masking would mend
 that at the price of a further message a round.
 
-C clients, N samples, H horizons, B beams. A client is known by its public key.
+K clients, N samples, H horizons, C classes. A client is known by its public key.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class MaskedAnswer:
 
     Attributes:
         member: the client.
-        masked: (N, H, B) the levels of its probabilities, with its masks added.
+        masked: (N, H, C) the levels of its probabilities, with its masks added.
     """
 
     member: Member
@@ -92,8 +92,8 @@ class SecureSumStrategy(DistillationStrategy):
         if reply.error:
             raise WireError(reply.error)
         masked, task = reply.arrays.get("masked"), self.experiment.task
-        expected = (len(outcome.request.ask), task.num_horizons, task.num_beams)
-        dtype = Scale(len(plan.participants)).dtype
+        expected = (len(outcome.request.ask), task.num_horizons, task.num_classes)
+        dtype = Scale(len(plan.participants), task.num_classes).dtype
         if masked is None or masked.shape != expected or masked.dtype != dtype:
             found = "nothing" if masked is None else f"{masked.dtype} {masked.shape}"
             raise WireError(f"expected masked {dtype} of shape {expected}, got {found}")
@@ -123,7 +123,7 @@ class SecureSumStrategy(DistillationStrategy):
         dropped = [key for key in participants if key not in masked]
         revealed = self._recover([one.member for one in contributions], dropped) if dropped else {}
         total = sum_masked(masked, participants, revealed)
-        mean = total / (Scale(len(participants)).levels * len(masked))
+        mean = total / (Scale(len(participants), self.experiment.task.num_classes).levels * len(masked))
         if self.settings.teacher_votes:
             vote = self.teacher.answer(plan.asked, self.settings.temperature)
             mean = (len(masked) * mean + vote.probs) / (len(masked) + 1)
@@ -165,15 +165,17 @@ class Scale:
     """How probabilities become integers whose sum fits the words that travel.
 
     Attributes:
-        num_clients: the number C of clients whose levels are summed.
+        num_clients: the number K of clients whose levels are summed.
+        num_classes: the number C of classes, over which a row spreads its probability.
     """
 
     num_clients: int
+    num_classes: int = 64
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
-        """Two bytes for up to 64 clients, whose probabilities then have a thousand levels or more; else four bytes."""
-        return np.dtype("<u2" if self.num_clients <= 64 else "<u4")
+        """Two bytes if a flat row still has about sixteen levels then, as for 64 clients and 64 classes; else four."""
+        return np.dtype("<u2" if self.num_clients * self.num_classes <= 64 * 64 else "<u4")
 
     @property
     def levels(self) -> int:

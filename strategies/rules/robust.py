@@ -1,10 +1,10 @@
-"""Rules that a minority of wrong answers cannot move far. C clients, N samples, H horizons, B beams.
+"""Rules that a minority of wrong answers cannot move far. K clients, N samples, H horizons, C classes.
 
-Robust rules for weights do not suit soft labels as they are: a client that never saw a beam gives it no probability,
-and where most clients have not seen the beam, a coordinate-wise median gives it none either, with or without an
-attacker. So every rule here has a *coverage-aware* form: only clients with a labelled window in which a beam was the
-best vote on that beam (``Votes.seen``); where none of the clients that answered has seen it, all of them vote. Each
-client itself says what it has seen: coverage helps against skewed data, not against clients that lie.
+Robust rules for weights do not suit soft labels as they are: a client that never saw a class gives it no probability,
+and where most clients have not seen the class, a coordinate-wise median gives it none either, with or without an
+attacker. So every rule here has a *coverage-aware* form: only clients with a labelled window in which a class was the
+right one vote on that class (``Votes.seen``); where none of the clients that answered has seen it, all of them vote.
+Each client itself says what it has seen: coverage helps against skewed data, not against clients that lie.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _PerSample(ABC):
     """The base of the robust rules: it cuts samples into chunks, decides who votes, and scales rows to the simplex.
 
     Attributes:
-        coverage: whether only clients that have seen a beam vote on it.
+        coverage: whether only clients that have seen a class vote on it.
     """
 
     coverage: bool = False
@@ -55,15 +55,15 @@ class _PerSample(ABC):
 
     @abstractmethod
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
-        """(N, H, B) values >= 0, from the probabilities (C, N, H, B) and from who votes on which beam (C, N, H, B)."""
+        """(N, H, C) values >= 0, from the probabilities (K, N, H, C) and from who votes on which class (K, N, H, C)."""
 
 
 def _chunks(votes: Votes, *, coverage: bool) -> Iterator[tuple[Probs, Mask]]:
-    num_beams = votes.probs.shape[-1]
+    num_classes = votes.probs.shape[-1]
     for first in range(0, len(votes.sample_ids), CHUNK):
         probs = votes.probs[:, first : first + CHUNK]
         answered = votes.answered[:, first : first + CHUNK, None, None]
-        voters = answered & votes.seen[:, None, None, :] if coverage else answered & np.ones(num_beams, np.bool_)
+        voters = answered & votes.seen[:, None, None, :] if coverage else answered & np.ones(num_classes, np.bool_)
         voters = np.where(voters.any(axis=0), voters, answered)
         yield probs, np.broadcast_to(voters, probs.shape)
 
@@ -76,7 +76,7 @@ def _sorted_votes(probs: Probs, voters: Mask) -> tuple[Probs, NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class CoveredMean(_PerSample):
-    """Mean of each beam over the clients that have seen it.
+    """Mean of each class over the clients that have seen it.
 
     Source: the coverage principle of this module; without coverage it is the plain mean.
     """
@@ -91,7 +91,7 @@ class CoveredMean(_PerSample):
 
 @dataclass(frozen=True)
 class Median(_PerSample):
-    """Median of each beam over the clients, scaled to the simplex.
+    """Median of each class over the clients, scaled to the simplex.
 
     Source: coordinate-wise median, Yin et al., arXiv 1803.01498, on soft labels instead of gradients.
     """
@@ -106,13 +106,13 @@ class Median(_PerSample):
 
 @dataclass(frozen=True)
 class TrimmedMean(_PerSample):
-    """Mean of each beam without the largest and smallest votes.
+    """Mean of each class without the largest and smallest votes.
 
     Source: coordinate-wise trimmed mean, Yin et al., arXiv 1803.01498, on soft labels instead of gradients.
 
     Attributes:
         trim: the share of the votes that is left out at each end, in [0, 0.5); rounded down.
-        coverage: whether only clients that have seen a beam vote on it.
+        coverage: whether only clients that have seen a class vote on it.
     """
 
     trim: float = 0.25
@@ -137,8 +137,8 @@ class GeometricMedian(_PerSample):
     """The distribution with the smallest sum of distances to the clients' answers.
 
     Source: robust aggregation by the geometric median, Pillutla et al., arXiv 1912.13445 (smoothed Weiszfeld), for each
-    sample and horizon. With coverage, the weight of a client is that of its whole row, and counts for the beams that it
-    has seen.
+    sample and horizon. With coverage, the weight of a client is that of its whole row, and counts for the classes that
+    it has seen.
     """
 
     def reduce(self, probs: Probs, voters: Mask) -> Probs:
@@ -167,7 +167,7 @@ class Consensus(_PerSample):
     Attributes:
         floor: the share of the best standing below which a client is left out, in [0, 1).
         exponent: the exponent of the certainty, >= 0; with 0 clients count by standing alone.
-        coverage: whether only clients that have seen a beam vote on it.
+        coverage: whether only clients that have seen a class vote on it.
     """
 
     coverage: bool = True
@@ -193,7 +193,7 @@ class Consensus(_PerSample):
 
 
 def _standing(probs: Probs, answered: Mask) -> Probs:
-    """(C, N, H) median overlap with the others that answered; 1 if there are none, 0 for a client without answer."""
+    """(K, N, H) median overlap with the others that answered; 1 if there are none, 0 for a client without answer."""
     num_clients = len(probs)
     overlaps = np.stack([np.minimum(probs, probs[client]).sum(axis=-1) for client in range(num_clients)])
     others = answered[:, None] & answered[None] & ~np.eye(num_clients, dtype=np.bool_)[..., None, None]
@@ -204,7 +204,7 @@ def _standing(probs: Probs, answered: Mask) -> Probs:
 
 
 def _weighted(probs: Probs, weights: Probs, voters: Mask) -> Probs:
-    """The weighted mean of each beam over the clients that vote on it; zero where none of them has weight."""
+    """The weighted mean of each class over the clients that vote on it; zero where none of them has weight."""
     counted = weights * voters
     total = counted.sum(axis=0)
     values: Probs = np.divide((counted * probs).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)

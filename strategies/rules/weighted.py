@@ -1,6 +1,6 @@
 """The weighted rule, which says how much each client counts, and simpler rules as presets of it.
 
-C clients, N samples, H horizons, B beams. A weight is a function of the votes; several are multiplied. Weights say
+K clients, N samples, H horizons, C classes. A weight is a function of the votes; several are multiplied. Weights say
 how much a client counts, not which answers are outliers: for that see `strategies.rules.robust`.
 """
 
@@ -25,12 +25,12 @@ def uniform(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
 
 
 def examples(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, 1, 1) the number of labelled windows; each client itself says it, so an impostor may exaggerate."""
+    """(K, 1, 1) the number of labelled windows; each client itself says it, so an impostor may exaggerate."""
     return votes.num_examples[:, None, None]
 
 
 def entropy(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, N, H) certainty to the power of ``rule.exponent``; it presumes that certainty is calibrated.
+    """(K, N, H) certainty to the power of ``rule.exponent``; it presumes that certainty is calibrated.
 
     Source: FedGEMS, arXiv 2110.11027.
     """
@@ -38,7 +38,7 @@ def entropy(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
 
 
 def agreement(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, N, H) sum_b min(p_c, mean)_b, to the power of ``rule.exponent``: 1 where a client says what the mean does.
+    """(K, N, H) sum_b min(p_c, mean)_b, to the power of ``rule.exponent``: 1 where a client says what the mean does.
 
     The mean is over all clients that answered, the client itself included: with the mean of the others alone, two
     clients that contradict each other would both count nothing.
@@ -49,7 +49,7 @@ def agreement(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
 
 
 def modality(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, N, 1) one over the number of clients of the same modality that answered: many cameras count as one sense."""
+    """(K, N, 1) one over the number of clients of the same modality that answered: many cameras count as one sense."""
     names = np.array(votes.modalities)
     same = (names[:, None] == names[None]).astype(np.float64)
     shares: NDArray[np.float64] = 1.0 / np.maximum(same @ votes.answered, 1.0)
@@ -57,7 +57,7 @@ def modality(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
 
 
 def age(votes: Votes, rule: Weighted) -> NDArray[np.float64]:
-    """(C, 1, 1) (1 + age)^-``rule.age_exponent`` of each answer; the age is the number of rounds by which it is late.
+    """(K, 1, 1) (1 + age)^-``rule.age_exponent`` of each answer; the age is the number of rounds by which it is late.
 
     Source: the polynomial staleness of FedAsync, arXiv 1903.03934.
     """

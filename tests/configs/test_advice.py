@@ -28,6 +28,15 @@ def test_only_a_full_disk_is_told_to_make_room_and_every_cause_names_place_and_r
     )
 
 
+def test_the_advice_of_a_file_of_a_run_names_the_run(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    (run / "clients").mkdir(parents=True)
+    (run / "experiment.yaml").touch()
+    error = OSError(errno.ENOSPC, "No space left on device")
+    for path in (run / "rounds.jsonl", run / "clients" / "000-gps.state"):
+        assert str(unwritable(path, error)).endswith(f"go on with softbeam resume '{run}'")
+
+
 def test_an_error_that_says_all_itself_is_left_alone() -> None:
     assert explained(OSError("/x: cannot be written; take another disk")) == "/x: cannot be written; take another disk"
     assert explained(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")).endswith("Connection refused")

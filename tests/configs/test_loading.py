@@ -102,10 +102,28 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_path(config: Path, override
         ("data.passes.validation_share=1", "data.passes.validation_share"),
         ("data.world.gps_bias_m=[1, -1]", "data.world.gps_bias_m.1"),
         ("name=Not A Name", "name"),
+        (f"name={'x' * 101}", "name"),
+        ("data.passes.client=1000000000000", "data.passes.client"),
+        ("data.passes.public=1000001", "data.passes.public"),
+        ("data.nodes.0.training.steps_per_round=10000001", "data.nodes.0.training.steps_per_round"),
+        ("data.nodes.0.first_round=1000001", "data.nodes.0.first_round"),
+        ("training.first_round_steps=1000000000000000000000000000", "training.first_round_steps"),
+        ("training.batch_size=1000001", "training.batch_size"),
+        ("teaching.pretrain_steps=10000001", "teaching.pretrain_steps"),
+        ("strategy.public_samples=1000000001", "strategy.public_samples"),
+        ("strategy.late_rounds=1000001", "strategy.late_rounds"),
+        ("engine.workers=10001", "engine.workers"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_path(config: Path, override: str, path: str) -> None:
     assert f": {path}: " in refusal(config, override)
+
+
+def test_the_greatest_values_that_are_allowed_are_taken(config: Path) -> None:
+    greatest = ["data.passes.client=1000000", "training.first_round_steps=10000000", f"name={'x' * 100}"]
+    experiment = load_experiment(config, greatest)
+    assert experiment.training.first_round_steps == 10_000_000
+    assert len(experiment.name) == 100
 
 
 @pytest.mark.parametrize(
@@ -115,9 +133,38 @@ def test_infinity_is_refused_by_its_path(config: Path, override: str) -> None:
     assert f": {override.partition('=')[0]}: must be a finite number" in refusal(config, override)
 
 
-def test_a_number_in_a_notation_that_yaml_reads_as_text_is_explained(config: Path) -> None:
-    assert "training.learning_rate: must be a number" in refusal(config, "training.learning_rate=2e-3")
-    assert "2.0e-3" in refusal(config, "training.learning_rate=2e-3")
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.learning_rate=2e-3", "must be a number, got the text '2e-3'; write 2.0e-3: YAML wants a point"),
+        ("training.learning_rate=1.0e30", "must be a number, got the text '1.0e30'; write 1.0e+30: YAML wants a point"),
+        ("training.learning_rate=1e3", "must be a number, got the text '1e3'; write 1.0e+3: YAML wants a point"),
+        ("training.learning_rate='0.1'", "must be a number, got the text '0.1'; leave out the quotes"),
+        ("training.learning_rate=NaN", "must be a finite number, got the text 'NaN'"),
+        ("training.steps_per_round=1e3", "must be a number, got the text '1e3'; write 1000"),
+    ],
+)
+def test_a_number_in_a_notation_that_yaml_reads_as_text_is_explained(config: Path, override: str, told: str) -> None:
+    assert f": {override.partition('=')[0]}: {told}" in refusal(config, override)
+
+
+def test_what_a_number_with_an_exponent_is_to_be_written_as_is_taken(config: Path) -> None:
+    assert load_experiment(config, ["training.learning_rate=1.0e+30"]).training.learning_rate == 1e30
+
+
+@pytest.mark.parametrize(
+    ("override", "sources"),
+    [
+        ("data.folder=/x", "deepsense and folder"),
+        ("data.share_passes=true", "deepsense"),
+    ],
+)
+def test_a_key_of_another_source_is_refused_with_the_sources_that_have_it(
+    config: Path, override: str, sources: str
+) -> None:
+    path = override.partition("=")[0]
+    told = f"{path}: unknown key where data.source is street; it is a key of data.source {sources}"
+    assert refusal(config, override).split(" (")[0].endswith(told)
 
 
 @pytest.mark.parametrize("override", ["data.source=moon", "data.source=3", "data.source="])
@@ -209,21 +256,87 @@ def test_a_file_that_is_not_yaml_is_refused_by_its_name(tmp_path: Path, text: st
     assert refusal(path).startswith(f"{path}: not valid YAML")
 
 
-def test_a_file_that_is_not_text_is_refused_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x81", "name: é".encode("latin-1"), "name: x".encode("utf-16")])
+def test_a_file_that_is_not_utf8_is_refused_by_its_name_with_the_encoding_to_take(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "broken.yaml"
-    path.write_bytes(b"\xff\xfe\x00\x81")
-    assert refusal(path).startswith(f"{path}: not valid YAML")
+    path.write_bytes(content)
+    text = refusal(path)
+    assert text.startswith(f"{path}: not valid YAML, because it is not UTF-8 (")
+    assert text.endswith("; save it as UTF-8")
 
 
-@pytest.mark.parametrize(("text", "kind"), [("", "NoneType"), ("- a", "list"), ("word", "str")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("", "an empty file"), ("# x", "an empty file"), ("- a", "list"), ("word", "str")]
+)
 def test_a_file_without_keys_is_refused_by_its_name(tmp_path: Path, text: str, kind: str) -> None:
     path = tmp_path / "flat.yaml"
     path.write_text(text)
     assert refusal(path) == f"{path}: expected `key: value` lines, got {kind}"
 
 
-def test_a_value_that_only_yaml_knows_is_refused(config: Path) -> None:
-    assert "date" in refusal(config, "strategy.options.day=2024-01-01")
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("name=2026-01-01", "name: YAML reads 2026-01-01 as a date; put it in quotes if it is a text (--set)"),
+        ("strategy.options.day=2024-01-01", "strategy.options.day: YAML reads 2024-01-01 as a date"),
+        ("data.nodes.1={modality: !!binary aGk=}", "data.nodes.1.modality: must be a number, a text, a list or a"),
+        ("strategy.options={2024-01-01: 1}", "strategy.options: the key 2024-01-01 is a date; put it in quotes"),
+    ],
+)
+def test_a_value_that_only_yaml_knows_is_refused_by_its_path(config: Path, override: str, told: str) -> None:
+    assert refusal(config, override).startswith(f"{config}: {told}")
+
+
+def test_a_value_that_only_yaml_knows_is_refused_with_its_line(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: quickstart\nname: 2026-01-01\n")
+    assert refusal(mine).endswith("name: YAML reads 2026-01-01 as a date; put it in quotes if it is a text (line 2)")
+
+
+BOMB = "".join(
+    f"k{level}: &k{level} [{', '.join([f'*k{level - 1}'] * 9 if level else 'xxxxxxxxx')}]\n" for level in range(8)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "line 6: the aliases (*) stand for more than 100000 values; use fewer"),
+        ("name: &a [*a]\n", "line 1: an anchor (&) contains an alias (*) of itself; write it out"),
+        ("name: x\nseed: &a {b: {<<: *a}}\n", "line 2: an anchor (&) contains an alias (*) of itself; write it out"),
+        ("name: " + "[" * 500 + "]" * 500, "line 1: nested more than 100 levels deep; write it flatter"),
+        ("{a: " * 5000 + "1" + "}" * 5000, "line 1: nested more than 100 levels deep; write it flatter"),
+        ("name: 2026-13-01\n", "not valid YAML (month must be in 1..12"),
+    ],
+)
+def test_a_yaml_without_an_end_is_refused_before_anything_walks_it(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "endless.yaml"
+    path.write_text(text)
+    assert refusal(path).startswith(f"{path}: {told}")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("&a [*a]", "line 1: an anchor (&) contains an alias (*) of itself; write it out"),
+        ("[" * 5000 + "]" * 5000, "line 1: nested more than 100 levels deep; write it flatter"),
+    ],
+)
+def test_a_value_without_an_end_after_set_is_refused(config: Path, value: str, told: str) -> None:
+    assert refusal(config, f"strategy.options.x={value}") == f"--set strategy.options.x: {told}"
+
+
+def test_aliases_of_a_usual_size_and_merge_keys_are_read(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "extends: quickstart\n"
+        "training: &same {steps_per_round: 7, batch_size: 9}\n"
+        "teaching: {<<: *same, batch_size: 5}\n"
+    )
+    experiment = load_experiment(mine)
+    assert (experiment.teaching.steps_per_round, experiment.teaching.batch_size) == (7, 5)
 
 
 def test_a_missing_file_is_refused_and_the_known_names_are_given(tmp_path: Path) -> None:
@@ -386,3 +499,20 @@ def test_nodes_and_parts_of_a_street_name_its_sites(config: Path) -> None:
     )
     found = load_experiment(config, ["data.world.sites=2", "data.nodes.1.site=site-1", "data.server_from=[site-1]"])
     assert found.data.nodes[1].site == "site-1" and found.data.server_from == ("site-1",)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("name=a b", "name: must be small letters, digits and -, and begin with a letter or a digit, got 'a b'"),
+        ("data.sensors={a-b: m:R}", "small letters, digits and _, and begin with a letter"),
+        ('seed="1"', "seed: must be a number, got the text '1'; leave out the quotes"),
+    ],
+)
+def test_a_wrong_text_is_explained_in_words(override: str, text: str, config: Path) -> None:
+    assert text in refusal(config, override)
+
+
+def test_a_list_whose_only_entry_is_wrong_has_one_mistake(config: Path) -> None:
+    text = refusal(config, "data.nodes=[{modality: gsp}]")
+    assert "did you mean gps?" in text and ";" not in text.replace("; did you mean", "")

@@ -11,7 +11,8 @@ import yaml
 from configs.loading import load_experiment, to_values
 from configs.study_loading import load_study
 from configs.yaml_files import CONFIG_FOLDER, merged, read_config
-from sim.experiments import read_run, resume_experiment, run_experiment
+from sim.experiments import resume_experiment, run_experiment
+from sim.run_note import read_run
 from tests.conftest import tiny_values
 from tests.federations import quiet
 

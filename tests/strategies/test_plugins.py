@@ -21,7 +21,7 @@ from tests.conftest import tiny_experiment, tiny_values
 USERS = """
 from configs.recipes import Traits
 from strategies.methods.base import Choreography
-from strategies.methods.beams import BeamLabelStrategy
+from strategies.methods.classes import ClassLabelStrategy
 from strategies.methods.distillation import DistillationStrategy
 from strategies.methods.baselines import LocalStrategy
 
@@ -40,7 +40,7 @@ class Plain(DistillationStrategy):
     pass
 
 
-class Beams(BeamLabelStrategy):
+class Beams(ClassLabelStrategy):
     pass
 
 
@@ -54,6 +54,21 @@ class Mine(DistillationStrategy):
 
 class Silent(Choreography):
     pass
+
+
+class NoKw(DistillationStrategy):
+    def __init__(self):
+        super().__init__()
+
+
+class Some(DistillationStrategy):
+    def __init__(self, experiment, aggregator):
+        super().__init__(experiment=experiment, aggregator=aggregator)
+
+
+class Needy(DistillationStrategy):
+    def __init__(self, *, share, **arguments):
+        super().__init__(**arguments)
 """
 
 
@@ -151,6 +166,21 @@ def test_a_class_that_declares_no_traits_is_refused(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["NoKw", "Some"])
+def test_a_class_that_the_server_could_not_make_is_refused_before_anything_starts(folder: Path, name: str) -> None:
+    text = refusal(folder, name=f"{folder.name}:{name}")
+    assert text.startswith(
+        f"strategy.name: {name}: __init__ must take **arguments and pass them on (got an unexpected "
+    )
+    assert text.endswith("; write def __init__(self, **arguments) and super().__init__(**arguments)")
+
+
+def test_an_option_that_a_class_needs_and_nobody_gave_is_named(folder: Path) -> None:
+    text = refusal(folder, name=f"{folder.name}:Needy")
+    assert text.startswith("strategy.options: Needy: missing a required") and "'share'" in text
+    assert find(folder, name=f"{folder.name}:Needy", options={"share": 0.5})[0].__name__ == "Needy"
+
+
 def test_attacks_are_refused_where_a_user_s_class_sends_no_soft_labels(folder: Path) -> None:
     values = {**tiny_values(name=f"{folder.name}:Alone"), "hostility": {"attack": "label_flip", "clients": 1}}
     experiment = build_experiment(values, origin="test")
@@ -174,3 +204,29 @@ def test_relations_and_corrections_go_with_sums_and_with_classes_of_public_sampl
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_method_of_ours_has_the_traits_that_stand_beside_its_recipe(name: str, tmp_path: Path) -> None:
     assert find(tmp_path, name=name)[0].traits == RECIPES[name].traits
+
+
+AVERAGES = """
+from configs.recipes import Traits
+from strategies.methods.baselines import FedAvgStrategy
+
+
+class Mean(FedAvgStrategy):
+    traits = Traits("weights", sends_labels=False, asks_samples=False, summable=False, relates=False)
+"""
+
+
+@pytest.mark.parametrize("name", ["fedavg", "averages:Mean"])
+def test_unlike_students_of_a_modality_are_refused_where_weights_are_averaged(name: str, tmp_path: Path) -> None:
+    (tmp_path / "averages.py").write_text(AVERAGES)
+    values = tiny_values(name=name)
+    small, other = values["students"]["gps"], {"width": 2, "features": 8, "hidden": 12}
+    gps, lidar = ({"modality": modality} for modality in ("gps", "lidar"))
+
+    def plan(*nodes: dict[str, Any]) -> Placement:
+        experiment = build_experiment({**values, "data": {**values["data"], "nodes": [*nodes]}}, origin="test")
+        return Placement(experiment, tmp_path, tmp_path, (tmp_path,))
+
+    find_plugins(plan({**gps, "student": small}, {**lidar, "student": other}, gps))
+    with pytest.raises(ValueError, match=r"data\.nodes\.2\.student: \S+ averages weights, so all gps students must"):
+        find_plugins(plan(gps, lidar, {**gps, "student": other}))

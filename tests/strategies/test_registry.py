@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from strategies.codecs.table import CODECS
@@ -74,6 +78,19 @@ def test_a_class_may_lie_in_a_file_beside_the_yaml(folder: Path, module: str) ->
     assert build_plugin(cls, {"share": 0.2}, key="strategy.aggregator.options").share == 0.2
 
 
+def test_a_file_that_was_changed_is_read_anew_even_in_the_same_second_and_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "my_changed_rules.py"
+    for share in ("0.1", "0.2"):
+        file.write_text(RULES.replace("share: float = 0.1", f"share: float = {share}"))
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        found = find_class("my_changed_rules:Trimmed", AGGREGATORS, key=KEY, folders=[tmp_path])
+        assert found().share == float(share)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
 def test_a_file_beside_the_yaml_does_not_hide_a_short_name(tmp_path: Path) -> None:
     (tmp_path / "strategies.py").write_text("raise RuntimeError('not this one')")
     assert find_class("mean", AGGREGATORS, key=KEY, folders=(tmp_path,)) is Mean
@@ -142,6 +159,46 @@ def test_an_option_out_of_range_is_refused_by_its_path() -> None:
         build_plugin(EntropyProduct, {"exponent": -1}, key="strategy.aggregator.options")
 
 
+class Typed:
+    def __init__(self, share: float = 0.1, *, count: int | None = None, name: str = "", hard: bool = False) -> None:
+        self.values = share, count, name, hard
+
+
+class TypedHeir(Typed):
+    def __init__(self, *, pace: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@pytest.mark.parametrize("cls", [Typed, TypedHeir])
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("share", "0.1", "must be a number, got the text '0.1'"),
+        ("share", True, "must be a number, got True"),
+        ("share", None, "must be a number, got None"),
+        ("share", [0.1], "must be a number, got [0.1]"),
+        ("count", 1.5, "must be a whole number or null, got 1.5"),
+        ("count", "2", "must be a whole number or null, got the text '2'"),
+        ("name", 3, "must be a text, got 3"),
+        ("hard", 1, "must be true or false, got 1"),
+        ("hard", "yes", "must be true or false, got the text 'yes'"),
+    ],
+)
+def test_an_option_of_another_type_than_the_class_declares_is_refused_by_its_path(
+    cls: type[Any], option: str, value: object, told: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        build_plugin(cls, {option: value}, key="strategy.aggregator.options")
+    assert str(caught.value) == f"strategy.aggregator.options.{option}: {told}"
+
+
+@pytest.mark.parametrize(
+    "options", [{"share": 1}, {"share": np.float32(0.5), "count": np.int64(2)}, {"count": None}, {"hard": True}]
+)
+def test_an_option_of_the_declared_type_is_taken(options: dict[str, Any]) -> None:
+    build_plugin(Typed, options, key="o")
+
+
 def test_a_missing_option_is_refused_by_the_key(folder: Path, module: str) -> None:
     cls = find_class(f"{module}:Needy", AGGREGATORS, key=KEY, folders=(folder,))
     with pytest.raises(ValueError, match=r"^strategy\.aggregator\.options: .*needed"):
@@ -174,5 +231,5 @@ def test_a_source_is_told_to_its_end() -> None:
 def test_a_codec_is_described_by_what_it_costs() -> None:
     costs = {row["name"]: row["description"] for row in describe() if row["kind"] == "codec"}
     # Four horizons of 64 beams: 4 bytes a value, and for eight beams 10 bits each and a byte for the rest.
-    assert costs["float32"] == "Floating-point probabilities. 1024 bytes for 4 horizons of 64 beams."
-    assert costs["top8-uint4"].endswith(" 44 bytes for 4 horizons of 64 beams.")
+    assert costs["float32"] == "Floating-point probabilities. 1024 bytes for 4 horizons of 64 classes."
+    assert costs["top8-uint4"].endswith(" 44 bytes for 4 horizons of 64 classes.")

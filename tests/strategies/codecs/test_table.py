@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
+from strategies.codecs.encoding import Encoding
 from strategies.codecs.table import CODECS, Codec, find_codec
 from strategies.labels import SIMPLEX_TOLERANCE, SoftLabels
 
@@ -54,18 +55,50 @@ def test_every_codec_of_the_table_is_held_to_the_laws() -> None:
         assert find_codec(name, 64) == codec
 
 
-@pytest.mark.parametrize("num_beams", [2, 3, 64, 256])
+@pytest.mark.parametrize("num_beams", [2, 3, 8, 32, 64, 100, 256, 257, 1024])
 @pytest.mark.parametrize("spec", [*CODECS, "top1", "top2", "top2-uint4"])
 def test_what_was_decoded_is_on_the_simplex(spec: str, num_beams: int) -> None:
-    if "top8" in spec and num_beams < 8:
-        with pytest.raises(ValueError, match="unknown codec"):
-            find_codec(spec, num_beams)
-        return
     codec = find_codec(spec, num_beams)
     probs = codec.decode(codec.encode(rows(num_beams)), 3, num_beams)
     assert probs.dtype == np.float32
     assert probs.min() >= 0
     np.testing.assert_allclose(probs.sum(axis=-1, dtype=np.float64), 1.0, atol=SIMPLEX_TOLERANCE / 100)
+
+
+@pytest.mark.parametrize("num_beams", [2, 8, 32, 64, 100, 1024])
+@pytest.mark.parametrize("spec", [*CODECS, "top1", "top2-uint4"])
+def test_any_beam_of_any_number_arrives_as_the_likeliest(spec: str, num_beams: int) -> None:
+    probs = np.full((num_beams, 1, num_beams), 0.1 / (num_beams - 1), np.float32)
+    probs[np.arange(num_beams), 0, np.arange(num_beams)] = 0.9
+    codec = find_codec(spec, num_beams)
+    received = codec.decode(codec.encode(probs), 1, num_beams)
+    np.testing.assert_array_equal(received[:, 0].argmax(axis=1), np.arange(num_beams))
+
+
+@pytest.mark.parametrize("num_beams", [2, 8, 32, 64, 100, 1024])
+@pytest.mark.parametrize("layer", ["zlib", "delta"])
+@pytest.mark.parametrize("spec", CODECS)
+def test_any_number_of_beams_is_packed_and_unpacked(spec: str, layer: str, num_beams: int) -> None:
+    encoding = Encoding(f"{spec}+{layer}", 3, num_beams)
+    first, second = (
+        encoding.encode(SoftLabels(np.arange(len(probs)), probs, 1.0), number)
+        for number, probs in enumerate((rows(num_beams), rows(num_beams)[::-1].copy()))
+    )
+    for reference in (None, first):
+        packed = encoding.pack(second, reference=reference)
+        np.testing.assert_array_equal(encoding.unpack(packed, reference=reference).payload, second.payload)
+
+
+def test_a_name_of_the_table_keeps_every_beam_where_there_are_fewer() -> None:
+    assert find_codec("top8", 5) == find_codec("top5", 5)
+    assert find_codec("top8-uint4", 5) == find_codec("top5-uint4", 5)
+    with pytest.raises(ValueError, match="up to K = 5"):
+        find_codec("top6", 5)
+
+
+@pytest.mark.parametrize(("num_beams", "size"), [(256, 8 * 3), (257, 8 * 4), (1024, 8 * 4)])
+def test_a_kept_beam_takes_a_second_byte_from_257_beams_on(num_beams: int, size: int) -> None:
+    assert CODECS["top8"].encode(rows(num_beams)[:1, :1]).nbytes == size
 
 
 def test_a_sample_takes_exactly_its_bytes(name: str, codec: Codec) -> None:

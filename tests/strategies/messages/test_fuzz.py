@@ -33,7 +33,7 @@ from strategies.messages.records import ClientRound, Member
 from strategies.messages.wire import Header, Reply, Request, WireError, pack_replies, pack_requests
 from strategies.methods.base import Choreography
 from strategies.methods.baselines import FedAvgStrategy
-from strategies.methods.beams import BeamLabelStrategy, PrototypeStrategy
+from strategies.methods.classes import ClassLabelStrategy, PrototypeStrategy
 from strategies.methods.distillation import DistillationStrategy
 from strategies.methods.secure_sum import KEY_BYTES, Scale, SecureSumStrategy
 from tests.made_up import BEAMS, HORIZONS, MadeUpTeacher, ObjectPushError, build, experiment
@@ -70,7 +70,7 @@ class Case:
         metrics: dict[str, Any] = {"loss": 1.0, "common.top5": [0.5] * HORIZONS}
         facts: dict[str, Any] = {"known_round": 0, "seconds": 1.5, "num_examples": 7, "seen": [1] * BEAMS}
         ask, kind = self.request.ask, self.header.kind
-        if kind in ("public", "beams"):
+        if kind in ("public", "classes"):
             encoding = Encoding(self.settings.strategy.codec, HORIZONS, BEAMS)
             return Reply(encoding.pack(encoding.encode(labels(rng, ask), 1)), metrics, facts)
         arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -78,7 +78,7 @@ class Case:
             arrays = {"masked": Scale(2).quantise(labels(rng, ask).probs)}
         elif kind == "prototypes":
             arrays = {
-                "beams": np.arange(5, dtype=np.uint16),
+                "classes": np.arange(5, dtype=np.uint16),
                 "features": np.ones((5, 8), np.float16),
                 "counts": np.ones(5, np.uint32),
             }
@@ -93,7 +93,7 @@ CASES: dict[str, Callable[[], Case]] = {
         for codec in ("top8-uint4+delta", "float32", "float16+zlib", "uint8", "uint4+delta", "top3", "argmax")
     },
     "relations": lambda: Case(DistillationStrategy, relations={"pairs": 2}),
-    "beams": lambda: Case(BeamLabelStrategy),
+    "classes": lambda: Case(ClassLabelStrategy),
     "secure_sum": lambda: Case(SecureSumStrategy, aggregator={"name": "mean"}),
     "prototypes": lambda: Case(PrototypeStrategy),
     "weights": lambda: Case(FedAvgStrategy),
@@ -250,7 +250,7 @@ def fuzz_client(name: str, count: int, monkeypatch: pytest.MonkeyPatch, *, watch
     case = CASES[name]()
     placement = Placement(case.settings, Path("federation"), Path("run"), ())
     profile = SimpleNamespace(id=CLIENT, modality="gps", memory=None, is_virtual=True)
-    monkeypatch.setattr(client_app, "profiles_of", lambda config, federation: [profile])
+    monkeypatch.setattr(client_app, "profiles_of", lambda config, federation, experiment: [profile])
     monkeypatch.setattr(client_app, "report_health", lambda *arguments, **keywords: None)
     monkeypatch.setattr(client_app, "_check_digests", lambda header, placement: None)
 

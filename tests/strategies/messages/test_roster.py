@@ -166,7 +166,7 @@ def test_a_reply_tells_of_passes_that_were_recorded_since() -> None:
 
 @pytest.mark.parametrize("seen", [[0, 1], [0, 1, 2, 0], "0110", 7])
 def test_seen_beams_that_cannot_be_are_refused(seen: Any) -> None:
-    with pytest.raises(WireError, match="seen must be a 0 or 1 for each of 4 beams"):
+    with pytest.raises(WireError, match="seen must be a 0 or 1 for each of 4 classes"):
         with_counts(Member("a", "gps", 1, 1, 5), Reply(facts={"seen": seen}), 4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 import zipfile
 from dataclasses import replace
 from typing import Any
@@ -99,6 +100,21 @@ def test_the_requests_of_a_cohort_arrive_as_they_were_sent() -> None:
     assert_equal(arrived["000-gps"].targets, sent["000-gps"].targets)
     assert arrived["001-gps"].targets is None
     assert_equal(arrived["002-gps"].targets, sent["002-gps"].targets)
+
+
+def test_what_all_clients_of_a_message_get_travels_once_and_counts_for_each_of_them() -> None:
+    told, ask = encoded(1, 2, 5), np.array([0, 3])
+    shared = pack_requests(HEADER, {name: Request(told, ask) for name in "abc"})
+    single = pack_requests(HEADER, {"a": Request(told, ask)})
+    assert len(pickle.dumps(shared)) < len(pickle.dumps(single)) + 2_000
+    assert bytes_by_client(shared) == dict.fromkeys("abc", bytes_by_client(single)["a"])
+    arrived = unpack_requests(pickle.loads(pickle.dumps(shared)))
+    assert arrived["a"].targets is arrived["b"].targets is arrived["c"].targets
+    for request in arrived.values():
+        assert_equal(request.targets, told)
+        np.testing.assert_array_equal(request.ask, ask)
+    # Of equal content, only what is the same object travels once.
+    assert "b" in unpack_requests(pack_requests(HEADER, {"a": Request(told, ask), "b": Request(encoded(7), ask)}))
 
 
 def test_a_message_for_no_client_in_particular_holds_no_request() -> None:

@@ -76,7 +76,7 @@ class MadeUpTeacher:
     def learn(self, ensemble: SoftLabels | None) -> None:
         pass
 
-    def public_beams(self) -> None:
+    def public_classes(self) -> None:
         return None
 
 

@@ -10,6 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from configs.schema import Experiment
 from sim.inline import InlineGrid
 from strategies.codecs.encoding import Encoding
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header
@@ -24,6 +25,7 @@ from tests.made_up import (
     encoded,
     encoding,
     experiment,
+    experiment_of,
     published,
 )
 
@@ -95,6 +97,47 @@ def test_a_client_that_failed_for_a_round_gets_exactly_what_it_lacks() -> None:
     assert request.known_round == 0
     assert target_ids(request) == sorted({*asked[0], *asked[1]})
     assert target_ids(world.request_to("001-gps")) == asked[1]
+
+
+@pytest.mark.parametrize("codec", ["float32", "uint4+delta"])
+def test_targets_are_packed_once_for_all_that_know_equally_much_and_anew_for_who_fell_behind(
+    codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers_in(name: str, number: int, request: Request) -> Reply:
+        if (name, number) == ("000-gps", 2):
+            return Reply(error="ValueError: out of memory")
+        ids = request.ask
+        return Reply(encoding(codec).pack(encoding(codec).encode(certain(ids, 3), number)))
+
+    names = [f"{number:03d}-gps" for number in range(4)]
+    world = World(dict.fromkeys(names, answers_in), settings_of(codec, len(names)))
+    packed: list[int] = []
+    pack = Encoding.pack
+
+    def counted(self: Encoding, *arguments: Any, **keywords: Any) -> Any:
+        if self is world.strategy.down:
+            packed.append(1)
+        return pack(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Encoding, "pack", counted)
+    numbers = []
+    for number in (1, 2, 3):
+        packed.clear()
+        world.round(number)
+        numbers.append(len(packed))
+        sent = {name: world.request_to(name).targets for name in names[1:]}
+        first = sent[names[1]]
+        assert first is not None
+        assert all(one is not None and np.array_equal(one.values, first.values) for one in sent.values())
+    assert numbers == [1, 1, 2]
+    behind = world.request_to("000-gps")
+    assert behind.known_round < world.request_to("001-gps").known_round
+
+
+def settings_of(codec: str, num_clients: int) -> Experiment:
+    """An experiment of so many clients whose soft labels travel so."""
+    settings = {"codec": codec, "teacher_votes": False, "publish": "ensemble"}
+    return experiment_of(num_clients, **settings)
 
 
 def test_a_client_that_lost_its_memory_is_given_everything_again() -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from strategies.labels import SoftLabels
 from strategies.messages.wire import Reply
-from strategies.methods.fedgems import FedGemsStrategy, corrected, doubtful, is_right, known_beams
+from strategies.methods.fedgems import FedGemsStrategy, corrected, doubtful, is_right, known_classes
 from tests.made_up import NUM_PUBLIC, MadeUpTeacher, Work, World, answers_beam, experiment, published
 
 # Best beams of a public set of five samples.
@@ -61,8 +61,8 @@ def test_a_teacher_that_is_always_wrong_changes_nothing() -> None:
 
 
 def test_without_best_beams_there_is_nothing_to_correct_by() -> None:
-    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams of the public set"):
-        known_beams(None)
+    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the classes of the public set"):
+        known_classes(None)
 
 
 EVERYTHING = list(range(NUM_PUBLIC))
@@ -121,5 +121,5 @@ def test_a_teacher_that_gets_everything_right_asks_nothing_and_publishes_everyth
 
 
 def test_to_correct_needs_best_beams() -> None:
-    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams"):
+    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the classes"):
         World({"000-gps": answers_beam(0)}, experiment(publish="corrected"), strategy_class=FedGemsStrategy)

@@ -71,6 +71,15 @@ def test_levels_of_all_clients_fit_their_words_and_are_fine_enough(count: int) -
     assert np.abs(scale.quantise(probs) / scale.levels - probs).max() <= 0.5 / scale.levels + 1e-7
 
 
+@pytest.mark.parametrize(("count", "num_beams"), [(2, 1024), (4, 1024), (5, 1024), (64, 64), (65, 64), (1000, 2)])
+def test_a_flat_row_of_any_number_of_beams_has_levels(count: int, num_beams: int) -> None:
+    scale = Scale(count, num_beams)
+    flat = np.full((1, 1, num_beams), 1 / num_beams, np.float32)
+    assert count * scale.levels <= np.iinfo(scale.dtype).max
+    assert scale.quantise(flat).min() >= 15
+    assert scale.dtype.itemsize == (2 if count * num_beams <= 4096 else 4)
+
+
 def test_a_masked_answer_looks_like_noise() -> None:
     scale, context = Scale(2), context_of("run", 1, np.arange(500), NONCE)
     one, other = SecureKey(), SecureKey()

@@ -183,6 +183,13 @@ def test_an_overconfident_client_dominates_until_it_is_calibrated() -> None:
 # Attacks.
 
 
+@pytest.mark.parametrize("num_beams", [2, 3])
+def test_attackers_who_name_three_beams_name_all_that_there_are(num_beams: int) -> None:
+    known = AttackerKnowledge(seed=0, sample_ids=np.arange(5))
+    poisoned = ATTACKS["colluding_sweep"].poison(np.full((5, 2, num_beams), 1 / num_beams, np.float32), known)
+    np.testing.assert_allclose(poisoned, 1 / num_beams)
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_leaves_its_input_alone_and_lies_in_soft_labels(name: str) -> None:
     probs = rng_for(0, "honest").dirichlet(np.full(16, 0.3), size=(5, 2)).astype(np.float32)
@@ -206,6 +213,12 @@ def test_colluders_name_the_same_beams_whatever_they_know_and_are_asked() -> Non
         second = ATTACKS[name].poison(other, AttackerKnowledge(1, np.array([7, 8, 90])))
         np.testing.assert_array_equal(first[1:], second[:2])
         assert np.all((first > 0).sum(axis=-1) == count)
+
+
+def test_colluders_of_a_seed_name_the_classes_that_they_named_in_every_version() -> None:
+    honest = np.full((4, 2, 8), 1 / 8, np.float32)
+    named = ATTACKS["colluding_one_hot"].poison(honest, AttackerKnowledge(7, np.arange(4))).argmax(axis=-1)
+    assert named.tolist() == [[2, 4], [4, 3], [7, 1], [7, 6]]
 
 
 def test_attacks_by_hand() -> None:

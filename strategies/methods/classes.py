@@ -1,4 +1,7 @@
-"""Methods without a public set: knowledge belongs to beams, not to samples. N beams of B, H horizons, D features."""
+"""Methods without a public set: knowledge belongs to classes, not to samples.
+
+N classes of C, H horizons, D features.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,32 @@ from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
 from strategies.methods.base import Choreography, RoundPlan
 from strategies.methods.distillation import DistillationStrategy
+from strategies.own_code import apply_rule
 
 
-class BeamLabelStrategy(DistillationStrategy):
-    """Clients send the mean soft label of every beam instead of soft labels of samples.
+class ClassLabelStrategy(DistillationStrategy):
+    """Clients send the mean soft label of every class instead of soft labels of samples.
 
     Source: federated distillation, arXiv 1811.11479; the mean is over all clients, not over the others only.
     """
 
     traits: ClassVar[Traits] = RECIPES["fd"].traits
 
+    @property
+    def num_items(self) -> int:
+        """Clients are asked about classes."""
+        return self.experiment.task.num_classes
+
     def choose_samples(self, round_number: int) -> NDArray[np.int64]:
-        """Ask for every beam."""
-        return np.arange(self.experiment.task.num_beams)
+        """Ask for every class."""
+        return np.arange(self.num_items)
 
     def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
-        """The ensemble of the clients alone: the teacher answers for samples, not for beams."""
-        return self.aggregator.aggregate(contributions)
+        """The ensemble of the clients alone: the teacher answers for samples, not for classes."""
+        return apply_rule(self.aggregator, contributions)
 
     def teach(self, ensemble: SoftLabels | None) -> None:
-        """Let the teacher learn from its own labels only: it cannot learn from soft labels of beams."""
+        """Let the teacher learn from its own labels only: it cannot learn from soft labels of classes."""
         self.teacher.learn(None)
 
     def targets(self, ensemble: SoftLabels) -> SoftLabels:
@@ -49,21 +58,21 @@ class BeamLabelStrategy(DistillationStrategy):
 
 @dataclass(frozen=True)
 class Prototypes:
-    """The mean feature of each beam that a client has seen.
+    """The mean feature of each class that a client has seen.
 
     Attributes:
-        beams: (N,) the beams, strictly increasing.
+        classes: (N,) the classes, strictly increasing.
         features: (N, D) float32 mean features.
-        counts: (N,) the number of windows in which the beam was the best.
+        counts: (N,) the number of windows in which the class was the right one.
     """
 
-    beams: NDArray[np.int64]
+    classes: NDArray[np.int64]
     features: NDArray[np.float32]
     counts: NDArray[np.int64]
 
 
 class PrototypeStrategy(Choreography):
-    """Clients share the mean feature of every beam, over all that have seen it, weighted by how often.
+    """Clients share the mean feature of every class, over all that have seen it, weighted by how often.
 
     Source: FedProto, arXiv 2105.00243. Features of all students must have one size (``students.*.hidden``).
     """
@@ -84,51 +93,53 @@ class PrototypeStrategy(Choreography):
         if reply.error:
             raise WireError(reply.error)
         try:
-            beams, features, counts = (reply.arrays[name] for name in ("beams", "features", "counts"))
+            classes, features, counts = (reply.arrays[name] for name in ("classes", "features", "counts"))
         except KeyError as error:
             raise WireError(f"it answered no {error.args[0]}") from None
-        num_beams = self.experiment.task.num_beams
-        if beams.dtype != np.uint16 or beams.ndim != 1 or np.any(np.diff(beams.astype(np.int64)) <= 0):
-            raise WireError("beams must be uint16 and strictly increasing")
-        if len(beams) and beams.max() >= num_beams:
-            raise WireError(f"beams must be below {num_beams}, got {beams.max()}")
-        if features.dtype != np.float16 or features.ndim != 2 or len(features) != len(beams):
-            raise WireError(f"expected float16 features of {len(beams)} beams, got {features.dtype} {features.shape}")
+        num_classes = self.experiment.task.num_classes
+        if classes.dtype != np.uint16 or classes.ndim != 1 or np.any(np.diff(classes.astype(np.int64)) <= 0):
+            raise WireError("classes must be uint16 and strictly increasing")
+        if len(classes) and classes.max() >= num_classes:
+            raise WireError(f"classes must be below {num_classes}, got {classes.max()}")
+        if features.dtype != np.float16 or features.ndim != 2 or len(features) != len(classes):
+            raise WireError(
+                f"expected float16 features of {len(classes)} classes, got {features.dtype} {features.shape}"
+            )
         if not np.all(np.isfinite(features)):
             raise WireError("features must be finite")
-        if counts.dtype != np.uint32 or counts.shape != beams.shape or np.any(counts == 0):
-            raise WireError("counts must be uint32 and at least 1 for each beam")
-        if len(beams):
+        if counts.dtype != np.uint32 or counts.shape != classes.shape or np.any(counts == 0):
+            raise WireError("counts must be uint32 and at least 1 for each class")
+        if len(classes):
             size = plan.agreed.setdefault("size", features.shape[1])
             if features.shape[1] != size:
                 raise WireError(
                     f"its features have {features.shape[1]} values, those of others {size}; fedproto needs one "
                     "size (students.*.hidden)"
                 )
-        return Prototypes(beams.astype(np.int64), features.astype(np.float32), counts.astype(np.int64))
+        return Prototypes(classes.astype(np.int64), features.astype(np.float32), counts.astype(np.int64))
 
     def num_answers(self, contribution: Prototypes) -> int:
-        """Return the number of beams that a client has seen."""
-        return len(contribution.beams)
+        """Return the number of classes that a client has seen."""
+        return len(contribution.classes)
 
     def conclude(self, contributions: Sequence[Prototypes], plan: RoundPlan) -> int:
-        """Average each beam over the clients that have seen it; beams that nobody answered keep their prototype."""
+        """Average each class over the clients that have seen it; classes that nobody answered keep their prototype."""
         self.teacher.learn(None)
-        contributions = [one for one in contributions if len(one.beams)]
+        contributions = [one for one in contributions if len(one.classes)]
         if not contributions:
             return 0
-        num_beams, size = self.experiment.task.num_beams, contributions[0].features.shape[1]
-        sums, counts = np.zeros((num_beams, size)), np.zeros(num_beams)
+        num_classes, size = self.experiment.task.num_classes, contributions[0].features.shape[1]
+        sums, counts = np.zeros((num_classes, size)), np.zeros(num_classes)
         for one in contributions:
-            sums[one.beams] += one.counts[:, None] * one.features
-            counts[one.beams] += one.counts
-        table = np.zeros((num_beams, size), np.float16)
-        known = np.zeros(num_beams, np.bool_)
+            sums[one.classes] += one.counts[:, None] * one.features
+            counts[one.classes] += one.counts
+        table = np.zeros((num_classes, size), np.float16)
+        known = np.zeros(num_classes, np.bool_)
         if self.state.arrays:
-            old = self.state.arrays["beams"].astype(np.int64)
+            old = self.state.arrays["classes"].astype(np.int64)
             table[old], known[old] = self.state.arrays["features"], True
         answered = counts > 0
         table[answered] = sums[answered] / counts[answered, None]
-        beams = np.flatnonzero(known | answered)
-        self.state.arrays = {"beams": beams.astype(np.uint16), "features": table[beams]}
+        classes = np.flatnonzero(known | answered)
+        self.state.arrays = {"classes": classes.astype(np.uint16), "features": table[classes]}
         return int(answered.sum())

@@ -12,7 +12,7 @@ from strategies.messages.mailbox import Outcome
 from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
 from strategies.methods.base import RoundPlan
-from strategies.methods.beams import Prototypes, PrototypeStrategy
+from strategies.methods.classes import Prototypes, PrototypeStrategy
 from tests.made_up import build, experiment
 
 MEMBER = Member("000-gps", "gps", 100, 2, 7)
@@ -25,7 +25,7 @@ def fedproto() -> tuple[PrototypeStrategy, RoundPlan]:
 
 def answered(beams: list[int], features: list[list[float]], counts: list[int]) -> dict[str, NDArray[Any]]:
     rows = np.array(features, np.float16)
-    return {"beams": np.array(beams, np.uint16), "features": rows, "counts": np.array(counts, np.uint32)}
+    return {"classes": np.array(beams, np.uint16), "features": rows, "counts": np.array(counts, np.uint32)}
 
 
 def take(strategy: PrototypeStrategy, plan: RoundPlan, arrays: dict[str, NDArray[Any]]) -> Prototypes:
@@ -35,7 +35,7 @@ def take(strategy: PrototypeStrategy, plan: RoundPlan, arrays: dict[str, NDArray
 
 def known(strategy: PrototypeStrategy) -> dict[int, list[float]]:
     arrays = strategy.state.arrays
-    return dict(zip(arrays["beams"].tolist(), arrays["features"].tolist(), strict=True))
+    return dict(zip(arrays["classes"].tolist(), arrays["features"].tolist(), strict=True))
 
 
 def test_a_prototype_is_the_mean_over_those_who_have_seen_the_beam_by_how_often() -> None:
@@ -73,7 +73,7 @@ def test_features_of_another_size_are_refused_and_the_others_count() -> None:
 def test_a_client_that_has_seen_no_beam_says_nothing_about_the_size() -> None:
     strategy, plan = fedproto()
     nothing: dict[str, NDArray[Any]] = {
-        "beams": np.empty(0, np.uint16),
+        "classes": np.empty(0, np.uint16),
         "features": np.empty((0, 5), np.float16),
         "counts": np.empty(0, np.uint32),
     }
