@@ -49,6 +49,17 @@ SENSOR_CAPTIONS = {
     "lidar": "LiDAR from above: dots are returns, the cross is the vehicle by GPS, the triangle is the mast.",
 }
 
+WHAT_IS_SEEN = {
+    "camera": "Camera: the picture of the mast, which a recording stores as a square.",
+    "radar": f"Radar: azimuth from left to right (by its sine), range from 0 (below) to {RADAR_MAX_M:.0f} m.",
+    "doppler": "Doppler: azimuth from left to right (by its sine), speed from -15 (below) to 15 m/s.",
+    "lidar": f"LiDAR from above: returns, {2 * LIDAR_MAX_M:.0f} m wide; the mast is in the middle below, the larger "
+    "square is the vehicle by GPS.",
+}
+"""What a frame shows where it stands without axes, as in a page."""
+ASPECTS = {"camera": "16 / 9", "radar": "4 / 3", "doppler": "4 / 3", "lidar": "2 / 1"}
+"""Width and height of such a frame."""
+
 
 def write_contact_sheet(parts: Sequence[RecordingPart], path: Path) -> None:
     """Draw the richest recording of a folder: it has the most modalities, then labels, then the most frames.
@@ -85,7 +96,7 @@ def draw_contact_sheet(part: RecordingPart) -> Figure:
     if rows:
         figure.supxlabel(caption_of(rows), fontsize=9, color=MUTED)
     blocks = figure.subfigures(len(chosen), 1, squeeze=False).ravel()
-    scales = _Scales(_loudest(recording, chosen), _reach(recording, chosen))
+    scales = _Scales(loudest(recording, chosen), _reach(recording, chosen))
     for block, frames in zip(blocks, chosen, strict=True):
         _draw_pass(block, recording, frames, rows, scales)
     return figure
@@ -134,7 +145,8 @@ def _title(part: RecordingPart) -> str:
     return part.recording.folder.resolve().name if part.name == "." else part.name
 
 
-def _loudest(recording: Recording, passes: Sequence[slice]) -> dict[str, float]:
+def loudest(recording: Recording, passes: Sequence[slice]) -> dict[str, float]:
+    """Name of a radar map -> the value that has the brightest colour in all of some passes."""
     names = [name for name in ("radar", "doppler") if name in recording.sensors]
     return {
         name: max(
@@ -268,7 +280,7 @@ def _draw_power(side: SubFigure, axis: Axes, power: NDArray[np.float32], moments
         axis.axvline(moment * SLOT_S, color="white", linewidth=0.8, linestyle=":")
         axis.annotate(str(place), (moment * SLOT_S, num_beams), ha="center", va="bottom", annotation_clip=False)
     axis.grid(visible=False)
-    axis.set(xlabel="time (s)", ylabel="beam (best: dots)", yticks=[0, 16, 32, 48, num_beams - 1])
+    axis.set(xlabel="time (s)", ylabel="beam (best: dots)", yticks=[*(num_beams * np.arange(4) // 4), num_beams - 1])
     bar = side.colorbar(image, ax=axis, pad=0.02, extend="min")
     bar.set_label("power, dB below the best")
     bar.outline.set_visible(False)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.files import as_bytes, plain_cell, write_durably
+from server.recorder import OWN_TEST
 from sim.report.destinations import check_destination
 from sim.report.sites import shown_parts, site_spread
 from sim.report.strategies import Comparison, cells_of, has_gains, notes_of, site_tests
-from sim.report.summaries import METRICS, Summary, arms_of, group_by_settings, score, spread
+from sim.report.summaries import Summary, arms_of, group_by_settings, own_test_spread, score, spread, wording_of
 from sim.study.sheets import Line, Sheet, as_latex, as_markdown
 
 ENDINGS = (".csv", ".md", ".tex")
@@ -47,14 +48,16 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
     summaries = [summary for comparison in comparisons for summary in comparison.summaries]
     controls = [arm for arm in arms_of(summaries) if arm != "federated"]
     parts = [part for part in shown_parts(summaries) if part != "all_sites"]
+    has_own_test = any(OWN_TEST in client for summary in summaries for client in summary["clients"])
     rows = [
-        {"data": number, "label": label, **_values(run, controls, parts)}
+        {"data": number, "label": label, **_values(run, controls, parts, has_own_test=has_own_test)}
         for number, comparison in enumerate(comparisons, start=1)
         for label, group in group_by_settings(comparison.summaries).items()
         for run in group
     ]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    # Runs of different tasks have columns of their own.
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
@@ -75,11 +78,11 @@ def _escape(text: str) -> str:
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
 
 
-def _values(run: Summary, controls: Sequence[str], parts: Sequence[str]) -> dict[str, Any]:
-    clients, teacher = run["clients"], run["teacher"]
-    worst = min(
-        (value for client in clients if (value := score(client["federated"], "top5")) is not None), default=None
-    )
+def _values(run: Summary, controls: Sequence[str], parts: Sequence[str], *, has_own_test: bool) -> dict[str, Any]:
+    clients, teacher, wording = run["clients"], run["teacher"], wording_of([run])
+    main = wording.main
+    worst = min((value for client in clients if (value := score(client["federated"], main)) is not None), default=None)
+    own = {arm: own_test_spread([run], arm, main) for arm in ("federated", *controls)} if has_own_test else {}
     return {
         "experiment": run["experiment"],
         "strategy": run.get("settings", {}).get("strategy.name"),
@@ -87,16 +90,17 @@ def _values(run: Summary, controls: Sequence[str], parts: Sequence[str]) -> dict
         "engine": run["engine"],
         "clients": len(clients),
         "rounds": run["rounds"],
-        **{name: _mean(clients, "federated", name) for name in METRICS},
-        "worst_top5": worst,
-        **{f"{arm}_top5": _mean(clients, arm, "top5") for arm in controls},
+        **{name: _mean(clients, "federated", name) for name in wording.metrics},
+        f"worst_{main}": worst,
+        **{f"{arm}_{main}": _mean(clients, arm, main) for arm in controls},
+        **{f"own_test_{arm}_{main}": found.mean if found else None for arm, found in own.items()},
         **{
-            f"{part}_{arm}_top5": found.mean if (found := site_spread([run], part, arm, "top5")) else None
+            f"{part}_{arm}_{main}": found.mean if (found := site_spread([run], part, arm, main)) else None
             for part in parts
             for arm in ("federated", *controls)
         },
-        "teacher_before_top5": score(teacher["before"], "top5"),
-        "teacher_after_top5": score(teacher["after"], "top5"),
+        f"teacher_before_{main}": score(teacher["before"], main),
+        f"teacher_after_{main}": score(teacher["after"], main),
         "uplink_bytes": _mean_of(client["uplink_bytes"] for client in clients),
         "downlink_bytes": _mean_of(client["downlink_bytes"] for client in clients),
         "seconds": run["seconds"]["total"],
@@ -114,10 +118,10 @@ def _mean_of(values: Any) -> float | None:
 
 
 def _sheet(number: int, comparison: Comparison) -> Sheet:
-    rows = comparison.rows
+    rows, title = comparison.rows, comparison.wording.main_metric.title
     gains = ("gain mean", "gain worst") if has_gains(rows) else ()
     sites = tuple(site_tests(rows).values())
-    headers = ("run", "experiment", "strategy", "seeds", "Top-5 %", "worst client", *gains, *sites, "teacher %")
+    headers = ("run", "experiment", "strategy", "seeds", f"{title} %", "worst client", *gains, *sites, "teacher %")
     lines = [
         Line(
             (
@@ -125,11 +129,11 @@ def _sheet(number: int, comparison: Comparison) -> Sheet:
                 row.experiment,
                 row.strategy,
                 ", ".join(str(seed) for seed in row.seeds),
-                *cells_of(row, rows),
+                *cells_of(row, rows, comparison.wording),
             )
         )
         for row in rows
     ]
     headers = (*headers, "bytes up", "bytes down", "s")
-    notes = tuple(note.rstrip(".") for note in notes_of(rows))
+    notes = tuple(note.rstrip(".") for note in notes_of(rows, comparison.wording))
     return Sheet(f"compare-{number}", comparison.title or "Comparison", headers, 4, tuple(lines), notes)

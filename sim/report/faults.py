@@ -19,6 +19,7 @@ KIND_TITLES = {
     "refused": "answer refused",
     "late": "answer came late, and counted",
     "warning": "warned",
+    "absent": "could not take part",
 }
 
 
@@ -49,7 +50,7 @@ def _faults(runs: Sequence[Run]) -> str:
     lines = []
     for run in runs:
         seed, num_rounds = str(run.summary["seed"]), len(run.rounds)
-        for fault in faults_of(run.rounds):
+        for fault in run.summary.get("faults", faults_of(run.rounds)):
             first, last = fault["first_round"], fault["last_round"]
             rounds = str(first) if first == last else f"{first} to {last}"
             times = f"{fault['times']} of {num_rounds}"

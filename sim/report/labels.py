@@ -46,9 +46,7 @@ def settings_that_differ(
         groups: the summaries of all groups, this one among them.
         sections: where the keys begin that count; all of them if it is empty.
     """
-    settings = [one.get("settings", {}) for one in groups]
-    keys = dict.fromkeys(key for one in settings for key in one if key != "name" and key.startswith(sections or ("",)))
-    telling = [key for key in keys if len(_values_of(key, settings)) > 1]
+    telling = _telling_keys([one.get("settings", {}) for one in groups], sections or ("",))
     own = group.get("settings", {})
     recipe = {f"strategy.{key}": value for key, value in flatten(_recipe(own.get("strategy.name"))).items()}
     short = _short_keys(telling)
@@ -59,6 +57,24 @@ def settings_that_differ(
     ]
     hidden = len(shown) - MAX_SETTINGS
     return " ".join(shown if hidden <= 0 else [*shown[:MAX_SETTINGS], f"(and {hidden} more)"])
+
+
+def differing_settings(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Dotted key of each setting in which some groups differ -> its value in each group as a short text.
+
+    Args:
+        groups: one summary for each group; the text is empty for one that does not have the setting.
+    """
+    settings = [one.get("settings", {}) for one in groups]
+    return {
+        key: [short_value(one[key]) if key in one else "" for one in settings] for key in _telling_keys(settings, ("",))
+    }
+
+
+def _telling_keys(settings: Sequence[Mapping[str, Any]], sections: tuple[str, ...]) -> list[str]:
+    """The keys in these sections, other than the name of the experiment, that not all settings agree on."""
+    keys = dict.fromkeys(key for one in settings for key in one if key != "name" and key.startswith(sections))
+    return [key for key in keys if len(_values_of(key, settings)) > 1]
 
 
 def _values_of(key: str, settings: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from configs.files import EXPERIMENT
 from sim.report.page import table
 from sim.report.summaries import Summary
 
@@ -28,7 +29,7 @@ def reproduction_command(runs: Sequence[Path], summaries: Sequence[Summary]) -> 
         summaries: their summaries, as `sim.report.summaries.load_summary` reads them.
     """
     note = _read_json(runs[0] / "placement.json")
-    words = ["softbeam", "run", str(runs[0].resolve() / "experiment.yaml")]
+    words = ["softbeam", "run", str(runs[0].resolve() / EXPERIMENT)]
     if len(summaries) > 1:
         words += ["--seeds", ",".join(str(seed) for seed in dict.fromkeys(one["seed"] for one in summaries))]
     if "deployment" in note:
@@ -56,7 +57,7 @@ def reproduction_section(runs: Sequence[Path], summaries: Sequence[Summary]) -> 
         lines.append((False, [escape(cell) for cell in (*who, *digests, commit, machine)]))
     header = [("Run", ""), ("Seed", ""), ("Engine", ""), ("Time", "s"), ("Experiment", "digest"), ("Source", "digest")]
     header += [("Source", "commit"), ("Versions", "")]
-    snapshot = runs[0] / "experiment.yaml"
+    snapshot = runs[0] / EXPERIMENT
     text = snapshot.read_text() if snapshot.exists() else "not recorded"
     plugins = _plugin_names(summaries[0])
     beside = f" beside {', '.join(f'{name}.py' for name in plugins)}" if plugins else ""
@@ -68,11 +69,12 @@ def reproduction_section(runs: Sequence[Path], summaries: Sequence[Summary]) -> 
     )
     return (
         "<p>In the environment of the checkout, on the machine of the run, from any folder:</p>"
-        f"<pre>{escape(reproduction_command(runs, summaries))}</pre>"
+        f'<pre tabindex="0">{escape(reproduction_command(runs, summaries))}</pre>'
         f"<p>Elsewhere, save the snapshot below as experiment.yaml{escape(beside)}, and give that file instead.</p>"
         + same
         + table(header, lines, numeric={3})
-        + f"<details><summary>experiment.yaml</summary><pre>{escape(text)}</pre></details>"
+        + "<details><summary>experiment.yaml</summary>"
+        + f'<pre tabindex="0">{escape(text)}</pre></details>'
     )
 
 

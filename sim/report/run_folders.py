@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.files import EXPERIMENT
 from sim.report.summaries import load_summary
 
 # What a run leaves in its folder from its beginning on.
-_MARKS = ("summary.json", "experiment.yaml", "rounds.jsonl", "status.json", "checkpoint")
+_MARKS = ("summary.json", EXPERIMENT, "rounds.jsonl", "status.json", "checkpoint")
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -29,7 +30,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if not path.is_dir():
             what = "it is a file" if path.exists() else "not found"
             raise ValueError(f"{path}: {what}; give the folder of a run, or a folder of runs")
-        if _is_run(path):
+        if is_run(path):
             runs.append(path)
             continue
         inside = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
@@ -44,13 +45,14 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return runs, notes
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, whatever became of it."""
     return any((folder / name).exists() for name in _MARKS)
 
 
 def _why_not(folder: Path) -> str:
     """Why a folder is no finished run; empty if it is one."""
-    if not _is_run(folder):
+    if not is_run(folder):
         return "it is not the folder of a run"
     if not (folder / "summary.json").exists():
         return _state(folder)

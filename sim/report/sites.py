@@ -11,11 +11,13 @@ from rich import box
 from rich.table import Table
 
 from clients.data.recording import SITE_TESTS
+from clients.learning.task import BEAM_WORDING, Metric, Wording
 from server.recorder import ALL_SITES
 from sim.report.page import table
-from sim.report.summaries import ARM_TITLES, METRICS, Spread, Summary, arms_of, comparable, score, show, spread
+from sim.report.summaries import ARM_TITLES, Spread, Summary, arms_of, comparable, score, show, spread, wording_of
 
 SHOWN = ("top3", "top5")
+"""The metrics that are shown of beam tracking; of another task it is the main one."""
 NOTE = (
     "Parts of the common test set, mean over the horizons. Own site: tests of the site where a client is, and for the "
     "teacher of all sites that the server has labelled passes from. Unseen site: tests of the sites that are held out, "
@@ -32,16 +34,20 @@ class SiteRow:
         training: how they were trained.
         scores: tests (``own_site``, ``unseen_site`` or ``all_sites``) -> metric -> mean and s.d. over runs.
         is_first: whether the row is the first of its kind.
+        wording: what the metrics are called.
     """
 
     who: str
     training: str
     scores: Mapping[str, Mapping[str, Spread | None]]
     is_first: bool
+    wording: Wording = BEAM_WORDING
 
     def cells(self, tests: Mapping[str, str]) -> list[str]:
-        """The metrics of `SHOWN` as text, for each of the tests."""
-        return [show(self.scores[part][name], name) for part in tests for name in SHOWN]
+        """The shown metrics as text, for each of the tests."""
+        return [
+            show(self.scores[part][name], name, self.wording) for part in tests for name in shown_metrics(self.wording)
+        ]
 
 
 def shown_parts(summaries: Sequence[Summary]) -> dict[str, str]:
@@ -75,20 +81,23 @@ def site_spread(
 
 def site_rows(summaries: Sequence[Summary]) -> list[SiteRow]:
     """A row for each site and arm, for all clients and each arm, and for the teacher before and after."""
-    tests, rows = shown_parts(summaries), []
+    tests, rows, wording = shown_parts(summaries), [], wording_of(summaries)
     clients = [client for client in summaries[0]["clients"] if client.get("site")]
     sites = dict.fromkeys(client["site"] for client in clients)
     for site in (*sites, None):
         count = sum(site in (None, client["site"]) for client in clients)
         for number, arm in enumerate(arms_of(summaries)):
             scores = {
-                part: {name: site_spread(summaries, part, arm, name, site=site) for name in METRICS} for part in tests
+                part: {name: site_spread(summaries, part, arm, name, site=site) for name in wording.metrics}
+                for part in tests
             }
             who = f"{site or 'all'} ({count} client{'s' if count > 1 else ''})"
-            rows.append(SiteRow(who, ARM_TITLES[arm], scores, is_first=number == 0))
+            rows.append(SiteRow(who, ARM_TITLES[arm], scores, is_first=number == 0, wording=wording))
     for when in ("before", "after"):
-        scores = {part: {name: _teacher_spread(summaries, part, when, name) for name in METRICS} for part in tests}
-        rows.append(SiteRow("teacher", f"{when} federation", scores, is_first=when == "before"))
+        scores = {
+            part: {name: _teacher_spread(summaries, part, when, name) for name in wording.metrics} for part in tests
+        }
+        rows.append(SiteRow("teacher", f"{when} federation", scores, is_first=when == "before", wording=wording))
     return rows
 
 
@@ -102,8 +111,8 @@ def sites_table(summaries: Sequence[Summary], *, number: str = "") -> Table | No
     for header in ("clients at", "arm"):
         found.add_column(header, no_wrap=True)
     for title in tests.values():
-        for name in SHOWN:
-            found.add_column(f"{title}\n{METRICS[name].title} {METRICS[name].unit}", justify="right", no_wrap=True)
+        for metric in shown_metrics(wording_of(summaries)).values():
+            found.add_column(f"{title}\n{metric.title} {metric.unit}", justify="right", no_wrap=True)
     rows = site_rows(summaries)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         ends = following is None or following.is_first
@@ -117,7 +126,8 @@ def sites_section(summaries: Sequence[Summary]) -> str:
     if not tests:
         return ""
     header = [("Clients at", ""), ("Training", "")]
-    header += [(f"{METRICS[name].title}, {title}", METRICS[name].unit) for title in tests.values() for name in SHOWN]
+    metrics = shown_metrics(wording_of(summaries)).values()
+    header += [(f"{metric.title}, {title}", metric.unit) for title in tests.values() for metric in metrics]
     lines = [
         (row.is_first, [*map(escape, (row.who if row.is_first else "", row.training)), *row.cells(tests)])
         for row in site_rows(summaries)
@@ -126,20 +136,27 @@ def sites_section(summaries: Sequence[Summary]) -> str:
     return f'<h3>By site</h3><p class="note">{escape(NOTE)}</p>' + table(header, lines, numeric=numeric)
 
 
+def shown_metrics(wording: Wording) -> dict[str, Metric]:
+    """The metrics that have a column for each of the tests."""
+    names = SHOWN if wording.is_of_beams else (wording.main,)
+    return {name: wording.metrics[name] for name in names}
+
+
 def sites_aggregate(summaries: Sequence[Summary]) -> dict[str, Any]:
     """For scripts: tests -> arm, or ``teacher`` with before and after -> metric -> mean and s.d. over runs."""
 
     def plain(found: Spread | None) -> dict[str, float | None] | None:
         return {"mean": found.mean, "sd": found.sd} if found else None
 
+    metrics = wording_of(summaries).metrics
     return {
         part: {
             **{
-                arm: {name: plain(site_spread(summaries, part, arm, name)) for name in METRICS}
+                arm: {name: plain(site_spread(summaries, part, arm, name)) for name in metrics}
                 for arm in arms_of(summaries)
             },
             "teacher": {
-                when: {name: plain(_teacher_spread(summaries, part, when, name)) for name in METRICS}
+                when: {name: plain(_teacher_spread(summaries, part, when, name)) for name in metrics}
                 for when in ("before", "after")
             },
         }

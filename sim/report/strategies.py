@@ -2,7 +2,8 @@
 
 Runs with the same settings make one row; seeds are averaged last. Every client is compared with its *local only*
 student of the same seed, from the controls of the run itself or from a run of the strategy ``local``. Only runs on the
-same data, with the same nodes, stand in one table and on one axis. The figure shows Top-5 against bytes.
+same data, with the same nodes, stand in one table and on one axis. The figure shows the main metric of the task against
+bytes; in beam tracking that is Top-5.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from clients.data.recording import SITE_TESTS
+from clients.learning.task import Wording
 from configs.files import swap_in
+from server.recorder import OWN_TEST
 from sim.report.destinations import check_destination
 from sim.report.labels import settings_that_differ
 from sim.report.sites import shown_parts, site_spread
@@ -33,10 +36,12 @@ from sim.report.summaries import (
     data_keys,
     format_bytes,
     group_by_settings,
+    own_test_spread,
     score,
     show,
     spread,
     teacher_spread,
+    wording_of,
 )
 
 if TYPE_CHECKING:
@@ -44,12 +49,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-METRIC = "top5"
-
-
 @dataclass(frozen=True)
 class StrategyRow:
-    """One strategy over its seeds; scores are Top-5 on the common test set in [0, 1], mean over the horizons.
+    """One strategy over its seeds; scores are the main metric on the common test set in [0, 1], mean over the horizons.
 
     Attributes:
         label: what tells the row from the others, see `sim.report.labels`.
@@ -64,7 +66,8 @@ class StrategyRow:
         uplink_bytes: bytes up over the whole run, mean over the clients.
         downlink_bytes: bytes down over the whole run, mean over the clients.
         seconds: the duration of the rounds, mean over the seeds.
-        by_site: tests (`sim.report.sites`) -> the mean score of the clients on them; empty where there are no sites.
+        by_site: tests (`sim.report.sites`, and each client's own) -> the mean score of the clients on them; empty where
+            there are none.
         is_front: whether no other row has both a higher mean and fewer bytes.
     """
 
@@ -108,6 +111,11 @@ class Comparison:
     summaries: tuple[Summary, ...]
     rows: tuple[StrategyRow, ...]
 
+    @property
+    def wording(self) -> Wording:
+        """What the task of the runs and its scores are called."""
+        return wording_of(self.summaries)
+
 
 def comparisons_of(summaries: Sequence[Summary]) -> list[Comparison]:
     """The runs apart by their data and nodes, in order of appearance."""
@@ -135,32 +143,44 @@ def strategy_rows(summaries: Sequence[Summary]) -> list[StrategyRow]:
 
 def strategy_table(comparison: Comparison) -> Table:
     """The rows of a comparison as a table for the terminal; what no row has is left out."""
-    rows = comparison.rows
+    rows, wording = comparison.rows, comparison.wording
     title = Text("\n".join(filter(None, (comparison.title, f"Strategies, {seeds_in_words(rows)}"))))
-    table = Table("run", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, caption=" ".join(notes_of(rows)))
+    table = Table(
+        "run", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, caption=" ".join(notes_of(rows, wording))
+    )
     table.title_justify = table.caption_justify = "left"
     gains = ("gain\nmean", "gain\nworst") if has_gains(rows) else ()
     sites = [title.replace(" ", "\n") for title in site_tests(rows).values()]
-    for header in ("Top-5\n%", "worst\nclient", *gains, *sites, "teacher\n%", "bytes\nup", "bytes\ndown", "s"):
+    for header in (
+        f"{wording.main_metric.title}\n%",
+        "worst\nclient",
+        *gains,
+        *sites,
+        "teacher\n%",
+        "bytes\nup",
+        "bytes\ndown",
+        "s",
+    ):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             Text(("* " if row.is_front else "  ") + row.label, style="bold" if row.is_front else ""),
-            *cells_of(row, rows),
+            *cells_of(row, rows, wording),
         )
     return table
 
 
-def cells_of(row: StrategyRow, rows: Sequence[StrategyRow]) -> list[str]:
-    """The numbers of a row as texts: Top-5, worst, gains and sites if any row has them, teacher, bytes, seconds."""
+def cells_of(row: StrategyRow, rows: Sequence[StrategyRow], wording: Wording) -> list[str]:
+    """The numbers of a row as texts: score, worst, gains and sites if any row has them, teacher, bytes, seconds."""
+    main = wording.main
     gains = [_show_gain(gain) for gain in (row.mean_gain, row.worst_gain)] if has_gains(rows) else []
     sizes = [format_bytes(size) for size in (row.uplink_bytes, row.downlink_bytes)]
     return [
-        show(row.mean, METRIC),
-        show(row.worst, METRIC),
+        show(row.mean, main, wording),
+        show(row.worst, main, wording),
         *gains,
-        *(show(row.by_site.get(part), METRIC) for part in site_tests(rows)),
-        show(row.teacher, METRIC),
+        *(show(row.by_site.get(part), main, wording) for part in site_tests(rows)),
+        show(row.teacher, main, wording),
         *sizes,
         f"{row.seconds:.0f}",
     ]
@@ -172,21 +192,25 @@ def has_gains(rows: Sequence[StrategyRow]) -> bool:
 
 
 def site_tests(rows: Sequence[StrategyRow]) -> dict[str, str]:
-    """The parts of the common test set by site that any row has a score on, with their titles."""
-    return {part: title for part, title in SITE_TESTS.items() if any(row.by_site.get(part) for row in rows)}
+    """The tests beside the whole common one that any row has a score on, with their titles."""
+    tests = {**SITE_TESTS, OWN_TEST: "own test"}
+    return {part: title for part, title in tests.items() if any(row.by_site.get(part) for row in rows)}
 
 
-def notes_of(rows: Sequence[StrategyRow]) -> list[str]:
+def notes_of(rows: Sequence[StrategyRow], wording: Wording) -> list[str]:
     """What a reader must know about the numbers of a table, a sentence each."""
-    notes = [
-        "Top-5 on the common test set, mean over horizons and clients, in %; worst: the worst client of each seed."
-    ]
+    title = wording.main_metric.title
+    over = "horizons and clients" if wording.is_of_beams else "clients"
+    notes = [f"{title} on the common test set, mean over {over}, in %; worst: the worst client of each seed."]
     if has_gains(rows):
         notes.append("Gain: points over the client's local-only student of the same seed.")
-    if site_tests(rows):
+    tests = site_tests(rows)
+    if tests.keys() & SITE_TESTS.keys():
         notes.append("Own site, unseen site: the same on tests of a client's own site, and of sites that are held out.")
+    if OWN_TEST in tests:
+        notes.append("Own test: the same, each client on what it has set aside of its own rows.")
     notes.append("Bytes: per client over the whole run, up and down; s: seconds of the rounds.")
-    return [*notes, "*: no other run of this table has both a higher Top-5 and fewer bytes."]
+    return [*notes, f"*: no other run of this table has both a higher {title} and fewer bytes."]
 
 
 def seeds_in_words(rows: Sequence[StrategyRow]) -> str:
@@ -203,23 +227,24 @@ def _show_gain(gain: float | None) -> str:
 
 
 def _references(summaries: Sequence[Summary]) -> dict[tuple[int, str], float]:
-    """Find the references: (seed, client) -> Top-5 of the local-only student; a run has its own before these."""
+    """Find the references: (seed, client) -> score of the local-only student; a run has its own before these."""
     found: dict[tuple[int, str], float] = {}
+    main = wording_of(summaries).main
     for summary in summaries:
         is_local = summary.get("settings", {}).get("strategy.name") == "local"
         for client in summary["clients"]:
             for arm in ("local", *(["federated"] if is_local else [])):
-                if (value := score(client[arm], METRIC)) is not None:
+                if (value := score(client[arm], main)) is not None:
                     found[summary["seed"], client["id"]] = value
     return found
 
 
 def _row(group: Sequence[Summary], *, label: str, references: Mapping[tuple[int, str], float]) -> StrategyRow | None:
-    by_seed: list[list[float]] = []
+    main, by_seed = wording_of(group).main, list[list[float]]()
     gains: list[float] = []
     for summary in group:
-        own = {client["id"]: score(client["local"], METRIC) for client in summary["clients"]}
-        scores = {client["id"]: score(client["federated"], METRIC) for client in summary["clients"]}
+        own = {client["id"]: score(client["local"], main) for client in summary["clients"]}
+        scores = {client["id"]: score(client["federated"], main) for client in summary["clients"]}
         known = {client: value for client, value in scores.items() if value is not None}
         if known:
             by_seed.append(list(known.values()))
@@ -239,16 +264,19 @@ def _row(group: Sequence[Summary], *, label: str, references: Mapping[tuple[int,
         worst=worst,
         worst_gain=min(gains) if gains else None,
         mean_gain=statistics.fmean(gains) if gains else None,
-        teacher=teacher_spread(group, "after", METRIC),
+        teacher=teacher_spread(group, "after", main),
         uplink_bytes=statistics.fmean(client["uplink_bytes"] for client in clients),
         downlink_bytes=statistics.fmean(client["downlink_bytes"] for client in clients),
         seconds=statistics.fmean(summary["seconds"]["rounds"] for summary in group),
-        by_site={part: site_spread(group, part, "federated", METRIC) for part in shown_parts(group)},
+        by_site={
+            **{part: site_spread(group, part, "federated", main) for part in shown_parts(group)},
+            **({OWN_TEST: on_own_test} if (on_own_test := own_test_spread(group, "federated", main)) else {}),
+        },
     )
 
 
 FRONT = "#0072b2"
-# Points that are closer than this, in the ratio of their bytes and in Top-5, share a number.
+# Points that are closer than this, in the ratio of their bytes and in their score, share a number.
 SAME_BYTES, SAME_SHARE = 1.15, 0.004
 FORMATS = (".png", ".pdf", ".svg")
 AXES_IN, LINE_IN = (6.0, 4.2), 0.17
@@ -257,7 +285,7 @@ LEGEND_WIDTH, CHARACTER_IN = 36, 0.075
 
 
 def draw_comparisons(comparisons: Sequence[Comparison]) -> Figure:
-    """Draw mean Top-5 and one s.d. over seeds against bytes per client, on axes of their own for each data.
+    """Draw the mean score and one s.d. over seeds against bytes per client, on axes of their own for each data.
 
     The points have numbers, and a legend beside the axes says what they are, so that many runs and long names fit.
     Bytes are on a logarithmic axis; a strategy that sends nothing is a horizontal line: zero has no place there.
@@ -273,7 +301,7 @@ def draw_comparisons(comparisons: Sequence[Comparison]) -> Figure:
         parts = figure.subfigures(len(comparisons), 1, squeeze=False, height_ratios=heights).ravel()
         for part, comparison, lines in zip(parts, comparisons, legends, strict=True):
             axes, side = part.subplots(1, 2, width_ratios=(AXES_IN[0], width - AXES_IN[0]))
-            _draw_comparison(axes, comparison)
+            draw_against_bytes(axes, comparison)
             side.axis("off")
             text = "\n".join(lines).replace("$", r"\$")
             side.text(0.0, 1.0, text, va="top", fontsize=8, color=INK, linespacing=1.35)
@@ -290,7 +318,8 @@ def _legend_lines(rows: Sequence[StrategyRow]) -> list[str]:
     return lines
 
 
-def _draw_comparison(axes: Axes, comparison: Comparison) -> None:
+def draw_against_bytes(axes: Axes, comparison: Comparison) -> None:
+    """Draw the mean score of each row, under its number, against its bytes; a line joins those that none beats."""
     numbers = {row.label: str(number) for number, row in enumerate(comparison.rows, start=1)}
     exchanging = [row for row in comparison.rows if row.bytes_per_client > 0]
     silent = [row for row in comparison.rows if row.bytes_per_client == 0]
@@ -317,7 +346,7 @@ def _draw_comparison(axes: Axes, comparison: Comparison) -> None:
         axes.set_title(textwrap.fill(comparison.title, 70).replace("$", r"\$"), loc="left", fontsize=9)
     axes.margins(x=0.12, y=0.12)
     axes.set_xlabel("bytes per client, up and down, whole run / MB")
-    axes.set_ylabel("Top-5 of the students / %")
+    axes.set_ylabel(f"{comparison.wording.main_metric.title} of the students / %")
 
 
 def _at_one_place(rows: Sequence[StrategyRow]) -> list[list[StrategyRow]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from typing import Any
 import yaml
 
 from clients.learning.baselines import BASELINES
-from configs.loading import build_experiment, to_values
-from server.recorder import ARMS
+from clients.learning.task import BEAM_WORDING, Wording
+from configs.files import EXPERIMENT
+from configs.loading import NOT_STUDIED, build_experiment, to_values
+from server.recorder import ARMS, OWN_TEST
 from sim.report.labels import flatten, labels_of
 
 Summary = Mapping[str, Any]
@@ -28,38 +31,9 @@ ARM_TITLES = {"local": "local only", "offline_kd": "offline KD", "federated": "f
 _SUMMARY_KEYS = ("experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds")
 _CLIENT_KEYS = ("id", "modality", "parameters", *ARMS, "uplink_bytes", "downlink_bytes", "refused")
 # These change how a run is made, but not what it studies.
-_NOT_SETTINGS = ("seed", "engine", "controls")
+_NOT_SETTINGS = ("seed", "controls", *NOT_STUDIED)
 # The sections of an experiment that say what is learned and on what it is tested.
 DATA_SECTIONS = ("data.", "task.")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is shown.
-
-    Attributes:
-        title: the title of its column.
-        unit: the unit of the shown value.
-        scale: the factor from the stored to the shown value.
-        decimals: the number of decimals that are shown.
-        is_gain: whether larger is better.
-    """
-
-    title: str
-    unit: str = "%"
-    scale: float = 100.0
-    decimals: int = 1
-    is_gain: bool = True
-
-
-METRICS = {
-    "top1": Metric("Top-1"),
-    "top3": Metric("Top-3"),
-    "top5": Metric("Top-5"),
-    "dba": Metric("DBA"),
-    "dba_k3": Metric("DBA (K=3)"),
-    "power_loss_db": Metric("Power loss", unit="dB", scale=1.0, decimals=2, is_gain=False),
-}
 
 
 @dataclass(frozen=True)
@@ -79,59 +53,90 @@ class Row:
         modality: the modality of all these clients.
         parameters: the number of parameters of a student.
         clients: the ids of the clients.
+        kind: the modality, with the number of parameters where another row of the table has the same modality.
     """
 
     title: str
     modality: str
     parameters: int
     clients: tuple[str, ...]
+    kind: str
 
 
 def load_summary(run: Path) -> dict[str, Any]:
     """The summary of a finished run, and what its folder says beside it.
 
     That is ``settings`` (dotted key -> value), ``folder``, and ``data_digest``: a digest of the data that the run had,
-    empty if it is not known.
+    empty if it is not known. Where the experiment names modules of the user's own, the digest of their text counts as
+    a setting, ``own_code``: a rule that was edited is another one.
 
     Raises:
         ValueError: the summary is missing, or is not one that a run writes; the message names the file.
     """
     path = run / "summary.json"
+    mend = f"remove this file, and softbeam resume {run} writes it again"
     try:
         summary = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path}: not found; give the folder of a run, or finish it: softbeam resume {run}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); run the experiment again") from None
+        raise ValueError(f"{path}: not readable as JSON ({error}); {mend}") from None
     parts: list[tuple[str, Any, tuple[str, ...]]] = [("", summary, _SUMMARY_KEYS)]
     if isinstance(summary, dict):
         parts += [(f"clients.{i}.", client, _CLIENT_KEYS) for i, client in enumerate(summary.get("clients", []))]
     for prefix, part, keys in parts:
         missing = [key for key in keys if not isinstance(part, dict) or key not in part]
         if missing:
-            raise ValueError(f"{path}: {prefix}{missing[0]} is missing; run the experiment again")
-    settings = _read_settings(run / "experiment.yaml")
+            raise ValueError(f"{path}: {prefix}{missing[0]} is missing; {mend}")
+    try:
+        wording_of([summary])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: task is not what a run writes ({error}); {mend}") from None
+    settings = _read_settings(run / EXPERIMENT)
+    if own_code := _note_of(run).get("own_code"):
+        settings["own_code"] = str(own_code)
     return {**summary, "settings": settings, "data_digest": _read_data_digest(run), "folder": str(run)}
+
+
+def wording_of(summaries: Sequence[Summary]) -> Wording:
+    """What the task of some runs and its scores are called; a run that names none was of beam tracking."""
+    named = summaries[0].get("task") if summaries else None
+    return BEAM_WORDING if named is None else Wording.from_dict(named)
+
+
+def by_task(summaries: Sequence[Summary]) -> list[list[Summary]]:
+    """The runs apart by their task, in order of appearance: scores of different tasks share no table."""
+    parts: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        parts.setdefault(json.dumps(summary.get("task"), sort_keys=True), []).append(summary)
+    return list(parts.values())
 
 
 def without_repeats(runs: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Runs of one experiment with one seed are one run, wherever their folders lie: they say nothing about a spread.
 
     Returns:
-        The runs without repeats, the first of each kept; and a line for each that is left out, which says why.
+        The runs without repeats, of each the one with results of more clients, else the first; and a line for each
+        that is left out, which says why.
     """
-    kept: dict[str, Path] = {}
+    kept: dict[str, tuple[Path, int]] = {}
     notes = []
     for run in runs:
         summary = load_summary(run)
         same_run = [summary["experiment"], summary["seed"], summary["settings"], summary["data_digest"]]
         key = json.dumps(same_run, sort_keys=True)
-        if key in kept:
-            same = "the same folder" if run.resolve() == kept[key].resolve() else "the same experiment and seed"
-            notes.append(f"{run}: left out, {same} as {kept[key]}; a run counts once")
-        else:
-            kept[key] = run
-    return list(kept.values()), notes
+        count = sum(client["federated"] is not None for client in summary["clients"])
+        if key not in kept:
+            kept[key] = run, count
+            continue
+        (better, most), (other, fewer) = kept[key], (run, count)
+        if count > most:
+            (better, most), (other, fewer) = (run, count), kept[key]
+            kept[key] = better, most
+        same = "the same folder" if other.resolve() == better.resolve() else "the same experiment and seed"
+        lacking = f", with results of {fewer} clients instead of {most}" if fewer != most else ""
+        notes.append(f"{other}: left out, {same} as {better}{lacking}; a run counts once")
+    return [run for run, _ in kept.values()], notes
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
@@ -192,6 +197,25 @@ def teacher_spread(summaries: Sequence[Summary], when: str, name: str) -> Spread
     return spread(score(summary["teacher"][when], name) for summary in summaries)
 
 
+def own_test_spread(
+    summaries: Sequence[Summary], arm: str, name: str, *, clients: Iterable[str] | None = None
+) -> Spread | None:
+    """A metric of one arm on each client's own test, over those that have all arms there, and then over runs.
+
+    Args:
+        summaries: the runs.
+        arm: the arm.
+        name: the metric.
+        clients: the ids of the clients that count; None for all.
+    """
+    wanted, arms, means = None if clients is None else set(clients), arms_of(summaries), []
+    for summary in summaries:
+        members = [one for one in summary["clients"] if wanted is None or one["id"] in wanted]
+        scored = [one[OWN_TEST] for one in members if OWN_TEST in one and all(one[OWN_TEST].get(arm) for arm in arms)]
+        means.append(spread(score(by_arm[arm], name) for by_arm in scored))
+    return spread(found.mean for found in means if found)
+
+
 def bytes_spread(summaries: Sequence[Summary], way: str, *, clients: Iterable[str]) -> Spread | None:
     """Mean encoded bytes, ``uplink`` or ``downlink``, of a client in a round; None if there was no round."""
     wanted = set(clients)
@@ -203,18 +227,19 @@ def bytes_spread(summaries: Sequence[Summary], way: str, *, clients: Iterable[st
     return spread(means)
 
 
-def is_better(name: str, candidate: Spread | None, control: Spread | None) -> bool:
+def is_better(name: str, candidate: Spread | None, control: Spread | None, wording: Wording = BEAM_WORDING) -> bool:
     """Whether the mean of the candidate is better than that of the control; False if one is missing."""
     if candidate is None or control is None:
         return False
-    return candidate.mean > control.mean if METRICS[name].is_gain else candidate.mean < control.mean
+    is_gain = wording.metrics[name].is_gain
+    return candidate.mean > control.mean if is_gain else candidate.mean < control.mean
 
 
-def show(found: Spread | None, name: str) -> str:
+def show(found: Spread | None, name: str, wording: Wording = BEAM_WORDING) -> str:
     """A metric as text without its unit, such as ``43.1±0.8``; a dash if it is missing."""
     if found is None:
         return "-"
-    metric = METRICS[name]
+    metric = wording.metrics[name]
     parts = [found.mean] if found.sd is None else [found.mean, found.sd]
     return "±".join(f"{part * metric.scale:.{metric.decimals}f}" for part in parts)
 
@@ -293,22 +318,38 @@ def table_rows(summaries: Sequence[Summary], *, by_client: bool) -> list[Row]:
     """One row per client of the runs, or one row per modality and size of its students."""
     clients = {client["id"]: client for summary in summaries for client in summary["clients"]}
     if by_client:
-        return [Row(i, client["modality"], client["parameters"], (i,)) for i, client in clients.items()]
+        return [
+            Row(i, client["modality"], client["parameters"], (i,), client["modality"]) for i, client in clients.items()
+        ]
     members: dict[tuple[str, int], list[str]] = {}
     for i, client in clients.items():
         members.setdefault((client["modality"], client["parameters"]), []).append(i)
+    sizes = Counter(modality for modality, _ in members)
     return [
-        Row(f"{len(ids)} client{'s' if len(ids) > 1 else ''}", modality, parameters, tuple(ids))
+        Row(
+            title=f"{len(ids)} client{'s' if len(ids) > 1 else ''}",
+            modality=modality,
+            parameters=parameters,
+            clients=tuple(ids),
+            kind=modality if sizes[modality] == 1 else f"{modality} ({parameters:,} parameters)",
+        )
         for (modality, parameters), ids in members.items()
     ]
 
 
 def federation_of(run: Path) -> Path | None:
     """The folder of the data that a run had, if it noted one; it may be gone."""
+    federation = _note_of(run).get("federation")
+    return None if federation is None else Path(str(federation))
+
+
+def _note_of(run: Path) -> dict[str, Any]:
+    """What the launch of a run noted in its folder; empty if nothing can be read."""
     try:
-        return Path(str(json.loads((run / "placement.json").read_text())["federation"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        note = json.loads((run / "placement.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _read_data_digest(run: Path) -> str:

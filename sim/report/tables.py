@@ -10,13 +10,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from clients.data.modalities import MODALITIES
 from clients.learning.baselines import SWEPT
+from clients.learning.task import Metric, Wording
 from server.recorder import ARMS
+from sim.report.beam_sets import sets_aggregate
 from sim.report.sites import sites_aggregate
 from sim.report.strategies import comparisons_of
 from sim.report.summaries import (
     ARM_TITLES,
-    METRICS,
     Row,
     Spread,
     Summary,
@@ -28,18 +30,19 @@ from sim.report.summaries import (
     format_bytes,
     group_by_settings,
     is_better,
+    own_test_spread,
     show,
     spread,
     table_rows,
     teacher_spread,
+    wording_of,
 )
 
 # With more clients than this, the terminal shows modalities.
 MAX_CLIENTS_SHOWN = 16
-_CAPTION = "common test set, mean over horizons"
 _GREEN = "; green: federated beats local only at equal steps"
 # DBA with K = 3 is shown in the report and in `compare` only; the terminal has no room for it.
-_TERMINAL_METRICS = tuple(name for name in METRICS if name != "dba_k3")
+_LEFT_OUT = ("dba_k3",)
 
 
 def compare(summaries: Sequence[Summary]) -> dict[str, Any]:
@@ -64,17 +67,20 @@ def compare(summaries: Sequence[Summary]) -> dict[str, Any]:
 
 
 def results_table(summaries: Sequence[Summary]) -> Table:
-    """One row per client and arm; for many clients or several experiments one per modality and arm."""
-    groups = numbered(summaries)
+    """One row per client and arm; for many clients or several experiments one per modality and arm.
+
+    All runs must have one task (`sim.report.summaries.by_task`).
+    """
+    groups, wording = numbered(summaries), wording_of(summaries)
     by_client = len(groups) == 1 and len(table_rows(summaries, by_client=True)) <= MAX_CLIENTS_SHOWN
     titles = [f"{number}{label}, {_seeds(group)}" for number, label, group in groups]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text("\n".join(titles)))
-    table.caption = _CAPTION + (_GREEN if "local" in arms_of(summaries) else "")
+    table.caption = f"common test set{over_horizons(wording)}" + (_GREEN if "local" in arms_of(summaries) else "")
     table.title_justify = table.caption_justify = "left"
     for title in ("client", "modality", "params", "arm"):
         table.add_column(title, no_wrap=True, justify="right" if title == "params" else "left")
-    for name in _TERMINAL_METRICS:
-        header = f"{METRICS[name].title} {METRICS[name].unit}".replace(" ", "\n", 1)
+    for metric in _metrics_in_terminal(wording).values():
+        header = f"{metric.title} {metric.unit}".replace(" ", "\n", 1)
         table.add_column(header, justify="right", no_wrap=True)
     for number, _, group in groups:
         for row in table_rows(group, by_client=by_client):
@@ -82,15 +88,43 @@ def results_table(summaries: Sequence[Summary]) -> Table:
     return table
 
 
+def over_horizons(wording: Wording, *, and_more: str = "") -> str:
+    """What a score is the mean of, for the end of a sentence: ``, mean over horizons`` where a task has several.
+
+    Args:
+        wording: what the task is called.
+        and_more: what the mean is over besides, such as ``the clients``.
+    """
+    over = [*(["horizons"] if wording.is_of_beams else []), *([and_more] if and_more else [])]
+    return f", mean over {' and '.join(over)}" if over else ""
+
+
+def _metrics_in_terminal(wording: Wording) -> dict[str, Metric]:
+    return {name: metric for name, metric in wording.metrics.items() if name not in _LEFT_OUT}
+
+
 def teacher_lines(summaries: Sequence[Summary]) -> list[str]:
     """The scores of the teacher before and after the federation, in one line per experiment."""
     lines = []
     for number, _, group in numbered(summaries):
-        changes = []
-        for name in _TERMINAL_METRICS:
-            before, after = (show(teacher_spread(group, when, name), name) for when in ("before", "after"))
-            changes.append(f"{METRICS[name].title} {before} -> {after} {METRICS[name].unit}")
+        changes, wording = [], wording_of(group)
+        for name, metric in _metrics_in_terminal(wording).items():
+            before, after = (show(teacher_spread(group, when, name), name, wording) for when in ("before", "after"))
+            changes.append(f"{metric.title} {before} -> {after} {metric.unit}")
         lines.append(f"{number}teacher ({group[0]['teacher']['parameters']:,} parameters): {', '.join(changes)}")
+    return lines
+
+
+def own_test_lines(summaries: Sequence[Summary]) -> list[str]:
+    """The scores of the clients on their own tests, in one line per experiment whose clients have any."""
+    lines = []
+    for number, _, group in numbered(summaries):
+        wording = wording_of(group)
+        metric = wording.main_metric
+        found = {arm: own_test_spread(group, arm, wording.main) for arm in arms_of(group)}
+        if any(found.values()):
+            shown = ", ".join(f"{ARM_TITLES[arm]} {show(one, wording.main, wording)}" for arm, one in found.items())
+            lines.append(f"{number}on each client's own test, {metric.title}: {shown} {metric.unit}")
     return lines
 
 
@@ -105,16 +139,20 @@ def baseline_lines(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _baselines_of_group(group: Sequence[Summary]) -> list[str]:
-    lines = []
+    lines, metrics = [], _metrics_in_terminal(wording_of(group))
     clients = [row.title for row in table_rows(group, by_client=True)]
     for baseline in baselines_of(group):
-        found = (baseline_spread(group, baseline, name, clients=clients) for name in _TERMINAL_METRICS)
-        scores = (
-            f"{METRICS[name].title} {show(one, name)} {METRICS[name].unit}"
-            for name, one in zip(_TERMINAL_METRICS, found, strict=True)
-        )
+        found = {name: baseline_spread(group, baseline, name, clients=clients) for name in metrics}
+        scores = (f"{metric.title} {show(found[name], name)} {metric.unit}" for name, metric in metrics.items())
         lines.append(f"without learning, {baseline.replace('_', ' ')} (needs {SWEPT[baseline]}): {', '.join(scores)}")
     return lines
+
+
+def measuring_lines(summaries: Sequence[Summary]) -> list[str]:
+    """A line for every modality that has to measure something over the air; other students measure nothing."""
+    named = dict.fromkeys(str(client.get("modality")) for one in summaries for client in one["clients"])
+    rows = [MODALITIES[name] for name in named if name in MODALITIES and MODALITIES[name].measures != "nothing"]
+    return [f"students of {row.name} need {row.measures}" for row in rows]
 
 
 def bytes_lines(summaries: Sequence[Summary]) -> list[str]:
@@ -148,13 +186,13 @@ def _seeds(summaries: Sequence[Summary]) -> str:
 
 
 def _add_arms(table: Table, summaries: Sequence[Summary], row: Row, *, number: str) -> None:
-    arms = arms_of(summaries)
+    arms, wording = arms_of(summaries), wording_of(summaries)
     for arm in arms:
         cells = []
-        for name in _TERMINAL_METRICS:
+        for name in _metrics_in_terminal(wording):
             found, control = (arm_spread(summaries, a, name, clients=row.clients) for a in (arm, "local"))
-            is_gain = arm == "federated" and is_better(name, found, control)
-            cells.append(Text(show(found, name), style="bold green" if is_gain else ""))
+            is_gain = arm == "federated" and is_better(name, found, control, wording)
+            cells.append(Text(show(found, name, wording), style="bold green" if is_gain else ""))
         who = (number + row.title, row.modality, f"{row.parameters:,}") if arm == arms[0] else ("", "", "")
         table.add_row(*who, ARM_TITLES[arm], *cells, end_section=arm == arms[-1])
 
@@ -163,21 +201,22 @@ def _aggregate(group: Sequence[Summary]) -> dict[str, Any]:
     def plain(found: Spread | None) -> dict[str, float | None] | None:
         return asdict(found) if found else None
 
-    rows = table_rows(group, by_client=False)
+    rows, metrics = table_rows(group, by_client=False), wording_of(group).metrics
     everyone = [client for row in rows for client in row.clients]
     modalities: dict[str, dict[str, Any]] = {}
     for row in rows:
-        modalities[row.modality] = {"clients": len(row.clients), "parameters": row.parameters}
+        modalities[row.kind] = {"clients": len(row.clients), "parameters": row.parameters}
         for arm in ARMS:
-            found = {name: plain(arm_spread(group, arm, name, clients=row.clients)) for name in METRICS}
-            modalities[row.modality][arm] = found
-        modalities[row.modality]["baselines"] = {
-            baseline: {name: plain(baseline_spread(group, baseline, name, clients=row.clients)) for name in METRICS}
+            found = {name: plain(arm_spread(group, arm, name, clients=row.clients)) for name in metrics}
+            modalities[row.kind][arm] = found
+        modalities[row.kind]["baselines"] = {
+            baseline: {name: plain(baseline_spread(group, baseline, name, clients=row.clients)) for name in metrics}
             for baseline in baselines_of(group)
         }
     teacher = {
-        when: {name: plain(teacher_spread(group, when, name)) for name in METRICS} for when in ("before", "after")
+        when: {name: plain(teacher_spread(group, when, name)) for name in metrics} for when in ("before", "after")
     }
+    own = {arm: {name: plain(own_test_spread(group, arm, name)) for name in metrics} for arm in arms_of(group)}
     return {
         "runs": len(group),
         "seeds": [summary["seed"] for summary in group],
@@ -185,7 +224,9 @@ def _aggregate(group: Sequence[Summary]) -> dict[str, Any]:
         "seconds": plain(spread(summary["seconds"]["total"] for summary in group)),
         "modalities": modalities,
         "teacher": {"parameters": group[0]["teacher"]["parameters"], **teacher},
+        **({"own_test": own} if any(one for by_name in own.values() for one in by_name.values()) else {}),
         **({"sites": by_site} if (by_site := sites_aggregate(group)) else {}),
+        **sets_aggregate(group),
         "uplink_bytes_per_client_round": plain(bytes_spread(group, "uplink", clients=everyone)),
         "downlink_bytes_per_client_round": plain(bytes_spread(group, "downlink", clients=everyone)),
         "break_even_samples": group[0]["break_even_samples"],

@@ -3,30 +3,23 @@
 A difference is paired: each client's federated student against the same client's control, in the same run. The interval
 draws runs with replacement, and in each the clients, so it covers both. With one run it does not cover other seeds, and
 with few clients it is too narrow.
-
-Source: percentile intervals: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
+from sim.report.intervals import paired_interval
+from sim.report.summaries import Summary, arms_of, score, wording_of
 
-from configs.seeding import rng_for
-from sim.report.summaries import Summary, arms_of, score
-
-# Smaller changes of the mean Top-5 are called no clear difference, in points.
+# Smaller changes of the mean of the main metric (Top-5 of beams) are called no clear difference, in points.
 CLEAR_POINTS = 0.5
-NUM_REPLICATES = 2000
-TAILS = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
 class Gain:
-    """The federated student minus a control in Top-5, in [-1, 1].
+    """The federated student minus a control in the main metric (Top-5 of beams), in [-1, 1].
 
     Attributes:
         mean: the mean over runs of the mean over clients.
@@ -50,22 +43,23 @@ class Gain:
         return 1 if self.mean > 0 else -1
 
 
-def gain_over(summaries: Sequence[Summary], control: str) -> Gain | None:
-    """The gain over a control, in the runs and clients that have both; None if there is none."""
-    runs = [found for summary in summaries if (found := _differences(summary, control))]
+def gain_over(summaries: Sequence[Summary], control: str, *, clients: Collection[str] | None = None) -> Gain | None:
+    """The gain over a control, in the runs and clients that have both; None if there is none.
+
+    Args:
+        summaries: the runs.
+        control: the control.
+        clients: the ids of the clients that count; None for all.
+    """
+    runs = [found for summary in summaries if (found := _differences(summary, control, clients))]
     if not runs:
         return None
-    rng = rng_for(0, "verdict")
-    means = np.empty(NUM_REPLICATES)
-    for number in range(NUM_REPLICATES):
-        drawn = rng.integers(len(runs), size=len(runs))
-        means[number] = np.mean([np.mean(rng.choice(runs[i], len(runs[i]))) for i in drawn])
-    low, high = np.quantile(means, TAILS)
+    interval = paired_interval(runs, "verdict")
     everything = [value for run in runs for value in run]
     return Gain(
-        mean=statistics.fmean(statistics.fmean(run) for run in runs),
-        low=float(low),
-        high=float(high),
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
         num_better=sum(value > 0 for value in everything),
         num=len(everything),
     )
@@ -91,6 +85,8 @@ def verdict_of(summaries: Sequence[Summary]) -> tuple[str, bool]:
     }[taught.sign]
 
 
-def _differences(summary: Summary, control: str) -> list[float]:
-    pairs = [(score(client["federated"], "top5"), score(client[control], "top5")) for client in summary["clients"]]
+def _differences(summary: Summary, control: str, clients: Collection[str] | None) -> list[float]:
+    main = wording_of([summary]).main
+    members = [one for one in summary["clients"] if clients is None or one["id"] in clients]
+    pairs = [(score(client["federated"], main), score(client[control], main)) for client in members]
     return [mine - other for mine, other in pairs if mine is not None and other is not None]

@@ -91,6 +91,15 @@ def test_weights_are_called_cheaper_where_a_bar_is_above_their_mark_only(uplink:
     assert claim in captions_of([run_of(uplink=uplink)])["bytes"]
 
 
+def test_what_the_second_half_of_the_bytes_brought_is_said() -> None:
+    run = run_of()
+    for number, line in enumerate(run.rounds):
+        for client, level in zip(CLIENTS, (0.5, 0.8), strict=True):
+            line["clients"][client] |= {"common": metrics(0.5 if number == 0 else level), "uplink_bytes": 4000}
+    caption = captions_of([run])["score-by-bytes"]
+    assert "has spent 8 kB; the second half of them changed Top-5 by +0.0 (camera) to +30.0 (gps) points." in caption
+
+
 @pytest.mark.parametrize(
     ("run", "said", "unsaid"),
     [
@@ -109,7 +118,9 @@ def test_the_caption_of_the_curves_names_the_lines_that_are_there(run: Run, said
 
 def test_bands_are_named_where_there_are_several_runs_only() -> None:
     assert not any("standard deviation" in text for text in captions_of([run_of()]).values())
-    assert all("standard deviation" in text for text in captions_of([run_of(), run_of(seed=1)]).values())
+    several = captions_of([run_of(), run_of(seed=1)])
+    told = {stem for stem, text in several.items() if "standard deviation" in text}
+    assert several.keys() - told == {"score-by-bytes", "answers"}  # these have means only
 
 
 TEACHER = "The teacher never improved"

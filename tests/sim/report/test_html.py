@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from server.recorder import read_rounds
-from sim.report.figures import Run, draw_all, draw_learning_curves
+from sim.report.evidence import gather_evidence
+from sim.report.figures import Run, bytes_curves, draw_all, draw_learning_curves, draw_score_by_bytes
 from sim.report.html import write_report
 from sim.report.summaries import load_summary
 
@@ -109,7 +110,8 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = write_run(folder / "street-1", problem="probs <script>hold NaN</script>", codec="float16")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sim.report.html.draw_all", draw_all)
-        write_report([run], folder / "out" / "report.html")
+        patch.setattr("sim.report.html.gather_evidence", gather_evidence)
+        write_report([run], folder / "out" / "report.html", with_files=True)
     return folder / "out" / "report.html"
 
 
@@ -117,16 +119,17 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside(one: Path) -> None:
     text = one.read_text()
     page = Page(text)
     assert page.open == []
-    assert not re.search(r"""(src|href)=["'](?!#)|@import|url\((?!#)|<script|<link""", text)
+    assert not re.search(r"""(src|href)=["'](?!#|data:)|@import|url\((?!#|data:)|<script[^>]*src|<link""", text)
+    assert "default-src 'none'" in text
     assert len(page.ids) == len(set(page.ids))
     for target in re.findall(r'(?:url\(|href=")#([^")]+)', text):
         assert target in page.ids
 
 
-def test_every_figure_lies_beside_the_page_as_png_and_pdf_and_stands_in_it(one: Path) -> None:
+def test_every_figure_lies_beside_the_page_as_png_svg_and_pdf_and_stands_in_it(one: Path) -> None:
     names = {path.name for path in (one.parent / f"{one.stem}-figures").iterdir()}
-    stems = {"learning-curves", "final-accuracy", "horizons", "bytes"}
-    assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf")}
+    stems = {"learning-curves", "final-accuracy", "gain-by-horizon", "horizons", "bytes", "score-by-bytes", "answers"}
+    assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg", "pdf")}
     assert one.read_text().count("<svg") == len(stems)
     assert [path.name for path in one.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -177,11 +180,19 @@ def test_several_seeds_give_mean_and_sd_and_one_command(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("figures")
 def test_a_run_without_rounds_still_has_a_report(tmp_path: Path) -> None:
-    write_report([write_run(tmp_path / "run", rounds=0)], tmp_path / "report.html")
+    write_report([write_run(tmp_path / "run", rounds=0)], tmp_path / "report.html", with_files=True)
     text = visible((tmp_path / "report.html").read_text())
     assert "cannot be compared" in text
     assert "no figure of learning curves" in text
     assert not (tmp_path / "report-figures" / "bytes.png").exists()
+    assert (tmp_path / "report-figures" / "horizons.png").exists()
+
+
+@pytest.mark.usefixtures("figures")
+def test_a_page_without_files_has_the_same_figures(one: Path, tmp_path: Path) -> None:
+    write_report([one.parents[1] / "street-1"], tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == one.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def amend(run: Path, number: int, client: str, **entry: Any) -> None:
@@ -300,3 +311,31 @@ def test_what_needs_no_learning_stands_in_a_table_of_its_own_with_what_it_measur
     text = visible((tmp_path / "with.html").read_text())
     modality = summary["clients"][0]["modality"]
     assert f"a full sweep in the slot before {modality} 35.0 35.0 35.0" in text
+
+
+def test_scores_stand_over_the_bytes_that_were_spent_until_each_round(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rounds=3, problem="no reply")
+    found = [Run(load_summary(run), read_rounds(run))]
+    curves = bytes_curves(found)
+    assert list(curves) == list(MODALITIES)
+    assert curves["radar"] == [(3.0, pytest.approx(60.0)), (6.0, pytest.approx(60.0)), (9.0, pytest.approx(60.0))]
+    assert [spent for spent, _ in curves["camera"]] == [6.0, 9.0]  # it has no score in round 1, but has spent bytes
+    figure = draw_score_by_bytes(found)
+    assert figure is not None
+    (axis,) = figure.axes
+    diamonds = [line for line in axis.lines if line.get_marker() == "D"]
+    assert [list(line.get_ydata()) for line in diamonds] == [[pytest.approx(50.0)]] * 3
+    triangles = [line for line in axis.lines if line.get_marker() == "v"]
+    assert {float(line.get_xdata()[0]) for line in triangles} == {4.0}  # 1000 parameters of 4 bytes
+    assert axis.get_xlabel() == "Bytes of a client so far, up and down (kB)"
+
+
+@pytest.mark.usefixtures("figures")
+def test_a_strategy_that_sends_nothing_has_no_scores_over_bytes_and_the_page_says_why(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    silent = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    for line in silent:
+        line["clients"] = {name: {**e, "uplink_bytes": 0, "downlink_bytes": 0} for name, e in line["clients"].items()}
+    (run / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in silent))
+    write_report([run], tmp_path / "report.html")
+    assert "Nothing was sent, so there is no figure of scores against bytes." in (tmp_path / "report.html").read_text()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from configs.strategy import Strategy
-from sim.report.labels import flatten, labels_of, short_value
+from sim.report.labels import differing_settings, flatten, labels_of, short_value
 
 
 def group(experiment: str = "street", strategy: str = "distillation", **settings: Any) -> dict[str, Any]:
@@ -72,3 +72,11 @@ def test_of_many_settings_that_differ_a_few_are_named_and_the_others_counted() -
 def test_a_value_is_never_shown_as_python_writes_it(value: Any, text: str) -> None:
     assert short_value(value) == text
     assert not set("{}[]'\n") & set(short_value(value))
+
+
+def test_settings_that_differ_are_named_in_full_with_the_value_of_each_group() -> None:
+    groups = [group("one"), group("two", strategy__rounds=3), options(2)]
+    found = differing_settings([*groups[:2]])
+    assert found == {"strategy.rounds": [short_value(groups[0]["settings"]["strategy.rounds"]), "3"]}
+    assert differing_settings(groups)["strategy.options.pull"] == ["", "", "2"]
+    assert differing_settings([groups[0]]) == {}

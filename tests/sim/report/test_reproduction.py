@@ -42,7 +42,7 @@ def test_the_command_of_the_report_makes_a_run_with_a_user_s_own_rule_again_from
     assert first.code == 0, first.err
     (run,) = (tmp_path / "runs").iterdir()
     write_report([run], tmp_path / "page" / "report.html")
-    (command,) = re.findall(r"<pre>(.*softbeam run.*?)</pre>", (tmp_path / "page" / "report.html").read_text())
+    (command,) = re.findall(r"<pre[^>]*>(.*softbeam run.*?)</pre>", (tmp_path / "page" / "report.html").read_text())
     assert "The clients&#x27; data is " in (tmp_path / "page" / "report.html").read_text()
     # As a shell would do it, in this process: go to a folder, then run a command.
     monkeypatch.chdir(empty)

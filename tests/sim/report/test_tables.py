@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from sim.report.summaries import Spread, format_bytes, group_by_settings, load_summary, show, spread
-from sim.report.tables import baseline_lines, bytes_lines, compare, results_table, teacher_lines
+from sim.report.tables import baseline_lines, bytes_lines, compare, measuring_lines, results_table, teacher_lines
 from tests.conftest import tiny_values
 
 
@@ -91,6 +91,13 @@ def test_arms_are_compared_over_the_clients_that_have_all_of_them_and_a_dash_say
     assert compare([none])["street"]["modalities"]["gps"]["federated"]["top5"] is None
     (line,) = [line for line in printed(none).splitlines() if "federated  " in line]
     assert line.split() == ["federated", "-", "-", "-", "-", "-"]
+
+
+def test_students_of_one_modality_that_differ_in_size_keep_results_of_their_own() -> None:
+    small, large = client("000-gps", federated=0.5), client("001-gps", federated=0.7, parameters=3000)
+    found = compare([summary(small, large)])["street"]["modalities"]
+    means = {kind: one["federated"]["top5"]["mean"] for kind, one in found.items()}
+    assert means == {"gps (1,000 parameters)": pytest.approx(0.5), "gps (3,000 parameters)": pytest.approx(0.7)}
 
 
 def test_compare_survives_a_trip_through_json() -> None:
@@ -188,6 +195,9 @@ def test_what_needs_no_learning_is_said_with_what_it_measures_and_a_run_that_has
     assert [line[:4] for line in baseline_lines([summary(known), summary(blind, experiment="other")])] == [
         *("(1) ", "(1) ", "(2) "),
     ]
+    assert measuring_lines([summary(known, blind)]) == []
+    swept = [summary(known, client("002-past_power")), summary(client("000-past_power"), seed=1)]
+    assert measuring_lines(swept) == ["students of past_power need a full sweep in every slot before"]
     (found,) = compare([summary(known, blind)]).values()
     assert found["modalities"]["gps"]["baselines"]["nearest_position"]["top5"]["mean"] == 0.5
 
