@@ -51,6 +51,6 @@ def _by_size(federation: Path, num_frames: int, num_future: int) -> tuple[str, .
     sizes = {}
     for folder in client_folders(federation):
         recording = open_recording(folder)
-        is_labelled = recording.power is not None
+        is_labelled = recording.is_labelled
         sizes[folder.name] = len(recording.window_starts(num_frames, num_future, "train")) if is_labelled else 0
     return tuple(sorted(sizes, key=lambda client: (-sizes[client], client)))

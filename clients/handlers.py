@@ -1,30 +1,33 @@
 """What a client does with each kind of message: it introduces itself, trains the controls, takes part in a round.
 
-A handler may raise an exception; `clients.app` turns it into a reply.
+A handler may raise an exception; `clients.app` turns it into a reply. Where a client learns, its handler is a generator
+(`clients.cohort.Work`), so that clients of one node can learn at once.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clients.adversary import attack_of
+from clients.cohort import Work
 from clients.context import ClientContext
-from clients.data.by_beam import count_beams
-from clients.data.recording import open_recording
-from clients.exchanges.base import BehindError, Exchange, Facts, own_beams
+from clients.data.by_class import count_classes
+from clients.data.recording import Recording, open_recording
+from clients.exchanges.base import BehindError, Exchange, Facts, own_classes
 from clients.exchanges.table import EXCHANGES
-from clients.learning.baselines import baseline_scores
-from clients.learning.learner import Learner, Lesson
+from clients.learning.cohort import Learning
+from clients.learning.learner import Learner, Lesson, WindowsToPredict
 from clients.learning.lessons import public_lesson
-from clients.learning.metrics import BeamMetrics, top5_by_pass
 from clients.learning.mixture import Mixture, weigh
 from clients.models.tracker import count_parameters
 from clients.privacy import window_bound
+from clients.told_sets import told_sets
 from clients.training import own_recording
 from strategies.codecs.encoding import Encoding
 from strategies.messages.wire import Reply, Request, WireError
@@ -49,7 +52,7 @@ def introduce(context: ClientContext, request: Request) -> Reply:
     )
 
 
-def train_controls(context: ClientContext, request: Request) -> Reply:
+def train_controls(context: ClientContext, request: Request) -> Work:
     """Train the two controls, *local only* and *offline KD*, with as many steps as in the whole federation.
 
     The targets of the request are the soft labels of the teacher before the federation.
@@ -58,13 +61,13 @@ def train_controls(context: ClientContext, request: Request) -> Reply:
     strategy, task = context.placement.experiment.strategy, context.placement.experiment.task
     taught = None
     if request.targets is not None:
-        encoding = Encoding(strategy.codec_down, task.num_horizons, task.num_beams)
+        encoding = Encoding(strategy.codec_down, task.num_horizons, task.num_classes)
         taught = encoding.decode(encoding.unpack(request.targets), strategy.temperature)
     learners: list[Learner] = []
     for targets in (None, taught):
         learner = Exchange.make_learner(context)
-        for _ in range(strategy.expected_rounds):
-            _learn(learner, public_lesson(targets), context)
+        for _ in range(_expected_rounds(context)):
+            yield _next_round(learner, public_lesson(targets, learner.material.held), context)
         learners.append(learner)
     local, offline = learners
     metrics |= _evaluate(local, context, prefix="local.")
@@ -84,39 +87,41 @@ def _baselines(learner: Learner, context: ClientContext) -> MetricValues:
     own = np.sort(np.concatenate([material.train, material.validation]))
     # Of the common test set a client may use what it senses itself.
     mine = replace(common, sensors={name: common.sensors[name] for name in learner.model.modalities})
-    power = common.powers(starts, task.num_frames, task.num_future)
+    truth = learner.truth(common, starts)
     return {
         f"{name}.common.{metric}": values
-        for name, scores in baseline_scores(material.recording, own, mine, starts, task).items()
-        for metric, values in BeamMetrics.of(scores, power).to_dict().items()
+        for name, decisions in learner.task.baselines(material.recording, own, mine, starts, task).items()
+        for metric, values in learner.task.evaluate(decisions, truth).to_dict().items()
     }
 
 
-def take_round(context: ClientContext, request: Request) -> Reply:
+def take_round(context: ClientContext, request: Request) -> Work:
     """Digest new targets, revisit the client's own labels, answer, and save the state.
 
     If the state cannot be saved, the client answers nevertheless, with a fact ``warning`` that says why.
     """
     memory, kind = context.memory(), _exchange_of(context)
-    learner = kind.make_learner(context)
     state = memory.load(before_round=context.header.round) or {}
-    if state:
-        learner.load_state(state["learner"])
+    learner = kind.make_learner(context, state.get("learner"))
     try:
         exchange = kind(context, learner, request, state.get("exchange", {}))
     except BehindError as error:
         return Reply(error=str(error), facts={"known_round": error.known_round})
-    loss = _learn(learner, exchange.lesson(), context)
+    predicts = [*exchange.predicts(), *_scored(context)]
+    loss = yield _next_round(learner, exchange.lesson(), context, predicts)
     said = exchange.answer()
-    local = _local_self(kind, context, state)
+    local = yield from _local_self(kind, context, state)
     kept = _kept(learner, local)
     metrics = {**said.metrics, **window_bound(context), **_evaluate(kept, context, prefix="")}
     metrics |= _evaluate_now(learner, context, metrics)
+    if context.header.round == context.placement.experiment.strategy.rounds:
+        metrics |= told_sets(kept, context)
     if isinstance(kept, Mixture) and not context.placement.experiment.strategy.privacy.has_noise:
         metrics["federated_share"] = kept.share
     if not context.placement.experiment.strategy.privacy.has_noise:
         metrics["loss"] = loss
     facts: Facts = said.facts
+    context.note_experiment()
     try:
         states = {"learner": learner.state(), "exchange": exchange.state()}
         memory.save(states if local is None else {**states, "local": local.state()}, round_number=context.header.round)
@@ -128,16 +133,16 @@ def take_round(context: ClientContext, request: Request) -> Reply:
     )
 
 
-def _local_self(kind: type[Exchange], context: ClientContext, state: Mapping[str, Any]) -> Learner | None:
+def _local_self(
+    kind: type[Exchange], context: ClientContext, state: Mapping[str, Any]
+) -> Generator[Learning, float, Learner | None]:
     """The student that learns from own labels alone, after as many rounds; None if there is none to keep."""
     if context.placement.experiment.strategy.keeps != "mixture":
         return None
-    local = kind.make_learner(context)
-    if "local" in state:
-        local.load_state(state["local"])
+    local = kind.make_learner(context, state.get("local"))
     if not local.material.is_labelled:
         return None
-    _learn(local, None, context)
+    yield _next_round(local, None, context)
     return local
 
 
@@ -156,7 +161,7 @@ def _possessions(learner: Learner, context: ClientContext) -> dict[str, int | li
     }
     if context.placement.experiment.strategy.privacy.has_noise:
         return counts  # The noise does not hide which beams the client has seen.
-    seen = count_beams(own_beams(learner), context.placement.experiment.task.num_beams) > 0
+    seen = count_classes(own_classes(learner), context.placement.experiment.task.num_classes) > 0
     return {**counts, "seen": seen.astype(int).tolist()}
 
 
@@ -168,14 +173,30 @@ def _exchange_of(context: ClientContext) -> type[Exchange]:
     return EXCHANGES[kind]
 
 
-def _learn(learner: Learner, lesson: Lesson | None, context: ClientContext) -> float:
-    """Take the steps of the client's next round, and return the mean loss.
+def _next_round(
+    learner: Learner, lesson: Lesson | None, context: ClientContext, predicts: Sequence[WindowsToPredict] = ()
+) -> Learning:
+    """What the client's next round has to learn.
 
     The client's own first round is the longer one, whichever round of the federation it is.
     """
-    training, rounds = learner.training, context.placement.experiment.strategy.expected_rounds
+    training = learner.training
     num_steps = training.steps(learner.progress.round + 1)
-    return learner.learn(lesson, num_steps=num_steps, total_steps=training.total_steps(rounds))
+    return Learning(learner, lesson, num_steps, training.total_steps(_expected_rounds(context)), predicts)
+
+
+def _expected_rounds(context: ClientContext) -> int:
+    """The number of rounds in which the client takes part, on average."""
+    return context.placement.experiment.expected_rounds(context.profile.id, context.profile.modality)
+
+
+def _scored(context: ClientContext) -> list[WindowsToPredict]:
+    """The windows of the common test set, on which the student is scored after its round."""
+    task = context.placement.experiment.task
+    if context.profile.test is None:
+        return []
+    common = open_recording(context.profile.test)
+    return [WindowsToPredict(common, common.window_starts(task.num_frames, task.num_future))]
 
 
 def _evaluate_now(learner: Learner, context: ClientContext, kept: MetricValues) -> MetricValues:
@@ -209,20 +230,26 @@ def _evaluate(learner: Learner | Mixture, context: ClientContext, *, prefix: str
     metrics: MetricValues = {}
     if not privacy.has_noise and learner.validation is not None:
         metrics[f"{prefix}validation"] = learner.validation
-    places: list[tuple[str, Any, Any]] = []
+    places: list[tuple[Recording, dict[str, NDArray[np.int64]]]] = []
     own = own_recording(context.profile, experiment)
-    if own is not None and own.power is not None and not privacy.has_account:
-        places.append(("own", own, own.window_starts(*lengths, "test")))
+    if own is not None and own.is_labelled and not privacy.has_account:
+        places.append((own, {"own": own.window_starts(*lengths, "test")}))
     if context.profile.test is not None:
         common = open_recording(context.profile.test)
         starts = common.window_starts(*lengths)
         by_site = common.windows_by_site(starts, () if own is None else own.sites)
-        places += [("common", common, starts), *((name, common, part) for name, part in by_site.items())]
-    for name, recording, starts in places:
-        if len(starts):
-            scores, power = learner.scores(recording, starts), recording.powers(starts, *lengths)
-            found = BeamMetrics.of(scores, power).to_dict()
+        places.append((common, {"common": starts, **by_site}))
+    for recording, parts in places:
+        starts = next(iter(parts.values()))
+        if len(starts) == 0:
+            continue
+        decisions, truth, task = learner.decisions(recording, starts), learner.truth(recording, starts), learner.task
+        for name, part in parts.items():
+            rows = np.isin(starts, part)
+            found = task.evaluate(decisions[rows], truth[rows]).to_dict()
             metrics |= {f"{prefix}{name}.{metric}": values for metric, values in found.items()}
-            if name == "common":
-                metrics[f"{prefix}passes.top5"] = top5_by_pass(scores, power, recording.pass_ids[starts])
+        if "common" in parts:
+            by_pass = task.evaluate_by_pass(decisions, truth, recording.pass_ids[starts])
+            if by_pass is not None:
+                metrics[f"{prefix}passes.{task.wording.main}"] = by_pass
     return metrics

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from clients.data.arrivals import open_growing
-from clients.data.material import Material, material_of, pool
+from clients.data.material import Material, holding, material_of, pool
 from clients.data.recording import Recording, open_recording
+from clients.learning.classification import task_of
 from clients.learning.learner import Learner, Losses
 from clients.models.own import build_tracker
 from clients.models.seeding import torch_seeded
 from clients.models.tracker import Tracker
 from clients.profile import ClientProfile, client_folders
 from configs.data import HELD_OUT_SHARE
-from configs.schema import Experiment
-from configs.seeding import seed_for
+from configs.schema import Experiment, Training
+from configs.seeding import rng_for, seed_for
 from strategies.losses import response_kd, task_loss
 
 
@@ -27,11 +29,12 @@ def own_recording(profile: ClientProfile, experiment: Experiment) -> Recording |
     """
     if profile.recording is None:
         return None
-    share = experiment.data.passes.validation_share
+    data = experiment.data
+    share = data.validation_share if data.source == "folder" else data.passes.validation_share
     return open_growing(
         profile.recording,
         modality=profile.modality,
-        num_beams=experiment.task.num_beams,
+        num_classes=experiment.task.num_classes,
         # A share that followed the number of passes would move passes between the splits as they arrive.
         validation_share=HELD_OUT_SHARE if share is None else share,
     )
@@ -44,8 +47,9 @@ def make_learner(
     start: str | None = None,
     choose: Callable[[Material], Material] = lambda material: material,
     plugins: Sequence[Path] = (),
+    state: Mapping[str, Any] | None = None,
 ) -> Learner:
-    """A fresh learner, the same for the same experiment, client and recording; without labels it only digests.
+    """A learner, the same for the same experiment, client and recording; without labels it only digests.
 
     Args:
         profile: the profile of the client.
@@ -53,18 +57,36 @@ def make_learner(
         start: a name; learners with the same name start from the same weights. None takes the client's id.
         choose: a function that selects what the learner may learn from.
         plugins: the folders in which the module of a student of one's own may lie.
+        state: the state of the learner to go on from; None makes a fresh one.
 
     Raises:
         ValueError: a recording is missing or broken, or lacks the client's modality.
     """
     material = material_of(own_recording(profile, experiment), open_recording(profile.public), experiment.task)
-    return _learner(profile, experiment, choose(material), start=start or profile.id, plugins=plugins)
+    share = experiment.public_share(profile.id, profile.modality)
+    if share < 1:
+        material = holding(material, share, rng_for(experiment.seed, "public share", profile.id))
+    training = experiment.training_of(profile.id, profile.modality)
+    return _learner(
+        profile,
+        experiment,
+        choose(material),
+        training=training,
+        start=start or profile.id,
+        plugins=plugins,
+        state=state,
+    )
 
 
 def make_pooled_learner(
-    profile: ClientProfile, experiment: Experiment, federation: Path, *, plugins: Sequence[Path] = ()
+    profile: ClientProfile,
+    experiment: Experiment,
+    federation: Path,
+    *,
+    plugins: Sequence[Path] = (),
+    state: Mapping[str, Any] | None = None,
 ) -> Learner:
-    """A fresh learner on the labelled windows of all clients of a modality; each of these clients gets the same one.
+    """A learner on the labelled windows of all clients of a modality; each of these clients gets the same one.
 
     Raises:
         ValueError: the reasons are those of :func:`make_learner`, or this machine has no federation to pool.
@@ -75,11 +97,21 @@ def make_pooled_learner(
             "choose another strategy, or run in simulation"
         )
     recordings = [open_recording(folder) for folder in client_folders(federation)]
-    mine = [one for one in recordings if profile.modality in one.sensors and one.power is not None]
+    mine = [one for one in recordings if profile.modality in one.sensors and one.is_labelled]
     if not mine:
         raise ValueError(f"{federation}: no client has labels for {profile.modality}, so there is nothing to pool")
     material = pool(mine, open_recording(profile.public), experiment.task)
-    return _learner(profile, experiment, material, start=profile.modality, name=profile.modality, plugins=plugins)
+    name = profile.modality
+    return _learner(
+        profile,
+        experiment,
+        material,
+        training=experiment.training,
+        start=name,
+        name=name,
+        plugins=plugins,
+        state=state,
+    )
 
 
 def _learner(
@@ -87,21 +119,25 @@ def _learner(
     experiment: Experiment,
     material: Material,
     *,
+    training: Training,
     start: str,
     plugins: Sequence[Path],
     name: str | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> Learner:
-    training = experiment.training
+    task = task_of(experiment.task, plugins)
     for recording in (material.recording, material.public):
         if profile.modality not in recording.sensors:
             raise ValueError(f"{recording.folder}: has no {profile.modality}, which client {profile.id} senses")
     return Learner(
         make_student(experiment, client=profile.id, modality=profile.modality, start=start, plugins=plugins),
         training=training,
-        losses=Losses(task_loss(training.task_loss, training.power_temperature_db), response_kd),
+        losses=Losses(task.own_loss or task_loss(training.task_loss, training.power_temperature_db), response_kd),
         material=material,
         seed=experiment.seed,
         name=name or profile.id,
+        task=task,
+        state=state,
     )
 
 

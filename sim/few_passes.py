@@ -23,7 +23,7 @@ from clients.profile import client_folders
 from configs.loading import data_digest, load_experiment, to_values
 from configs.schema import Experiment, Task
 from server.checkpoint import load_checkpoint
-from server.recorder import ARMS, read_rounds
+from server.recorder import ARMS, CONTROL_ARMS, read_rounds
 from sim.temporary_run import temporary_run
 from sim.worksheet import SheetRow, row_key
 
@@ -102,8 +102,8 @@ def run_case(case: FewCase) -> SheetRow:
     clients = {}
     for folder in client_folders(federation):
         own = open_recording(folder)
-        metrics = {arm: controls.get(folder.name, {}).get(f"{arm}.own.top5") for arm in ARMS[:2]}
-        metrics[ARMS[2]] = (last["clients"][folder.name]["own"] or {}).get("top5")
+        metrics = {arm: controls.get(folder.name, {}).get(f"{arm}.own.top5") for arm in CONTROL_ARMS}
+        metrics["federated"] = (last["clients"][folder.name]["own"] or {}).get("top5")
         scores = {arm: None if values is None else 100.0 * fmean(values) for arm, values in metrics.items()}
         clients[folder.name] = scores | {LOOK_UP: _look_up(own, own, experiment.task, "test")}
     server = open_recording(federation / "server")
@@ -135,6 +135,7 @@ class FewSummary:
     Attributes:
         passes: the number of passes; None for all cases.
         num: the number of clients times seeds and scenarios.
+        num_failed: how many more have no result in some arm, and are left out.
         means: arm or baseline -> its mean.
         worst: the smallest difference federated minus local only of any client in any seed.
         num_lost: how many of them are below -3.
@@ -145,6 +146,7 @@ class FewSummary:
 
     passes: int | None
     num: int
+    num_failed: int
     means: Mapping[str, float]
     worst: float
     num_lost: int
@@ -154,18 +156,22 @@ class FewSummary:
 
 
 def summaries(rows: Sequence[SheetRow]) -> list[FewSummary]:
-    """A summary for every number of passes, and the last for all."""
+    """A summary for every number of passes, and the last for all.
+
+    Raises:
+        ValueError: no client of some number of passes has a result in every arm.
+    """
     passes = sorted({row["passes"] for row in rows})
     return [_summary(number, [row for row in rows if number in (None, row["passes"])]) for number in (*passes, None)]
 
 
 def _summary(passes: int | None, rows: Iterable[SheetRow]) -> FewSummary:
-    cases = [
-        ((row["scenario"], row["passes"]), client, scores)
-        for row in rows
-        for client, scores in row["clients"].items()
-        if None not in scores.values()
+    every = [
+        ((row["scenario"], row["passes"]), client, scores) for row in rows for client, scores in row["clients"].items()
     ]
+    cases = [(cell, client, scores) for cell, client, scores in every if None not in scores.values()]
+    if not cases:
+        raise ValueError(f"{passes} passes: no client has a result in every arm; delete these rows, and run them again")
     means = {arm: fmean(scores[arm] for *_, scores in cases) for arm in (*ARMS, LOOK_UP)}
     lost: dict[tuple[Any, str], list[float]] = {}
     cells: dict[Any, list[Mapping[str, float]]] = {}
@@ -183,6 +189,7 @@ def _summary(passes: int | None, rows: Iterable[SheetRow]) -> FewSummary:
     return FewSummary(
         passes=passes,
         num=len(cases),
+        num_failed=len(every) - len(cases),
         means=means,
         worst=min(differences),
         num_lost=sum(value < -3.0 for value in differences),
@@ -203,7 +210,7 @@ def few_table(found: Sequence[FewSummary]) -> Table:
         lost = [f"{one.worst:+.1f}", str(one.num_lost), f"{one.worst_mean:+.1f}", str(one.num_mean_lost)]
         table.add_row(
             "all" if one.passes is None else str(one.passes),
-            str(one.num),
+            f"{one.num}, {one.num_failed} failed" if one.num_failed else str(one.num),
             *means,
             *lost,
             ", ".join(f"{arm} {count}" for arm, count in one.collapsed.items() if count) or "none",

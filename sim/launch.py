@@ -33,11 +33,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from flwr.common.constant import PARTITION_ID_KEY, ErrorCode
 from flwr.serverapp import Grid, ServerApp
 
 from configs.schema import Engine
-from sim.inline import GuardedApp, error_reply, run_inline
+from sim.inline import GuardedApp, run_inline
+from sim.ray_workers import POLL_S, RayWorkers
 
 if TYPE_CHECKING:
     from flwr.server.superlink.fleet.vce.backend.backend import Backend, BackendConfig
@@ -46,8 +46,6 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 FLEET = "flwr.server.superlink.fleet.vce"
 RAY_BACKEND = f"{FLEET}.backend.raybackend"
 ACTORS = "flwr.simulation.ray_transport.ray_actor"
-POLL_S = 0.5
-"""How often a waiting thread looks whether the run is over."""
 ADDRESS_TIMEOUT_S = 5.0
 """How long a Ray cluster named by the environment has to take a connection."""
 _SET_BY_RAY = {"RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"}
@@ -55,18 +53,18 @@ _SET_BY_RAY = {"RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"}
 MAX_WORKERS = 4096  # threads that may wait for clients; Flower starts as many as it has workers
 
 
-def offline_environment() -> dict[str, str]:
+def offline_environment(address: str | None = None) -> dict[str, str]:
     """Environment variables for a run that calls nobody and shares its cores well.
 
-    A `RAY_ADDRESS` that is set already is kept, so that a run can use a Ray cluster. It uses all of that cluster:
-    ``engine.workers`` limits only a Ray that starts here. Its machines need this checkout and the data at equal paths.
+    Args:
+        address: a Ray cluster, as for ``engine.address``; None keeps a `RAY_ADDRESS` that is set already.
     """
     return {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ADDRESS": os.environ.get("RAY_ADDRESS") or "local",
+        "RAY_ADDRESS": address or os.environ.get("RAY_ADDRESS") or "local",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a client that reserves no GPU still sees it
         "OMP_NUM_THREADS": "1",
     }
@@ -112,9 +110,7 @@ def launch(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, engi
     if engine.name == "inline":
         run_inline(server_app, client_app, num_nodes=num_nodes)
     else:
-        _run_ray(
-            server_app, client_app, num_nodes=num_nodes, num_workers=min(engine.workers or _num_cores(), num_nodes)
-        )
+        _run_ray(server_app, client_app, num_nodes=num_nodes, engine=engine)
 
 
 def check_engine(engine: Engine) -> None:
@@ -126,17 +122,21 @@ def check_engine(engine: Engine) -> None:
     if engine.name == "deployment":
         raise ValueError("engine.name: deployment runs on real machines; use softbeam run CONFIG --on DIR")
     if engine.name == "ray":
-        with _environment(offline_environment()):
+        with _environment(offline_environment(engine.address)):
             import ray
 
-            _check_address(os.environ["RAY_ADDRESS"])
+            _check_address(os.environ["RAY_ADDRESS"], is_asked_for=engine.address is not None)
             _check_flower()
         if ray.is_initialized():
             raise ValueError("engine.name: Ray already runs in this process; call ray.shutdown() before the run")
 
 
-def _check_address(address: str) -> None:
-    """Refuse a ``RAY_ADDRESS`` at which no Ray answers: Ray itself would wait for minutes before it says so.
+def _check_address(address: str, *, is_asked_for: bool) -> None:
+    """Refuse an address at which no Ray answers: Ray itself would wait for minutes before it says so.
+
+    Args:
+        address: ``local``, ``auto`` or where a cluster is.
+        is_asked_for: whether the experiment names it, and not the environment.
 
     Raises:
         ValueError: nobody listens there, somebody else does, or ``auto`` finds no cluster or a trace of an old one.
@@ -149,10 +149,12 @@ def _check_address(address: str) -> None:
             raise ValueError("none runs on this machine")
         _ask_ray(found)
     except (OSError, ValueError, OverflowError) as error:
-        where = address if found == address else f"{found}, which RAY_ADDRESS={address} finds"
+        source = "engine.address" if is_asked_for else "RAY_ADDRESS"
+        where = address if found == address else f"{found}, which {source}={address} finds"
+        way_out = "leave it out" if is_asked_for else "unset the variable"
         raise ValueError(
-            f"RAY_ADDRESS: no Ray cluster answers at {where} ({error}); unset the variable to run on this machine "
-            "alone, or start the cluster"
+            f"{source}: no Ray cluster answers at {where} ({error}); {way_out} to run on this machine alone, or start "
+            "the cluster"
         ) from None
 
 
@@ -196,10 +198,10 @@ class RunOverError(RuntimeError):
     """The run was interrupted, or its engine broke down: nobody will answer the ServerApp any more."""
 
 
-def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, num_workers: int) -> None:
+def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, engine: Engine) -> None:
     # Ray and Flower read many variables; one that is left over from other work is hard to think of.
     others = sorted(name for name in set(os.environ) - _SET_BY_RAY if name.startswith(("RAY_", "FLWR_")))
-    with _environment(offline_environment()):
+    with _environment(offline_environment(engine.address)):
         import ray
         from flwr.simulation import run_simulation
 
@@ -208,7 +210,7 @@ def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, nu
         failures: list[BaseException] = []
         init_args: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         if os.environ["RAY_ADDRESS"] == "local":
-            init_args["num_cpus"] = num_workers
+            init_args["num_cpus"] = min(engine.workers or _num_cores(), num_nodes)
         try:
             with _quiet_flower(), _repaired_flower(is_over):
                 run_simulation(
@@ -251,7 +253,7 @@ def _watched(
 
 @contextmanager
 def _repaired_flower(is_over: threading.Event) -> Iterator[None]:
-    """Repair four faults of the simulation runtime of Flower while a run lasts.
+    """Repair faults of Flower's simulation runtime, and keep the handlers of signals, while a run lasts.
 
     Stock Flower hands messages to a dead worker again and again, serves at most ``cores + 4`` or 32 clients at a
     time, waits for a client that will never answer and leaves the ServerApp behind when it breaks down.
@@ -260,11 +262,15 @@ def _repaired_flower(is_over: threading.Event) -> Iterator[None]:
         ("flwr.supercore.telemetry", "FLWR_TELEMETRY_ENABLED", "0"),  # the variable was read when flwr was imported
         (f"{FLEET}.vce_api", "ThreadPoolExecutor", partial(ThreadPoolExecutor, max_workers=MAX_WORKERS)),
         (RAY_BACKEND, "RayBackend", _sturdy_backend(is_over)),
+        # Ray would end this process at SIGTERM without a word, already while it starts.
+        ("ray._private.utils", "set_sigterm_handler", _keeping(signal.SIGTERM)),
         ("flwr.simulation.run_simulation", "InMemoryGrid", _closing_grid(is_over)),
     ]
     with ExitStack() as repairs:
         for module, name, replacement in replacements:
             owner = import_module(module)
+            if not hasattr(owner, name):
+                continue  # `_check_flower` refuses a Flower without; Ray may do without
             repairs.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, replacement)
         yield
@@ -288,8 +294,6 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
     import ray
     from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 
-    machines: Callable[[], list[dict[str, Any]]] = ray.nodes
-
     class SturdyBackend(RayBackend):
         def init_ray(self, backend_config: BackendConfig) -> None:
             # Flower passes PYTHONPATH by a runtime environment, with which Ray cannot use the workers it prestarted.
@@ -299,37 +303,29 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
         def build(self, app_fn: Callable[[], ClientApp]) -> None:
             self.actor_kwargs = {"on_actor_init_fn": _start_of_worker(pickled(app_fn))}
             super().build(app_fn)
+            self.workers = RayWorkers(self.pool, is_over)
 
         def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
-            pool: Any = self.pool
-            actor: Any = pool.pool.pop()  # there are as many threads as actors
-            partition = str(context.node_config[PARTITION_ID_KEY])
-            try:
-                for _ in range(2):
-                    try:
-                        answer = actor.run.remote(self.app_fn, message, partition, context)
-                        while not ray.wait([answer], timeout=POLL_S)[0]:
-                            if is_over.is_set() or not any(machine["Alive"] for machine in machines()):
-                                is_over.set()
-                                return error_reply(message, "the run has ended", ErrorCode.UNKNOWN), context
-                        _, reply, new_context = ray.get(answer)
-                        return reply, context if reply.has_error() else new_context
-                    except ray.exceptions.RayTaskError as error:  # message, state or reply could not be (un)pickled
-                        return error_reply(message, f"{error}".splitlines()[-1], ErrorCode.UNKNOWN), context
-                    except ray.exceptions.RayError:
-                        actor = pool.create_actor_fn()
-                return error_reply(message, "its worker died twice", ErrorCode.CLIENT_APP_CRASHED), context
-            finally:
-                pool.pool.append(actor)
+            return self.workers.process(self.app_fn, message, context)  # type: ignore[arg-type]
 
         def terminate(self) -> None:
             is_over.set()
-            deadline = time.monotonic() + 5 * POLL_S
-            while self.pool and len(self.pool.pool) < self.pool.num_actors and time.monotonic() < deadline:
-                time.sleep(0.01)  # shutting Ray down under a waiting thread can abort the process
+            if self.pool:
+                self.workers.wait_until_free(5 * POLL_S)  # Ray that ends under a waiting thread can abort the process
             ray.shutdown()
 
     return SturdyBackend
+
+
+def _keeping(number: int) -> Callable[[object], None]:
+    """A function that puts the handler which a signal has now in the place of any other."""
+    before = signal.getsignal(number)
+
+    def keep(other: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, before)
+
+    return keep
 
 
 @contextmanager

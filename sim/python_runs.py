@@ -13,14 +13,15 @@ from configs.progress import PhaseProgress, silent
 from configs.schema import Experiment
 from configs.yaml_files import EXTENDS, ConfigValues, find_config, merged, read_config
 from sim.cli.terminal import ProgressBar, title_of
-from sim.experiments import read_run, resume_experiment, run_experiment
+from sim.experiments import resume_experiment, run_experiment
 from sim.notebook_progress import NotebookProgress, in_notebook
 from sim.passed_classes import plain_values
 from sim.results import Result
+from sim.run_note import read_run
 
 Config = str | Path | Mapping[str, Any] | Experiment
 # A section that is named as a whole by a class, or by a word: the key in it that the class or word stands for.
-NAMED_BY = {"strategy": "name", "strategy.aggregator": "name", "engine": "name"}
+NAMED_BY = {"task": "name", "strategy": "name", "strategy.aggregator": "name", "engine": "name"}
 
 
 def experiment_from_python(
@@ -41,6 +42,8 @@ def experiment_from_python(
     places = dict(found.places)
     for key, value in settings.items():
         plain = plain_values(value, out, folders)
+        if isinstance(plain, str) and _is_model(key):
+            plain = {"model": plain}
         path = f"{key}.{NAMED_BY[key]}" if key in NAMED_BY and isinstance(plain, str) else key
         before = _value_at(found.values, path)
         is_section = isinstance(plain, dict) and isinstance(before, dict)
@@ -51,6 +54,12 @@ def experiment_from_python(
         raise ValueError(f"{config}: this is a study, not an experiment; use softbeam study")
     experiment = checked(Experiment, found.values, origin=_origin(config), places=places)
     return experiment, tuple(dict.fromkeys([*folders, *found.plugin_folders]))
+
+
+def _is_model(key: str) -> bool:
+    """Whether a dotted path is that of a student or the teacher as a whole."""
+    section, _, modality = key.partition(".")
+    return key == "teacher" or (section == "students" and bool(modality) and "." not in modality)
 
 
 def _value_at(values: Any, path: str) -> Any:

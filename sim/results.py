@@ -15,26 +15,31 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from clients.memory import ClientMemory
-from clients.training import make_student
+from configs.files import EXPERIMENT
 from configs.loading import build_experiment
-from configs.placement import plugin_folders
 from configs.schema import Experiment
 from configs.spelling import did_you_mean
 from configs.yaml_files import read_config
 from server.recorder import read_rounds
-from sim.experiments import read_run
+from sim.report.beam_sets import set_sentences
 from sim.report.exports import as_csv
 from sim.report.run_folders import find_runs
 from sim.report.sites import sites_table
 from sim.report.strategies import comparisons_of, strategy_table
-from sim.report.summaries import Summary, group_by_settings, load_summary, without_repeats
-from sim.report.tables import bytes_lines, results_table, teacher_lines
+from sim.report.summaries import Summary, by_task, group_by_settings, load_summary, without_repeats
+from sim.report.tables import (
+    baseline_lines,
+    bytes_lines,
+    measuring_lines,
+    numbered,
+    own_test_lines,
+    results_table,
+    teacher_lines,
+)
+from sim.take_home.run_models import RunModels
 
 # As wide as any table needs.
 _WIDTH = 1000
-# A memory that is newer than the last round of any run.
-_AFTER_ALL = 10**6
 
 
 class Result:
@@ -75,13 +80,18 @@ class Result:
     @cached_property
     def experiment(self) -> Experiment:
         """The whole experiment that was run."""
-        path = self.folder / "experiment.yaml"
+        path = self.folder / EXPERIMENT
         return build_experiment(read_config(path).values, origin=str(path))
 
     @property
     def students(self) -> Students:
         """Client -> its trained student, read when it is asked for."""
         return Students(self)
+
+    @cached_property
+    def models(self) -> RunModels:
+        """The students and the teacher: which there are, and each as what it decides by."""
+        return RunModels(self.folder)
 
     def to_dataframe(self) -> Any:
         """A pandas frame with the rows of ``summary.csv``: one for each client, arm and horizon, and the teacher's.
@@ -112,7 +122,8 @@ class Result:
 class Students(Mapping[str, nn.Module]):
     """The students of a run: each is the tracker in the state that validated best, in evaluation mode.
 
-    Where ``strategy.keeps`` is ``mixture``, a client decides by it and its local self together; this is it alone.
+    Where ``strategy.keeps`` is ``mixture``, a client decides by it and its local self together; this is it alone, and
+    ``result.models.decider(client)`` is what the client decides by.
 
     Args:
         result: the run.
@@ -122,17 +133,12 @@ class Students(Mapping[str, nn.Module]):
         self._result = result
 
     def __getitem__(self, client: str) -> nn.Module:
-        modality = {one["id"]: one["modality"] for one in self._result.clients}.get(client)
-        if modality is None:
+        if client not in list(self):
             raise KeyError(f"{client}: no such client; there are {', '.join(self)}{did_you_mean(client, list(self))}")
-        state = ClientMemory(self._result.folder / "clients" / client).load(before_round=_AFTER_ALL)
-        if state is None:
-            raise KeyError(f"{client}: its student is not in {self._result.folder}; it never finished a round here")
-        _, note = read_run(self._result.folder)
-        folders = plugin_folders(note["plugins"])
-        student = make_student(self._result.experiment, client=client, modality=modality, plugins=folders)
-        student.load_state_dict(state["learner"]["best_model"])
-        return student.eval()
+        try:
+            return self._result.models.tracker(client)
+        except ValueError as error:
+            raise KeyError(str(error)) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter([one["id"] for one in self._result.clients])
@@ -179,9 +185,10 @@ class ComparedRuns:
         """One header, then one row for each run."""
         return as_csv(comparisons_of(self.summaries))
 
-    def to_rows(self) -> list[dict[str, str]]:
-        """The rows of :meth:`to_csv` as dictionaries."""
-        return list(csv.DictReader(io.StringIO(self.to_csv())))
+    def to_rows(self) -> list[dict[str, str | float | None]]:
+        """The rows of :meth:`to_csv` as dictionaries: numbers as numbers, and None where a cell is empty."""
+        rows = csv.DictReader(io.StringIO(self.to_csv()))
+        return [{name: _value(cell) for name, cell in row.items()} for row in rows]
 
     def __repr__(self) -> str:
         return "\n".join([_text(self.summaries), *self.notes])
@@ -197,11 +204,27 @@ def _text(summaries: Sequence[Summary]) -> str:
     tables = [strategy_table(one) for one in comparisons if one.rows]
     with console.capture() as captured:
         by_site = [sites_table(group) for group in group_by_settings(summaries).values()]
-        for table in [*tables, results_table(summaries), *filter(None, by_site)]:
+        for table in [*tables, *map(results_table, by_task(summaries)), *filter(None, by_site)]:
             console.print(table)
-        for line in [*teacher_lines(summaries), *bytes_lines(summaries)]:
+        for line in [
+            *teacher_lines(summaries),
+            *own_test_lines(summaries),
+            *baseline_lines(summaries),
+            *measuring_lines(summaries),
+            *(f"{number}{line}" for number, _, group in numbered(summaries) for line in set_sentences(group)),
+            *bytes_lines(summaries),
+        ]:
             console.print(line, highlight=False, markup=False)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _value(cell: str) -> str | float | None:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell or None
 
 
 def _html(text: str) -> str:

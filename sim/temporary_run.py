@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from clients.app import build_app as build_client_app
-from clients.profile import client_folders
+from clients.profile import cohorts_of
 from configs.placement import Placement
 from configs.schema import Experiment
 from server.app import build_app as build_server_app
+from server.session import Watch
 from sim.data.federation import ensure_federation
 from sim.inline import run_inline
 
@@ -29,5 +30,7 @@ def temporary_run(experiment: Experiment) -> Iterator[Placement]:
     federation, _ = ensure_federation(experiment)
     with tempfile.TemporaryDirectory() as name:
         placement = Placement(experiment, federation, Path(name), ())
-        run_inline(build_server_app(placement), build_client_app(placement), num_nodes=len(client_folders(federation)))
+        num_nodes = len(cohorts_of(federation, experiment))
+        server_app = build_server_app(placement, Watch(num_nodes=num_nodes))
+        run_inline(server_app, build_client_app(placement), num_nodes=num_nodes)
         yield placement

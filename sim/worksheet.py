@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from configs.files import write_whole
-from configs.signals import deaf_to_interrupts, end_children
+from configs.signals import deaf_to_interrupts, end_children, end_with_parent
 
 SheetJob = TypeVar("SheetJob")
 SheetRow = dict[str, Any]
@@ -82,7 +82,8 @@ def _finished(
     if workers <= 1 or len(jobs) <= 1:
         yield from ((key, work(job)) for key, job in jobs.items())
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
         with deaf_to_interrupts():
             futures = {pool.submit(work, job): key for key, job in jobs.items()}
         failure: BaseException | None = None

@@ -7,10 +7,6 @@ common test set, mean of the horizons and of the passes, in points.
 A difference is paired: the same client, seed and test pass in both arms. Its 95 % interval draws seeds with
 replacement, and in each the test passes, because windows of a pass are alike and every seed has passes of its own. With
 two or three seeds the part that comes from training is too narrow.
-
-Source: percentile intervals: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
-
-S seeds, P test passes, R replicates.
 """
 
 from __future__ import annotations
@@ -24,14 +20,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from configs.files import swap_in
 from configs.loading import data_digest, load_experiment, to_values
 from configs.schema import Experiment
-from configs.seeding import rng_for
 from server.recorder import CONTROL_ARMS, PASSES_FILE
+from sim.report.intervals import PairedMean, paired_interval
 from sim.report.style import INK, MUTED, drawing
 from sim.temporary_run import temporary_run
 from sim.worksheet import SheetRow, row_key
@@ -40,8 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
-NUM_REPLICATES = 2000
-TAILS = (0.025, 0.975)
 # One client of each sensor, with fewer passes and steps than in the quickstart.
 SMALL_STREET = (
     "data.passes={public: 30, test: 16, client: 12, client_test: 0, validation_share: 0.25}",
@@ -179,51 +172,20 @@ def run_case(case: WorthCase) -> SheetRow:
 
 
 @dataclass(frozen=True)
-class PairedGain:
-    """A paired difference in points of Top-5.
-
-    Attributes:
-        value: the mean over seeds of the mean over test passes and clients.
-        low: the lower limit of the 95 % interval; ``high`` is the upper one.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-def paired_gain(differences: Sequence[NDArray[np.float64]]) -> PairedGain:
-    """The mean of paired differences, with its interval over seeds and over the passes of each.
-
-    Args:
-        differences: for each seed (P,) the difference on each of its test passes.
-    """
-    num_seeds = len(differences)
-    rng = rng_for(0, "worth", num_seeds, *(len(one) for one in differences))
-    by_seed = np.empty((num_seeds, NUM_REPLICATES))
-    for number, one in enumerate(differences):
-        counts = rng.multinomial(len(one), np.full(len(one), 1 / len(one)), NUM_REPLICATES)
-        by_seed[number] = counts @ one / len(one)
-    drawn = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), NUM_REPLICATES)
-    low, high = np.quantile((drawn.T * by_seed).sum(axis=0) / num_seeds, TAILS)
-    return PairedGain(fmean(float(one.mean()) for one in differences), float(low), float(high))
-
-
-@dataclass(frozen=True)
 class Worth:
     """What the exchange was worth in the cases of one title.
 
     Attributes:
         title: what the server has or lacks.
         num_seeds: the number of seeds.
-        gains: control -> federated minus that control, mean of the clients.
+        gains: control -> federated minus that control, mean of the clients, in points of Top-5.
         by_modality: modality -> federated minus *offline KD*, without an interval.
         teacher: Top-5 before and after the federation, in percent.
     """
 
     title: str
     num_seeds: int
-    gains: dict[str, PairedGain]
+    gains: dict[str, PairedMean]
     by_modality: dict[str, float]
     teacher: tuple[float, float]
 
@@ -241,8 +203,9 @@ def _worth(title: str, rows: Sequence[SheetRow]) -> Worth:
     if not seeds:
         raise ValueError(f"{title}: no client has a result in every arm; delete its rows, and run it again")
     gains = {
-        control: paired_gain(
-            [np.mean([np.subtract(one["federated"], one[control]) for one in clients], axis=0) for clients in seeds]
+        control: paired_interval(
+            [np.mean([np.subtract(one["federated"], one[control]) for one in clients], axis=0) for clients in seeds],
+            "worth",
         )
         for control in CONTROL_ARMS
     }
@@ -283,7 +246,7 @@ def draw_worth(found: Sequence[Worth]) -> Figure:
             ("local", MUTED, 0.13, "minus local only"),
         ):
             gains = [one.gains[control] for one in found]
-            centre = np.array([gain.value for gain in gains])
+            centre = np.array([gain.mean for gain in gains])
             error = np.abs(np.array([[gain.low for gain in gains], [gain.high for gain in gains]]) - centre)
             places = np.arange(len(found)) + shift
             axis.errorbar(centre, places, xerr=error, fmt="o", color=colour, capsize=3, label=label)
@@ -303,5 +266,5 @@ def save_worth(found: Sequence[Worth], path: Path) -> None:
     swap_in(path, drawn.getvalue())
 
 
-def _shown(gain: PairedGain) -> str:
-    return f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+def _shown(gain: PairedMean) -> str:
+    return f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"

@@ -7,7 +7,7 @@
     softbeam.compare([result, softbeam.load("runs/quickstart-20261126-120000")])
 
 This module is thin: it says where the tree lies and what one may call. The command line and Python run the same code,
-so the same experiment gives the same bits. Rules, strategies and models may be classes that a notebook defines.
+so the same experiment gives the same bits. Rules, strategies, models and tasks may be classes that a notebook defines.
 """
 
 from __future__ import annotations
@@ -15,14 +15,57 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clients.data.modalities import Modality
+    from clients.learning.classification import Classification
+    from clients.learning.task import Metric
+    from clients.models.encoders import Encoder
+    from clients.serving.beam_model import BeamModel
     from configs.schema import Experiment
+    from sim.data.federation_writer import FederationWriter, SensorTable
+    from sim.data.splitting import By, Dirichlet, Even
     from sim.results import ComparedRuns, Result
 
-__all__ = ["ComparedRuns", "Result", "compare", "experiment", "load", "main", "resume", "run"]
+__all__ = [
+    "By",
+    "Classification",
+    "ComparedRuns",
+    "Dirichlet",
+    "Encoder",
+    "Even",
+    "FederationWriter",
+    "Metric",
+    "Modality",
+    "Result",
+    "SensorTable",
+    "add_sensor",
+    "compare",
+    "experiment",
+    "load",
+    "load_model",
+    "main",
+    "resume",
+    "run",
+]
+
+# Classes that are imported when they are asked for, so that ``import softbeam`` takes no time.
+_LAZY = {
+    "By": "sim.data.splitting",
+    "Classification": "clients.learning.classification",
+    "ComparedRuns": "sim.results",
+    "Dirichlet": "sim.data.splitting",
+    "Encoder": "clients.models.encoders",
+    "Even": "sim.data.splitting",
+    "FederationWriter": "sim.data.federation_writer",
+    "Metric": "clients.learning.task",
+    "Modality": "clients.data.modalities",
+    "Result": "sim.results",
+    "SensorTable": "sim.data.federation_writer",
+}
 
 # A wheel keeps the tree beside this file; in a checkout this file lies in the tree.
 _WHEEL = Path(__file__).resolve().parent / "tree"
@@ -115,6 +158,21 @@ def load(folder: str | Path) -> Result:
     return Result(Path(folder))
 
 
+def load_model(folder: str | Path, *, precision: str = "float32") -> BeamModel:
+    """The exported model in a folder, which ``softbeam export`` wrote: graphs in onnxruntime, weights in torch.
+
+    Args:
+        folder: the folder of the model, or of a store of versions, whose current one it is.
+        precision: ``float32``, or ``int8`` where it was exported with it.
+
+    Raises:
+        ValueError: the folder holds no exported model, or what it needs is not installed.
+    """
+    from clients.serving.loading import load_model as load_exported
+
+    return load_exported(Path(folder), precision=precision)
+
+
 def compare(runs: Sequence[Result | str | Path]) -> ComparedRuns:
     """Several runs side by side, mean and s.d. over seeds; folders of runs stand for the runs in them.
 
@@ -127,16 +185,54 @@ def compare(runs: Sequence[Result | str | Path]) -> ComparedRuns:
 
 
 def main() -> None:
-    """The command ``softbeam``."""
-    from sim.cli.main import main as command
+    """The command ``softbeam``; on a node that has onnxruntime and numpy only, it is ``predict`` and ``store``."""
+    from sim.cli.interruption import leave_on_signals
 
+    leave_on_signals()  # the imports that follow take a moment, and a signal may come then
+    try:
+        from sim.cli.main import main as command
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "typer", "rich"):
+            raise
+        command = _node_command
     command()
 
 
-def __getattr__(name: str) -> Any:
-    """Classes that are imported when they are asked for, so that ``import softbeam`` takes no time."""
-    if name in ("Result", "ComparedRuns"):
-        import sim.results
+def _node_command() -> None:
+    words = sys.argv[1:]
+    if words[:1] == ["predict"]:
+        from clients.serving.predict import main as predict
 
-        return getattr(sim.results, name)
+        sys.exit(predict(words[1:]))
+    if words[:1] == ["store"]:
+        from clients.serving.store_command import main as store
+
+        sys.exit(store(words[1:]))
+    sys.exit(
+        "error: only softbeam predict and softbeam store work here; the other commands need what pip install softbeam "
+        "brings"
+    )
+
+
+def add_sensor(row: Modality) -> None:
+    """Make a sensor of your own known to this process, so that `FederationWriter` can write its frames.
+
+    An experiment names its sensors itself, in ``data.sensors``, and needs no call.
+
+    Args:
+        row: what a frame is and how it is encoded.
+
+    Raises:
+        ValueError: it cannot work.
+    """
+    from clients.models.own_sensors import add_row
+
+    add_row(row)
+
+
+def __getattr__(name: str) -> Any:
+    """The classes of `_LAZY`."""
+    module = _LAZY.get(name)
+    if module is not None:
+        return getattr(import_module(module), name)
     raise AttributeError(f"module 'softbeam' has no attribute {name!r}")

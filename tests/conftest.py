@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 
+from clients.data.modalities import MODALITIES, SHIPPED
+from clients.models.own_sensors import known_sensors
 from configs.home import CACHE_VARIABLE, HOME_VARIABLE
 from configs.loading import build_experiment
 from configs.schema import Experiment
+from sim.report.evidence import Evidence, gather_evidence
 from sim.report.figures import draw_all
+from sim.report.gains import read_passes
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-FOREIGN = ("nginx", "ip", "tc", "faketime", "git")
+FOREIGN = ("nginx", "ip", "tc", "faketime", "git", "systemd-analyze")
 """Programs that pip does not bring: only tests of deployments may start them."""
 
 RAY = """
@@ -111,6 +115,7 @@ def _pages_have_no_figures() -> Iterator[None]:
     """Drawing takes five times as long as a tiny run; whoever tests figures asks for the fixture ``figures``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sim.report.html.draw_all", lambda runs: {})
+        patch.setattr("sim.report.html.gather_evidence", lambda runs, _: Evidence([read_passes(run) for run in runs]))
         yield
 
 
@@ -118,6 +123,7 @@ def _pages_have_no_figures() -> Iterator[None]:
 def figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages with their figures, as users get them."""
     monkeypatch.setattr("sim.report.html.draw_all", draw_all)
+    monkeypatch.setattr("sim.report.html.gather_evidence", gather_evidence)
 
 
 @pytest.fixture(scope="session")
@@ -150,6 +156,15 @@ def _a_command_that_was_interrupted_silences_itself_alone() -> Iterator[None]:
 def _nobody_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process writes is there for the next one without it; only a power cut would tell, and tests make none."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_sensors_leave_with_their_module() -> Iterator[None]:
+    """Runs in this process add theirs to the table; other modules ask of every modality there that it is Softbeam's."""
+    yield
+    for name in [name for name in MODALITIES if name not in SHIPPED]:
+        del MODALITIES[name]
+    known_sensors({}, ())
 
 
 @cache

@@ -10,12 +10,13 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from clients.app import build_app as build_client_app
-from clients.profile import client_folders
+from clients.profile import cohorts_of
 from configs.placement import Placement
 from configs.schema import Experiment
 from server.app import build_app as build_server_app
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
+from server.session import Watch
 from sim.data.federation import ensure_federation
 from sim.inline import run_inline
 
@@ -31,10 +32,11 @@ def place(experiment: Experiment, run: Path) -> Placement:
 
 
 def run_apps(placement: Placement, client_app: ClientApp | None = None, shuffle_seed: int | None = None) -> None:
+    num_nodes = len(cohorts_of(placement.federation, placement.experiment))
     run_inline(
-        build_server_app(placement),
+        build_server_app(placement, Watch(num_nodes=num_nodes)),
         client_app or build_client_app(placement),
-        num_nodes=len(client_folders(placement.federation)),
+        num_nodes=num_nodes,
         shuffle_seed=shuffle_seed,
     )
 

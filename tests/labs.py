@@ -94,7 +94,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def make_lab(
-    folder: Path, *, nodes: Sequence[str] = NODES, host: str = "localhost", bind: str = "127.0.0.1"
+    folder: Path,
+    *,
+    nodes: Sequence[str] = NODES,
+    host: str = "localhost",
+    bind: str = "127.0.0.1",
+    publish_every: int | None = None,
 ) -> Deployment:
     """A deployment without data."""
     ports = free_ports(2 + len(nodes))
@@ -107,7 +112,7 @@ def make_lab(
         config=str(config),
         nodes=[node.model_dump() for node in parse_nodes(list(nodes))],
     )
-    provision(folder, deployment, bind=bind, metrics_port=None)
+    provision(folder, deployment, bind=bind, metrics_port=None, publish_every=publish_every)
     for node, port in zip(deployment.nodes, ports[2:], strict=True):
         path = folder / "nodes" / node.name / NODE_FILE
         values = yaml.safe_load(path.read_text())
@@ -128,17 +133,18 @@ def give_data(folder: Path, deployment: Deployment) -> Path:
 
 
 @contextmanager
-def online_lab(folder: Path, home: Path, *, site: str = "") -> Iterator[Lab]:
+def online_lab(folder: Path, home: Path, *, site: str = "", publish_every: int | None = None) -> Iterator[Lab]:
     """A server and four nodes as real processes on the loopback, online as long as the context lasts.
 
     Args:
         folder: where the deployment is made.
         home: the folder for generated data.
         site: the source of a `sitecustomize` that every process of Python in the lab imports first.
+        publish_every: after how many rounds nodes publish their student.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME_VARIABLE, str(home))
-        deployment = make_lab(folder)
+        deployment = make_lab(folder, publish_every=publish_every)
         give_data(folder, deployment)
         if site:
             (folder / "sitecustomize.py").write_text(site)

@@ -80,7 +80,7 @@ class MadeUpTeacher:
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
         return certain(sample_ids, 9)
 
-    def public_beams(self) -> NDArray[np.int64] | None:
+    def public_classes(self) -> NDArray[np.int64] | None:
         return None if self.best_beams is None else np.repeat(np.array(self.best_beams)[:, None], HORIZONS, axis=1)
 
     def learn(self, ensemble: SoftLabels | None) -> None:

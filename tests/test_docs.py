@@ -1,12 +1,15 @@
-"""What the guide to strategies shows works."""
+"""What the guide to strategies shows works, and every command that a page shows is there."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 import yaml
+from typer.main import get_command
 
 from configs.loading import load_experiment
 from configs.placement import Placement
@@ -14,10 +17,11 @@ from configs.recipes import RECIPES
 from configs.yaml_files import read_config
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
-from sim.cli.main import main
+from sim.cli.main import cli, main
 from strategies.codecs.table import CODECS
 from strategies.registry import AGGREGATORS, find_plugins
 from tests.conftest import CHECKOUT, tiny_values
+from tests.test_pages import PAGES
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text()
 
@@ -65,7 +69,14 @@ YAMLS = [
 
 
 def test_the_pages_show_yamls_of_a_reader() -> None:
-    assert [page for page, _ in YAMLS] == ["README.md", "commands.md", "strategies.md", "strategies.md"]
+    assert [page for page, _ in YAMLS] == [
+        "README.md",
+        "commands.md",
+        "commands.md",
+        "strategies.md",
+        "strategies.md",
+        "trackers.md",
+    ]
 
 
 @pytest.mark.parametrize(("page", "block"), YAMLS)
@@ -115,3 +126,47 @@ def test_a_wrong_option_is_refused_before_anything_starts(
 @pytest.mark.parametrize("name", [*RECIPES, *AGGREGATORS, *CODECS])
 def test_the_guide_names_everything_that_a_yaml_may_name(name: str) -> None:
     assert f"`{name}`" in GUIDE
+
+
+def typed(page: Path) -> list[str]:
+    """The commands that the blocks of a page tell a reader to type."""
+    blocks = re.findall(r"```(?:bash)?\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith("softbeam ")]
+
+
+def parse(line: str) -> None:
+    """Read the words of a command as it would itself.
+
+    Raises:
+        LookupError: there is no such command.
+        click.UsageError: it has no such option.
+    """
+    command, words = get_command(cli), shlex.split(line, comments=True)[1:]
+    context = click.Context(command)
+    while isinstance(command, click.Group) and not words[0].startswith("--"):
+        found = command.get_command(context, words[0])
+        if found is None:
+            raise LookupError(f"{line}: there is no {words[0]}")
+        command, words, context = found, words[1:], click.Context(found, parent=context)
+    _, left, _ = command.make_parser(context).parse_args(list(words))
+    assert not left, f"{line}: nothing takes {left}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if typed(page)], ids=lambda page: page.name)
+def test_every_command_of_a_page_is_there_with_its_options(page: Path) -> None:
+    for line in typed(page):
+        parse(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("softbeam conjure", LookupError),
+        ("softbeam run quickstart --sed 3", click.UsageError),
+        ("softbeam list", LookupError),
+    ],
+)
+def test_a_command_that_is_not_there_is_found(line: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        parse(line)

@@ -52,7 +52,7 @@ def test_a_checkout_installs_and_runs_without_constraints(python: str, tmp_path:
         pytest.skip("no package index can be reached")
     assert done.returncode == 0, done.stderr[-3000:]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    words = [own, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow and not deployment", *TESTS]
+    words = [own, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow and not deployment and not browser", *TESTS]
     done = subprocess.run(
         words, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ import yaml
 from tests.conftest import CHECKOUT
 
 DECISIONS = CHECKOUT / "docs" / "decisions"
-PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").rglob("*.md"))]
+PAGES = [
+    path
+    for folder in (".", "docs", "examples")
+    for path in sorted((CHECKOUT / folder).glob("*.md" if folder == "." else "**/*.md"))
+]
 NUMBERED = sorted(DECISIONS.glob("[0-9]*.md"))
 # In the order in which a page has them.
 PARTS = ("Choice", "Reason", "What was not chosen", "Where it lives")
@@ -117,3 +122,12 @@ def test_pre_commit_runs_what_make_check_runs() -> None:
     )
     assert [hook["entry"] for hook in repository["hooks"]] == recipe.stdout.splitlines()
     assert "make check" in (CHECKOUT / ".ci/run").read_text()
+
+
+def test_version_changelog_and_citation_name_the_same_release() -> None:
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\S+)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == (version, str(citation["date-released"]))
+    assert citation["version"] == version and citation["license"] == "Apache-2.0"
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.home import softbeam_home
 from configs.loading import load_experiment
 from configs.placement import HOME_VARIABLE
 from sim.launch import offline_environment
@@ -29,7 +30,15 @@ from strategies.registry import AGGREGATORS, build_plugin, find_class
 from tests.conftest import CHECKOUT, tiny_values
 
 README = (CHECKOUT / "README.md").read_text()
-PAGES = ("README.md", "docs/commands.md", "docs/results.md", "docs/flower.md")
+PAGES = (
+    "README.md",
+    "docs/commands.md",
+    "docs/comparison.md",
+    "docs/results.md",
+    "docs/flower.md",
+    "docs/take-home.md",
+    "docs/tutorials/first-run.md",
+)
 MAX_LINES, MAX_LENGTH = 120, 160
 
 Words = list[str]
@@ -68,6 +77,15 @@ def test_the_rule_in_the_readme_is_an_aggregator(own_rule: Path) -> None:
     ensemble = rule.aggregate([Contribution(who, "gps", SoftLabels(ids, probs, 1.0), 1) for who, probs in voters])
     # The odd one out counts for less than a third.
     assert 0.1 < ensemble.probs[0, 0, 2] < (0.1 + 0.1 + 0.9) / 3
+
+
+def test_the_yaml_of_the_first_run_is_whole(tmp_path: Path) -> None:
+    text = (CHECKOUT / "docs/tutorials/first-run.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(block)
+    experiment, base = load_experiment(tmp_path / "mine.yaml"), load_experiment("first-look")
+    assert (experiment.strategy.rounds, base.strategy.rounds) == (8, 5)
+    assert experiment.training == base.training
 
 
 # The commands.
@@ -111,6 +129,8 @@ def with_paths(words: Words, place: Place) -> Words:
     for word in words:
         if word in ("FOLDER", "OUT") or word.startswith("../shared/real-deepsense/"):
             found.append(str(place.release))
+        elif word == "FEDERATION":
+            found.append(str(sorted(path.parent for path in (softbeam_home() / "data").glob("*/federation.json"))[0]))
         elif "<time>" in word or "*" in word:
             paths = sorted(glob(word.replace("<time>", "*")))
             assert paths, f"{word}: there is none"
@@ -171,6 +191,19 @@ def export(words: Words, place: Place) -> None:
     assert list((place.folder / "another").glob("*.csv"))
 
 
+def predict(words: Words, place: Place) -> None:
+    """Predict with the first model of its sensor, or with a store that holds one, and wait for nothing."""
+    if "store" in words:
+        softbeam(["softbeam", "store", "add", "store", *sorted(glob("models/*-gps"))[:1]])
+        softbeam([*with_paths(words, place), "--idle", "0"])
+        return
+    (sensor,) = {word.rpartition("-")[2] for word in words if word.startswith("models/")}
+    first = sorted(glob(f"models/*-{sensor}"))[0]
+    Path("incoming").mkdir(exist_ok=True)
+    own = [first if word.startswith("models/") else "0" if word == "60" else word for word in words]
+    softbeam(with_paths(own, place))
+
+
 def by_its_recipe(words: Words, place: Place) -> None:
     """Every command that make would run, once the environment is there."""
     done = subprocess.run(
@@ -197,10 +230,22 @@ WAYS: dict[str, Callable[[Words, Place], None] | str] = {
     "pytest": collect,
     "softbeam run": at_a_small_size,
     "softbeam resume": as_it_stands,
+    "softbeam watch": as_it_stands,
+    "softbeam track": as_it_stands,
     "softbeam compare": as_it_stands,
     "softbeam report": as_it_stands,
+    "softbeam models": as_it_stands,
+    "softbeam export": as_it_stands,
+    "softbeam predict": predict,
+    "softbeam store": "test_a_store_is_filled_shown_and_rolled_back",
+    # The runs of these pages have other clients.
+    "softbeam bench devices": "test_the_command_takes_no_more_windows_than_it_is_told",
+    "softbeam forget": "test_in_place_nothing_of_the_client_is_left",
+    "softbeam sweep": "test_a_sweep_that_was_killed_goes_on_and_ends_as_if_it_had_not_been",
     "softbeam strategies": as_it_stands,
+    "softbeam gallery": as_it_stands,
     "softbeam data make": at_a_small_size,
+    "softbeam data validate": as_it_stands,
     "softbeam data inspect": as_it_stands,
     "softbeam data convert": as_it_stands,
     "softbeam data list": as_it_stands,

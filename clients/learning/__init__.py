@@ -1,1 +1,1 @@
-"""How a tracker learns and is scored: learner, lessons, calibration, metrics, density. No Flower, no protocol here."""
+"""How a tracker learns and is scored: tasks, learner, lessons, calibration, metrics, density. No protocol here."""

@@ -8,6 +8,7 @@ N windows, H horizons, B beams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,9 +27,11 @@ SWEPT: Mapping[str, str] = {
     "beam_history": "a full sweep in the slot before",
     "nearest_position": "no sweep",
 }
-"""What each baseline has to measure for a decision; a learned tracker measures nothing."""
+"""What each baseline has to measure for a decision; what a student does, its modality says (`Modality.measures`)."""
 # The number of transitions that the prior of a Markov chain counts for, and the beams in which it falls by a factor e.
 PRIOR_COUNT, PRIOR_BEAMS = 1.0, 2.0
+# The number of pairs of positions whose distance is computed at once, which bounds the memory: 48 MB.
+PAIRS_AT_ONCE = 2_000_000
 
 
 def baseline_scores(
@@ -46,9 +49,12 @@ def baseline_scores(
     Returns:
         Name of `BASELINES` -> scores (N, H, B).
     """
-    found: dict[str, NDArray[np.floating]] = {"last_beam": last_beam(recording, starts, task)}
+    # A row that is a sample of its own has no slot before it.
+    has_past = task.num_frames > 1 or not recording.every_window
+    found: dict[str, NDArray[np.floating]] = {"last_beam": last_beam(recording, starts, task)} if has_past else {}
     if len(train):
-        found["beam_history"] = beam_history(own, train, recording, starts, task)
+        if has_past:
+            found["beam_history"] = beam_history(own, train, recording, starts, task)
         if all("gps" in one.sensors for one in (own, recording)):
             found["nearest_position"] = nearest_position(own, train, recording, starts, task)
     return found
@@ -105,5 +111,8 @@ def nearest_position(
         np.asarray(one.sensors["gps"][which + task.num_frames - 1], np.float64)
         for one, which in ((own, train), (recording, starts))
     )
-    distance = ((asked[:, None] - known[None]) ** 2).sum(axis=-1)
-    return own.powers(train[distance.argmin(axis=1)], task.num_frames, task.num_future)
+    nearest = [
+        ((some[:, None] - known[None]) ** 2).sum(axis=-1).argmin(axis=1)
+        for some in np.array_split(asked, math.ceil(len(asked) * len(known) / PAIRS_AT_ONCE) or 1)
+    ]
+    return own.powers(train[np.concatenate(nearest)], task.num_frames, task.num_future)

@@ -162,6 +162,8 @@ def _check(tracker: OwnTracker, build: Callable[[], Tracker], recording: Recordi
         if not torch.allclose(now[:1], tracker(alone), rtol=1e-3, atol=1e-4):
             raise ValueError("answers a window differently beside other ones in evaluation mode; use no batch there")
         other = _restored(tracker, build()).eval()
+        # What it measures of the first frames that it sees would be another one after it was loaded.
+        other(read_windows(recording, starts[-1:], modalities=tracker.modalities, num_frames=task.num_frames))
         if not torch.allclose(now, other(windows), rtol=1e-4, atol=1e-5):
             raise ValueError(
                 "answers differently after its state was saved and loaded; register what it measures or learns as "
@@ -183,8 +185,8 @@ def _check_features(features: object) -> None:
 
 
 def _check_logits(logits: object, task: Task) -> None:
-    expected = (NUM_WINDOWS, task.num_horizons, task.num_beams)
-    flat = (NUM_WINDOWS, task.num_horizons * task.num_beams)
+    expected = (NUM_WINDOWS, task.num_horizons, task.num_classes)
+    flat = (NUM_WINDOWS, task.num_horizons * task.num_classes)
     if not isinstance(logits, Tensor) or tuple(logits.shape) not in (expected, flat):
         raise ValueError(f"classify: expected logits (N, H, B), here {expected}, got {_shape(logits)}")
     if not torch.isfinite(logits).all():

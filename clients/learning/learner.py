@@ -1,16 +1,16 @@
-"""How a beam tracker learns: from labelled windows and, if it has targets, from soft labels on the public set.
+"""How a tracker learns: from labelled windows and, if it has targets, from soft labels on the public set.
 
 Students and the teacher share this code. So do the federation and its controls, *local only* (no targets) and
 *offline KD* (the targets of a teacher that does not change). Therefore all of them take the same optimizer steps, with
 the same schedule and the same rule for stopping.
 
-N windows or public samples, H horizons, B beams.
+N windows or public samples, H horizons, C classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,9 +22,9 @@ from torch import Tensor
 from clients.data.material import Material
 from clients.data.recording import Recording
 from clients.learning.calibration import fit_temperature
-from clients.learning.metrics import BeamMetrics
 from clients.learning.optimizer import AdamW, Optimizer
 from clients.learning.speed import can_be_perturbed, draw_speeds, play, read_played
+from clients.learning.task import BEAM_TRACKING, LearningTask, Scores
 from clients.models.seeding import torch_seeded
 from clients.models.tracker import Tracker, Windows, predict, predict_features, read_windows
 from configs.schema import Training
@@ -41,12 +41,91 @@ class Losses:
     """The losses that are minimised.
 
     Attributes:
-        task: a function of logits (N, H, B) and measured linear power (N, H, B).
-        distillation: a function of logits (N, H, B), target probabilities (N, H, B) and their temperature.
+        task: a function of logits (N, H, C) and of what `LearningTask.truth` gives, such as measured power.
+        distillation: a function of logits (N, H, C), target probabilities (N, H, C) and their temperature.
     """
 
     task: Callable[[Tensor, Tensor], Tensor]
     distillation: Callable[[Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch to learn from: its windows, and the loss of what a learner decides on them.
+
+    Calling it computes the loss with the learner's own tracker. A cohort decides on the windows of many learners at
+    once instead, and then asks for each loss (`clients.learning.cohort`).
+
+    Attributes:
+        learner: the learner that the batch is for.
+        read: a function that reads the windows.
+        loss: a function of logits (N, H, B) for these windows.
+    """
+
+    learner: Learner
+    read: Callable[[], Windows]
+    loss: Callable[[Tensor], Tensor]
+
+    def __call__(self) -> Tensor:
+        """The loss, with the gradients of the learner's tracker."""
+        return self.loss(self.learner.decide(self.read()))
+
+
+@dataclass(frozen=True)
+class RoundSteps:
+    """The optimizer steps of a learner in one round.
+
+    Attributes:
+        losses: an endless iterator over the losses of the batches.
+        rates: the learning rate of each step.
+        dropout_seed: the seed of what torch draws in these steps.
+    """
+
+    losses: Iterator[Callable[[], Tensor]]
+    rates: list[float]
+    dropout_seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class WindowsToPredict:
+    """Windows on which a tracker has to decide.
+
+    Attributes:
+        recording: the recording.
+        starts: (N,) the first frame of each window, strictly increasing.
+    """
+
+    recording: Recording
+    starts: NDArray[np.int64]
+
+
+def versions_of(model: Tracker) -> tuple[int, ...]:
+    """Numbers that change whenever a tensor of a tracker is changed in place."""
+    return tuple(value._version for value in model.state_dict(keep_vars=True).values() if torch.is_tensor(value))
+
+
+@dataclass(frozen=True, eq=False)
+class Foreseen:
+    """What a tracker decides on some windows, as long as its weights stay what they were.
+
+    Attributes:
+        windows: the windows.
+        logits: (N, H, B) what it decides.
+        versions: the versions of its tensors then.
+    """
+
+    windows: WindowsToPredict
+    logits: Tensor
+    versions: tuple[int, ...]
+
+    def logits_of(self, model: Tracker, recording: Recording, starts: NDArray[np.int64]) -> Tensor | None:
+        """(N, H, B) logits of some of the windows; None if there are others, or the weights have changed."""
+        known = self.windows.starts
+        if recording is not self.windows.recording or not np.isin(starts, known).all():
+            return None
+        if versions_of(model) != self.versions:
+            return None
+        return self.logits[torch.from_numpy(np.searchsorted(known, starts))]
 
 
 class Lesson(Protocol):
@@ -65,9 +144,9 @@ class LearningProgress:
         steps: the number of optimizer steps taken in this phase.
         rate_factor: the factor of the ``plateau`` schedule on the learning rate.
         stalled: the number of rounds since the best score, or since the rate was halved.
-        best_score: the highest validation score so far: the geometric mean of the calibrated probability of the best
-            beam on the validation windows, in (0, 1]; -1 before the first. On a few passes it says more than a share of
-            hits does.
+        best_score: the highest validation score so far: the geometric mean of the calibrated probability of the right
+            class on the validation windows, in (0, 1]; -1 before the first. On a few passes it says more than a share
+            of hits does.
         best_round: the round of the best score.
         confidence_temperature: the temperature that calibrates the tracker on its validation windows.
         best_temperature: the same temperature for the tracker with the best score.
@@ -84,7 +163,7 @@ class LearningProgress:
 
 
 class Learner:
-    """A beam tracker in training: the model, its optimizer and the validation results so far.
+    """A tracker in training: the model, its optimizer and the validation results so far.
 
     Args:
         model: a fresh tracker; its input scales are fitted here, on the public set, or on own windows if
@@ -94,7 +173,9 @@ class Learner:
         material: the windows that the tracker learns from.
         seed: the seed of the experiment; together with ``name`` and the round it fixes every random draw.
         name: the name of the owner, such as a client's id.
+        task: what is learned.
         modality_dropout: the probability that a modality is hidden from a training window.
+        state: the state to go on from, as :meth:`state` gave it, which has the input scales too; None begins anew.
     """
 
     def __init__(
@@ -106,7 +187,9 @@ class Learner:
         material: Material,
         seed: int,
         name: str,
+        task: LearningTask = BEAM_TRACKING,
         modality_dropout: float = 0.0,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.training = training
@@ -114,16 +197,21 @@ class Learner:
         self.material = material
         self.seed = seed
         self.name = name
+        self.task = task
         self.modality_dropout = modality_dropout
+        self._foreseen: list[Foreseen] = []
         self.progress = LearningProgress()
-        # A few passes of one's own do not show how far inputs spread, but everybody has the public set.
-        if len(material.public_starts):
-            model.fit_scale(material.public, material.public_starts)
-        elif material.is_labelled:
-            model.fit_scale(material.recording, material.train)
         self.optimizer = AdamW(
             model.parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
         )
+        if state is not None:
+            self.load_state(state)
+            return
+        # A few passes of one's own do not show how far inputs spread, but everybody has the public set.
+        if len(material.held_starts):
+            model.fit_scale(material.public, material.held_starts)
+        elif material.is_labelled:
+            model.fit_scale(material.recording, material.train)
         self.best_model = _copy(model)
 
     @property
@@ -164,40 +252,61 @@ class Learner:
         Raises:
             ValueError: the loss is not finite.
         """
-        if lesson is None and not self.material.is_labelled:
+        steps = self.begin_round(lesson, num_steps=num_steps, total_steps=total_steps)
+        if steps is None:
             return 0.0
-        self.progress.round += 1
-        training = self.training
-        rng = rng_for(self.seed, self.name, "round", self.progress.round)
-        digest_share = training.digest_share if self.material.is_labelled else 1.0
-        num_digest = 0 if lesson is None else round(num_steps * digest_share)
-        is_digest = rng.permutation(np.arange(num_steps) < num_digest)
-        rates = [self._rate(self.progress.steps + step, total_steps) for step in range(num_steps)]
-        with torch_seeded(seed_for(self.seed, self.name, "dropout", self.progress.round)):
+        with torch_seeded(steps.dropout_seed):
             self.model.train()
-            loss = take_steps(
-                self.optimizer,
-                self._batch_losses(is_digest.tolist(), lesson, rng),
-                rates,
-                max_grad_norm=training.max_grad_norm,
-            )
-        if not np.isfinite(loss):
-            raise ValueError(f"{self.name}: the loss is {loss}, which is not finite; lower the learning rate")
-        self.progress.steps += num_steps
-        self._validate()
+            loss = take_steps(self.optimizer, steps.losses, steps.rates, max_grad_norm=self.training.max_grad_norm)
+        self.end_round(steps, loss)
         return loss
 
+    def begin_round(self, lesson: Lesson | None, *, num_steps: int, total_steps: int) -> RoundSteps | None:
+        """The steps of the next round, which :meth:`learn` or a cohort takes; None if there is nothing to learn from.
+
+        The arguments are those of :meth:`learn`.
+        """
+        if lesson is None and not self.material.is_labelled:
+            return None
+        self._foreseen.clear()
+        self.progress.round += 1
+        rng = rng_for(self.seed, self.name, "round", self.progress.round)
+        digest_share = self.training.digest_share if self.material.is_labelled else 1.0
+        num_digest = 0 if lesson is None else round(num_steps * digest_share)
+        is_digest = rng.permutation(np.arange(num_steps) < num_digest)
+        return RoundSteps(
+            losses=self._batch_losses(is_digest.tolist(), lesson, rng),
+            rates=[self._rate(self.progress.steps + step, total_steps) for step in range(num_steps)],
+            dropout_seed=seed_for(self.seed, self.name, "dropout", self.progress.round),
+        )
+
+    def end_round(self, steps: RoundSteps, loss: float) -> None:
+        """Count the steps of a round, whose mean loss is given, and validate.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
+        if not np.isfinite(loss):
+            raise ValueError(f"{self.name}: the loss is {loss}, which is not finite; lower the learning rate")
+        self.progress.steps += len(steps.rates)
+        self._validate()
+
     def logits(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
-        """(N, H, B) logits for training."""
+        """(N, H, C) logits for training."""
         return self.model.decide(self.features(recording, starts))
+
+    def decide(self, windows: Windows) -> Tensor:
+        """(N, H, B) logits of windows for training, with modalities hidden at random."""
+        return self.model.decide(self._learned_features(windows))
 
     def features(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
         """(N, D) features for training, with modalities hidden at random."""
-        model = self.model
-        names = self._sensed(recording)
-        return self._learned_features(
-            read_windows(recording, starts, modalities=names, num_frames=model.task.num_frames)
-        )
+        return self._learned_features(self.read(recording, starts))
+
+    def read(self, recording: Recording, starts: NDArray[np.int64]) -> Windows:
+        """The windows that begin at these frames, of the modalities that the tracker senses and the recording has."""
+        names, num_frames = self._sensed(recording), self.model.task.num_frames
+        return read_windows(recording, starts, modalities=names, num_frames=num_frames)
 
     def _sensed(self, recording: Recording) -> list[str]:
         return [name for name in self.model.modalities if name in recording.sensors]
@@ -216,39 +325,69 @@ class Learner:
         return found
 
     def predict(self, recording: Recording, starts: NDArray[np.int64], *, best: bool) -> Tensor:
-        """(N, H, B) logits of the current tracker or, with ``best``, of the tracker that validated best."""
-        if not best:
-            return predict(self.model, recording, starts)
+        """(N, H, C) logits of the current tracker or, with ``best``, of the tracker that validated best."""
+        if not best or self._is_as_best():
+            known = (one.logits_of(self.model, recording, starts) for one in self._foreseen)
+            found = next((logits for logits in known if logits is not None), None)
+            return predict(self.model, recording, starts) if found is None else found
         now = _copy(self.model)
         self.model.load_state_dict(self.best_model)
         logits = predict(self.model, recording, starts)
         self.model.load_state_dict(now)
         return logits
 
+    def foresee(self, windows: WindowsToPredict, logits: Tensor) -> None:
+        """Take what the current tracker decides on some windows, (N, H, B), from whoever computed it at less cost.
+
+        It is what :meth:`predict` returns for these windows until the tracker changes.
+        """
+        self._foreseen.append(Foreseen(windows, logits, versions_of(self.model)))
+
+    def _is_as_best(self) -> bool:
+        """Whether the tracker has the weights of the one that validated best, so that nothing has to be swapped."""
+        # Weights may have come from elsewhere since the last round, so that `is_best` does not tell.
+        now = self.model.state_dict()
+        return now.keys() == self.best_model.keys() and all(
+            torch.is_tensor(value) and torch.equal(value, self.best_model[name]) for name, value in now.items()
+        )
+
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
-        """(N, H, B) probabilities for public samples, calibrated on the validation windows, then softened.
+        """(N, H, C) probabilities for public samples, calibrated on the validation windows, then softened.
 
         Without calibration an overconfident learner outvotes the others (see `strategies.aggregation`).
         """
         return self.soften(self.material.public, self.material.public_starts[sample_ids], temperature)
 
     def soften(self, recording: Recording, starts: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
-        """(N, H, B) probabilities for any windows, calibrated and softened as in :meth:`answer`."""
+        """(N, H, C) probabilities for any windows, calibrated and softened as in :meth:`answer`."""
         logits = self.predict(recording, starts, best=False)
         softness = temperature * self.progress.confidence_temperature
         probs: NDArray[np.float32] = torch.softmax(logits / softness, dim=-1).numpy()
         return probs
 
-    def evaluate(self, recording: Recording, starts: NDArray[np.int64], *, best: bool = True) -> BeamMetrics:
+    def evaluate(self, recording: Recording, starts: NDArray[np.int64], *, best: bool = True) -> Scores:
         """Score, on labelled windows, the tracker that validated best or, without ``best``, the current one."""
-        task = self.model.task
-        scores = self.scores(recording, starts, best=best)
-        return BeamMetrics.of(scores, recording.powers(starts, task.num_frames, task.num_future))
+        return self.task.evaluate(self.decisions(recording, starts, best=best), self.truth(recording, starts))
 
-    def scores(self, recording: Recording, starts: NDArray[np.int64], *, best: bool = True) -> NDArray[np.float32]:
-        """(N, H, B) what :meth:`evaluate` ranks the beams by."""
-        found: NDArray[np.float32] = self.predict(recording, starts, best=best).numpy()
+    def decisions(self, recording: Recording, starts: NDArray[np.int64], *, best: bool = True) -> NDArray[np.float32]:
+        """(N, H, C) what :meth:`evaluate` scores."""
+        progress = self.progress
+        temperature = progress.best_temperature if best else progress.confidence_temperature
+        return self.task.decisions(self.predict(recording, starts, best=best), temperature)
+
+    def probs(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, H, C) calibrated probabilities of the tracker that validated best."""
+        logits = self.predict(recording, starts, best=True)
+        found: NDArray[np.float32] = torch.softmax(logits / self.progress.best_temperature, dim=-1).numpy()
         return found
+
+    def truth(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[Any]:
+        """(N, H, ...) what decisions for labelled windows are compared with."""
+        return self.task.truth_of(recording, starts, self.model.task)
+
+    def classes(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N, H) the right classes of labelled windows."""
+        return self.task.classes_of(recording, starts, self.model.task)
 
     def state(self) -> dict[str, Any]:
         """The state that the next round needs, as tensors and plain values."""
@@ -259,7 +398,7 @@ class Learner:
             "progress": dict(vars(self.progress)),
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state that :meth:`state` made."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -275,16 +414,16 @@ class Learner:
         for digest in is_digest:
             yield next(digested) if digest else self._revisit_loss(next(own), speeds)
 
-    def _revisit_loss(self, starts: NDArray[np.int64], rng: np.random.Generator) -> Callable[[], Tensor]:
-        task, recording = self.model.task, self.material.recording
+    def _revisit_loss(self, starts: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        recording = self.material.recording
         names = self._sensed(recording)
         if self.training.perturbed_share > 0 and can_be_perturbed(names):
-            rows, slots = play(starts, draw_speeds(len(starts), self.training.perturbed_share, rng), task)
-            played = torch.from_numpy(recording.power_at(slots))
+            rows, slots = play(starts, draw_speeds(len(starts), self.training.perturbed_share, rng), self.model.task)
+            played = torch.from_numpy(self.task.truth(recording, slots))
             windows = read_played(recording, rows, modalities=names, rng=rng)
-            return lambda: self.losses.task(self.model.decide(self._learned_features(windows)), played)
-        power = torch.from_numpy(recording.powers(starts, task.num_frames, task.num_future))
-        return lambda: self.losses.task(self.logits(recording, starts), power)
+            return Batch(self, lambda: windows, lambda logits: self.losses.task(logits, played))
+        truth = torch.from_numpy(self.truth(recording, starts))
+        return Batch(self, lambda: self.read(recording, starts), lambda logits: self.losses.task(logits, truth))
 
     def _rate(self, taken: int, total_steps: int) -> float:
         training = self.training
@@ -298,10 +437,10 @@ class Learner:
         progress, starts = self.progress, self.material.validation
         score = progress.best_score
         if len(starts):
-            recording, task = self.material.recording, self.model.task
-            logits = predict(self.model, recording, starts)
-            beams = recording.beams(starts, task.num_frames, task.num_future)
-            progress.confidence_temperature, loss = fit_temperature(logits, torch.from_numpy(beams))
+            recording = self.material.recording
+            logits = self.predict(recording, starts, best=False)
+            classes = self.classes(recording, starts)
+            progress.confidence_temperature, loss = fit_temperature(logits, torch.from_numpy(classes))
             score = math.exp(-loss)
         if score >= progress.best_score:
             progress.best_score, progress.best_round, progress.stalled = score, progress.round, 0

@@ -2,7 +2,7 @@
 
 A lesson makes the losses of digest batches. The learner (`clients.learning.learner`) decides how many steps they get
 and at which rates, so that every strategy and control takes the same steps. Here are soft labels of public samples;
-`clients.learning.relation_lesson` has relations between samples, and `clients.learning.beam_lessons` has what is known
+`clients.learning.relation_lesson` has relations between samples, and `clients.learning.class_lessons` has what is known
 of each beam.
 
 N windows or public samples, H horizons, B beams.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.learning.learner import Learner, window_batches
+from clients.learning.learner import Batch, Learner, window_batches
 
 
 class Targets(Protocol):
@@ -43,23 +44,34 @@ class PublicLesson:
     """A lesson of soft labels of public samples.
 
     Attributes:
-        targets: the soft labels, of at least one sample.
+        targets: the soft labels.
+        rows: (N,) the rows of them to learn from, ascending, at least one.
     """
 
     targets: Targets
+    rows: NDArray[np.int64]
 
     def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
         """The distillation loss on batches of the public set."""
         targets, material = self.targets, learner.material
-        rows_of_all = np.arange(len(targets.sample_ids))
-        for rows in window_batches(rows_of_all, batch_size=learner.training.batch_size, rng=rng):
+        for rows in window_batches(self.rows, batch_size=learner.training.batch_size, rng=rng):
             starts = material.public_starts[targets.sample_ids[rows]]
             probs = torch.from_numpy(targets.probs[rows])
-            yield lambda starts=starts, probs=probs: learner.losses.distillation(  # type: ignore[misc]
-                learner.logits(material.public, starts), probs, targets.temperature
-            )
+
+            def loss(logits: Tensor, probs: Tensor = probs) -> Tensor:
+                return learner.losses.distillation(logits, probs, targets.temperature)
+
+            yield Batch(learner, partial(learner.read, material.public, starts), loss)
 
 
-def public_lesson(targets: Targets | None) -> PublicLesson | None:
-    """The lesson that consists of targets; None if there are no targets."""
-    return None if targets is None or len(targets.sample_ids) == 0 else PublicLesson(targets)
+def public_lesson(targets: Targets | None, held: NDArray[np.int64] | None = None) -> PublicLesson | None:
+    """The lesson that consists of targets; None if there are no targets.
+
+    Args:
+        targets: soft labels of public samples.
+        held: the ids of the public samples that the learner holds; None means all.
+    """
+    if targets is None:
+        return None
+    there = np.ones(len(targets.sample_ids), bool) if held is None else np.isin(targets.sample_ids, held)
+    return PublicLesson(targets, np.flatnonzero(there)) if there.any() else None

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 # The smallest power that counts: lower readings are raised to it, so that the loss in dB stays finite.
 POWER_FLOOR = 1e-9
+# So few guesses are found faster one after the other than by sorting all beams.
+FEW_GUESSES = 8
 
 
 def rank_beams(scores: NDArray[np.floating], k: int = 5) -> NDArray[np.int64]:
@@ -19,7 +21,15 @@ def rank_beams(scores: NDArray[np.floating], k: int = 5) -> NDArray[np.int64]:
         scores: (N, B) values that increase with the probability of a beam.
         k: the number of guesses to keep.
     """
-    return np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
+    k = min(k, scores.shape[1])
+    if k > FEW_GUESSES or not np.isfinite(scores).all():
+        return np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
+    left, rows = scores.astype(np.result_type(scores, np.float32)), np.arange(len(scores))
+    ranked = np.empty((len(scores), k), np.int64)
+    for place in range(k):
+        ranked[:, place] = left.argmax(axis=1)  # the first of equal ones
+        left[rows, ranked[:, place]] = -np.inf
+    return ranked
 
 
 def top_k(ranked: NDArray[np.int64], best: NDArray[np.int64], k: int) -> float:
@@ -81,8 +91,13 @@ def hits(ranked: NDArray[np.int64], best: NDArray[np.int64], k: int) -> NDArray[
 
 
 def misses(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -> NDArray[np.float64]:
-    """(N, 3) distance of each of the first three guesses to the best beam, in units of ``delta`` beams, at most 1."""
-    distance = np.abs(ranked[:, :3] - best[:, None]) / delta
+    """(N, 3) distance of each of the first three guesses to the best beam, in units of ``delta`` beams, at most 1.
+
+    Where there are only two beams, the second guess counts as the third one too.
+    """
+    guesses = ranked[:, :3]
+    guesses = np.pad(guesses, ((0, 0), (0, 3 - guesses.shape[1])), mode="edge")
+    distance = np.abs(guesses - best[:, None]) / delta
     capped: NDArray[np.float64] = np.minimum(distance, 1.0)
     return capped
 

@@ -3,13 +3,15 @@
 The local self learns from the client's own labels alone, with as many steps. Where the federation misleads a client,
 its student fits the client's labels badly, and the client decides by its local self.
 
-N windows, H horizons, B beams.
+N windows, H horizons, C classes.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from clients.data.recording import Recording
 from clients.learning.learner import Learner
-from clients.learning.metrics import BeamMetrics
+from clients.learning.task import LearningTask, Scores
 
 # The number of independent windows that all own windows count for. Windows of a pass are alike and the students have
 # learned from most of them, so they count for few. At 0 both students count alike; the more, the more does the local
@@ -48,22 +50,33 @@ class Mixture:
     share: float
 
     @property
+    def task(self) -> LearningTask:
+        """What both have learned."""
+        return self.federated.task
+
+    def truth(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[Any]:
+        """(N, H, ...) what decisions for labelled windows are compared with."""
+        return self.federated.truth(recording, starts)
+
+    @cached_property
     def validation(self) -> float | None:
-        """The geometric mean of the best beam's probability on the held-out windows, in (0, 1]; None without any."""
+        """The geometric mean of the right class's probability on the held-out windows, in (0, 1]; None without any."""
         starts = self.federated.material.validation
         if len(starts) == 0:
             return None
         recording = self.federated.material.recording
         return math.exp(_log_score(self._probs(recording, starts), recording, starts, self.federated))
 
-    def evaluate(self, recording: Recording, starts: NDArray[np.int64]) -> BeamMetrics:
+    def evaluate(self, recording: Recording, starts: NDArray[np.int64]) -> Scores:
         """Score, on labelled windows, the mixture of those two trackers that validated best."""
-        task = self.federated.model.task
-        scores = self.scores(recording, starts)
-        return BeamMetrics.of(scores, recording.powers(starts, task.num_frames, task.num_future))
+        return self.task.evaluate(self.decisions(recording, starts), self.truth(recording, starts))
 
-    def scores(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, H, B) what :meth:`evaluate` ranks the beams by."""
+    def decisions(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, H, C) what :meth:`evaluate` scores: probabilities."""
+        return self.probs(recording, starts)
+
+    def probs(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, H, C) the weighted mean of the calibrated probabilities of both trackers."""
         found: NDArray[np.float32] = self._probs(recording, starts).numpy()
         return found
 
@@ -76,8 +89,8 @@ def weigh(federated: Learner, local: Learner) -> Mixture:
     """The mixture of two students of one material, each weighed by the probability that it gives the client's labels.
 
     The weights are those of the students' likelihoods over `INDEPENDENT_WINDOWS` windows, when neither was preferred
-    before: the geometric mean of the probability of the best beam, over own training and held-out windows, to the power
-    of this number.
+    before: the geometric mean of the probability of the right class, over own training and held-out windows, to the
+    power of this number.
     """
     material = federated.material
     starts = np.sort(np.concatenate([material.train, material.validation]))
@@ -90,13 +103,12 @@ def weigh(federated: Learner, local: Learner) -> Mixture:
 
 
 def _calibrated(learner: Learner, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
-    """(N, H, B) calibrated probabilities of the tracker that validated best."""
+    """(N, H, C) calibrated probabilities of the tracker that validated best."""
     logits = learner.predict(recording, starts, best=True)
     return torch.softmax(logits / learner.progress.best_temperature, dim=-1)
 
 
 def _log_score(probs: Tensor, recording: Recording, starts: NDArray[np.int64], learner: Learner) -> float:
-    """The mean logarithm of the probability of the best beam."""
-    task = learner.model.task
-    best = torch.from_numpy(recording.beams(starts, task.num_frames, task.num_future)).unsqueeze(-1)
-    return float(probs.gather(-1, best).clamp_min(TINY).log().mean())
+    """The mean logarithm of the probability of the right class."""
+    right = torch.from_numpy(learner.classes(recording, starts)).unsqueeze(-1)
+    return float(probs.gather(-1, right).clamp_min(TINY).log().mean())

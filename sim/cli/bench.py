@@ -194,7 +194,7 @@ def bench_few(
         FewCase(folder.resolve(), number, seed, tuple(override or ()))
         for seed in numbers(seeds, "--seeds")
         for number in numbers(passes, "--passes")
-        for folder in folders
+        for folder in _of_different_names(folders)
     ]
     jobs = {case.key: case for case in cases}
     rows = _work(jobs, run_case, data=[case.experiment for case in cases], sheet=sheet, workers=workers)
@@ -242,6 +242,95 @@ def bench_worth(
         save_worth(found, figure)
 
 
+@bench_cli.command("speed")
+def bench_speed(
+    ratio: Annotated[list[str] | None, typer.Option(help="What to compare; repeatable; default: all.")] = None,
+    pairs: Annotated[int, typer.Option(help="Turns of each arm; --quick takes two.", min=1)] = 5,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two pairs of few clients; by default GPS and tuned Flower alone.")
+    ] = False,
+    override: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare rounds with stock Flower and with two plain processes that train the same students; equal work first.
+
+    Arms take turns, forwards and backwards, each in a process of its own; nothing else should run meanwhile. A turn
+    takes up to a minute, most of it imports; with all ratios it is many turns, with --quick eight.
+    """
+    from sim.speed.ratios import NAMES, QUICK, arms_table, measure, ratios_table
+
+    names = ratio or (QUICK if quick else NAMES)
+    result = measure(
+        names,
+        pairs=min(pairs, 2) if quick else pairs,
+        quick=quick,
+        overrides=override or (),
+        progress=(lambda line: None) if as_json else say,
+    )
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+        return
+    wide_console().print(arms_table(result))
+    wide_console().print(ratios_table(result))
+
+
+@bench_cli.command("sets")
+def bench_sets(
+    places: Annotated[
+        list[Path], typer.Argument(help="Finished runs, or folders of scenarios with positions.", show_default=False)
+    ],
+    client: Annotated[list[str] | None, typer.Option(help="Only this client; may be repeated; default: all.")] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="federated, local, ensemble and so on; may be repeated.")
+    ] = None,
+    passes: Annotated[int | None, typer.Option(help="Draw so many test passes anew; streets only.", min=2)] = None,
+    share: Annotated[float, typer.Option(help="Share of the passes that calibrates.", min=0.0, max=1.0)] = 0.5,
+    splits: Annotated[int, typer.Option(help="Random splits of the passes.", min=1)] = 100,
+    drift: Annotated[
+        str | None, typer.Option(help="Calibrate by day, and then watch this: night, rain or rush; streets only.")
+    ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Also measure sets that shrink after a confirmed slot.")
+    ] = False,
+    override: SetOption = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/beam-sets.md.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure beam sets with a guarantee: realised coverage, beams swept, and Top-K at the same coverage.
+
+    The passes of the common test set are split at random into passes that calibrate and passes that judge. On a folder
+    of a scenario the federation of configs/deepsense.yaml is run first; --set is for it.
+    """
+    from sim.beam_sets.arms import opened_models
+    from sim.beam_sets.report import report_of
+
+    found = []
+    for place in _of_different_names(places):
+        with ProgressBar(place.name, quiet=as_json) as progress, opened_models(place, override or (), progress) as run:
+            found.append(
+                report_of(
+                    run,
+                    title=place.resolve().name,
+                    clients=client or (),
+                    arms=arm or (),
+                    num_passes=passes,
+                    drift=drift,
+                    adaptive=adaptive,
+                    share=share,
+                    num_splits=splits,
+                    progress=progress,
+                )
+            )
+    if as_json:
+        typer.echo(json.dumps([one.to_dict() for one in found], indent=1))
+        return
+    for one in found:
+        if markdown:
+            typer.echo(one.markdown())
+        else:
+            wide_console().print(*one.tables())
+
+
 @bench_cli.command("generation")
 def bench_generation(
     preset: PresetsOption = None,
@@ -263,6 +352,21 @@ def bench_generation(
         typer.echo(json.dumps(costs, indent=1))
         return
     wide_console().print(generation_table(costs))
+
+
+def _of_different_names(folders: Sequence[Path]) -> Sequence[Path]:
+    """The folders of scenarios, which a table tells apart by their names.
+
+    Raises:
+        ValueError: two of them have one name.
+    """
+    names = [folder.resolve().name for folder in folders]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"{twice}: two folders have this name, by which the table tells them apart; rename one of them"
+        )
+    return folders
 
 
 def _experiments(
@@ -441,3 +545,35 @@ def bench_trackers(
         typer.echo(json.dumps([asdict(cost) for cost in costs], indent=1))
         return
     wide_console().print(costs_table(costs))
+
+
+@bench_cli.command("devices")
+def bench_devices(
+    run: Annotated[Path, typer.Argument(help="The folder of a run that has finished.")],
+    client: Annotated[
+        list[str] | None, typer.Option(help="A client, or teacher; may be repeated. Default: every student.")
+    ] = None,
+    windows: Annotated[int, typer.Option(help="Windows of the test set at most; 0 takes all.", min=0)] = 0,
+    published: Annotated[
+        bool, typer.Option("--published", help="Measure the published students of the study beside them, in torch.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure latency, memory, bytes and operations of the students of a run in torch and onnxruntime.
+
+    Joules are added where the machine tells them (RAPL). Nothing else should run meanwhile.
+    """
+    from sim.take_home.device_cost import device_costs, device_table, published_costs, ratio_lines
+    from sim.take_home.run_models import TEACHER, RunModels
+
+    models = RunModels(run)
+    names = client or [row.name for row in models.rows() if row.is_here and row.name != TEACHER]
+    with ProgressBar("softbeam", quiet=as_json) as progress:
+        costs = list(device_costs(models, names, windows=windows, progress=progress))
+        costs += published_costs(models.experiment.task, windows=windows) if published else ()
+    if as_json:
+        typer.echo(json.dumps([cost.to_dict() for cost in costs], indent=1))
+        return
+    wide_console().print(device_table(costs))
+    for line in ratio_lines(costs):
+        typer.echo(line)

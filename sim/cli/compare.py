@@ -28,28 +28,44 @@ def compare(
         bool, typer.Option(help="Choose by validation, for each learner, among runs that differ in training only.")
     ] = False,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw Top-5 against bytes into this file (.png, .pdf or .svg).")
+        Path | None,
+        typer.Option(
+            help="Draw Top-5 (or what a task of your own counts) against bytes into this file (.png, .pdf or .svg)."
+        ),
     ] = None,
     out: Annotated[
         list[Path] | None,
         typer.Option(help="Write the table into this file (.csv: a row per run; .md or .tex). May be repeated."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Write one self-contained HTML page into this file: who is ahead, by how much, for whom."),
+    ] = None,
+    page_figures: Annotated[
+        bool, typer.Option("--page-figures", help="Write each figure of that page as PNG, SVG and PDF, too.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Mean and s.d. over seeds; several strategies side by side, with what each costs.
 
     Runs on other data or with other nodes stand in tables of their own.
     """
+    from sim.report.comparison_page import ENDINGS as PAGE_ENDINGS
+    from sim.report.comparison_page import write_comparison
     from sim.report.destinations import check_destination
     from sim.report.exports import ENDINGS, save_table
+    from sim.report.page_figures import figures_folder
     from sim.report.selection import select_by_validation
     from sim.report.strategies import FORMATS, comparisons_of, save_comparisons
     from sim.report.summaries import Summary, load_summary, with_labels
 
-    if figure is not None:
-        check_destination("--figure", figure, FORMATS)
-    for path in out or []:
-        check_destination("--out", path, ENDINGS)
+    asked: list[tuple[str, Path, tuple[str, ...]]] = [("--out", path, ENDINGS) for path in out or []]
+    asked += [] if figure is None else [("--figure", figure, FORMATS)]
+    asked += [] if page is None else [("--page", page, PAGE_ENDINGS)]
+    for option, path, endings in asked:
+        check_destination(option, path, endings)
+    if page_figures and page is None:
+        raise ValueError("--page-figures: these are the figures of a page; name it with --page FILE.html")
     runs = find(runs) if select else once(find(runs))
     summaries: list[Summary] = []
     summaries += select_by_validation(runs) if select else [load_summary(folder) for folder in runs]
@@ -60,11 +76,14 @@ def compare(
     if label:
         summaries = with_labels(summaries, label)
     comparisons = comparisons_of(summaries)
-    written = [*(out or []), *([] if figure is None else [figure])]
+    written = [*(out or []), *([] if figure is None else [figure]), *([] if page is None else [page])]
     for path in out or []:
         save_table(comparisons, path)
     if figure is not None:
         save_comparisons(comparisons, figure)
+    if page is not None:
+        write_comparison(comparisons, page, with_files=page_figures)
+        written += [figures_folder(page)] if page_figures else []
     show_summaries(summaries, as_json=as_json, always_compare=True)
     for path in written:
         typer.echo(path.resolve(), err=as_json)
@@ -85,12 +104,22 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
         as_json: whether to print JSON.
         always_compare: whether the JSON of a single run is that of a comparison, too.
     """
+    from sim.report.beam_sets import set_sentences
+    from sim.report.budgets import budget_lines
     from sim.report.captions import kept_sentences
     from sim.report.faults import fault_lines
     from sim.report.sites import sites_table
     from sim.report.strategies import comparisons_of, strategy_table
-    from sim.report.summaries import group_by_settings
-    from sim.report.tables import baseline_lines, bytes_lines, numbered, results_table, teacher_lines
+    from sim.report.summaries import by_task, group_by_settings
+    from sim.report.tables import (
+        baseline_lines,
+        bytes_lines,
+        measuring_lines,
+        numbered,
+        own_test_lines,
+        results_table,
+        teacher_lines,
+    )
     from sim.report.tables import compare as compare_summaries
 
     if as_json:
@@ -105,7 +134,8 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
                 console.print(strategy_table(comparison))
     if num_groups > MAX_DETAILED:
         return
-    console.print(results_table(summaries))
+    for part in by_task(summaries):
+        console.print(results_table(part))
     groups = numbered(summaries)
     for number, _, group in groups:
         if (by_site := sites_table(group, number=number)) is not None:
@@ -113,8 +143,12 @@ def show_summaries(summaries: Sequence[Mapping[str, Any]], *, as_json: bool, alw
     kept = [f"{number}{line}" for number, _, group in groups for line in kept_sentences(_with_rounds(group))]
     for line in [
         *teacher_lines(summaries),
+        *own_test_lines(summaries),
         *baseline_lines(summaries),
+        *measuring_lines(summaries),
+        *(f"{number}{line}" for number, _, group in groups for line in budget_lines(group[0])),
         *kept,
+        *(f"{number}{line}" for number, _, group in groups for line in set_sentences(group)),
         *bytes_lines(summaries),
         *fault_lines(summaries),
     ]:

@@ -69,6 +69,24 @@ def data_make(config: ConfigArgument, override: SetOption = None, as_json: JsonO
     typer.echo(folder)
 
 
+SensorOption = Annotated[
+    list[str] | None,
+    typer.Option("--sensor", metavar="NAME=MODULE:ROW", help="A sensor of your own, as data.sensors names it."),
+]
+
+
+def _know(sensors: list[str] | None) -> None:
+    """Add sensors of a user's own, whose modules are looked for in the current folder."""
+    if not sensors:
+        return
+    from clients.models.own_sensors import add_sensors
+
+    pairs = [one.partition("=") for one in sensors]
+    if wrong := [one for one, (_, sign, _) in zip(sensors, pairs, strict=True) if not sign]:
+        raise ValueError(f"--sensor {wrong[0]}: expected NAME=MODULE:ROW, such as imu=my_sensors:IMU")
+    add_sensors({name: target for name, _, target in pairs}, [Path.cwd()])
+
+
 @data_cli.command("inspect", help=INSPECT_HELP)
 def data_inspect(
     folder: Annotated[Path, typer.Argument(help="A federation, a recording or a DeepSense 6G scenario.")],
@@ -76,9 +94,11 @@ def data_inspect(
     sheet: Annotated[
         Path | None, typer.Option(help="Write a contact sheet of some passes to this PNG, SVG or PDF.")
     ] = None,
+    sensor: SensorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is in a folder of data: modalities, passes, frames, labels, problems, statistics."""
+    _know(sensor)
     from sim.data.inspection import inspect_folder, inspect_passes, open_parts
     from sim.report.inspection import show_inspection
 
@@ -93,6 +113,30 @@ def data_inspect(
         typer.echo(json.dumps(rows, indent=1))
     else:
         show_inspection(rows, wide_console())
+
+
+@data_cli.command("validate")
+def data_validate(
+    folder: Annotated[Path, typer.Argument(help="The folder of a federation.")],
+    sensor: SensorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say everything that is wrong with a ready federation, with file, row and how to mend it; exit with 1 then.
+
+    docs/data.md specifies the form.
+    """
+    from sim.data.validation import find_faults
+
+    _know(sensor)
+    faults = find_faults(folder)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "faults": [fault.to_json() for fault in faults]}, indent=1))
+    else:
+        for fault in faults:
+            typer.echo(str(fault))
+        typer.echo(f"{folder}: {len(faults)} faults" if faults else f"{folder}: no fault", err=bool(faults))
+    if faults:
+        raise typer.Exit(1)
 
 
 @data_cli.command("check")

@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sim.cli.terminal import JsonOption, ProgressBar, SetOption, wide_console
+from clients.serving.margins import Margins
+from sim.cli.terminal import (
+    JsonOption,
+    PowerMarginOption,
+    ProgressBar,
+    SetOption,
+    Top5MarginOption,
+    wide_console,
+)
 
 deploy_cli = typer.Typer(no_args_is_help=True)
 
@@ -21,10 +29,10 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing; the l
 @deploy_cli.callback()
 def begin() -> None:
     """Run real clients on separate machines."""
-    from configs.yaml_files import CONFIG_FOLDER
+    from configs.yaml_files import checkout_folder
     from sim.deploy.supervisor import keep_private
 
-    if not (CONFIG_FOLDER.parent / "pyproject.toml").is_file():
+    if checkout_folder() is None:
         raise ValueError(
             "softbeam deploy: Flower brings nodes what lies in a checkout, and this is an installed wheel; clone the "
             "repository and install it in place (pip install --editable .)"
@@ -44,6 +52,9 @@ def init(
     ] = "",
     superlink_port: Annotated[int, typer.Option(help="Port of the SuperLink on the server's loopback.")] = 46000,
     metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus on the server's loopback.")] = None,
+    publish_every: Annotated[
+        int | None, typer.Option(min=1, help="After how many rounds nodes publish their student for softbeam predict.")
+    ] = None,
     config: Annotated[str, typer.Option(help="The experiment whose data --street makes.")] = "quickstart",
     override: SetOption = None,
     street: Annotated[
@@ -66,7 +77,13 @@ def init(
     # It is checked before anything is written: a mistake must not leave half a deployment.
     load_experiment(find_config(config), [*(override or []), deployment.nodes_override])
     local = host in ("localhost", "127.0.0.1")
-    provision(folder, deployment, bind=bind or ("127.0.0.1" if local else "0.0.0.0"), metrics_port=metrics_port)
+    provision(
+        folder,
+        deployment,
+        bind=bind or ("127.0.0.1" if local else "0.0.0.0"),
+        metrics_port=metrics_port,
+        publish_every=publish_every,
+    )
     if street:
         _hand_out_data(folder, override or [])
     typer.echo(f"{folder.resolve()}: copy server/ to the server's machine and nodes/NAME/ to each node's")
@@ -123,6 +140,7 @@ def node(
     """Run a node on this machine until it is stopped."""
     from sim.deploy.check import check_node, require_no_errors
     from sim.deploy.machine import NodeMachine
+    from sim.deploy.publishing import published_health
     from sim.deploy.settings import load_node, node_folder
     from sim.deploy.supervisor import Supervisor
     from sim.deploy.warm import warm_clients, warm_health
@@ -135,7 +153,10 @@ def node(
     with warm_clients(warm, machine.environment(), stock=stock, echo=echo) as environment:
         programs = machine.programs(environment)
         supervisor = Supervisor(
-            machine.state, programs, details=lambda: {**machine.health(), **warm_health(warm)}, echo=echo
+            machine.state,
+            programs,
+            details=lambda: {**machine.health(), **warm_health(warm), **published_health(machine)},
+            echo=echo,
         )
         supervisor.run(started=lambda: echo("node", f"{machine.settings.name} runs"))
 
@@ -173,6 +194,56 @@ def status(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 
 @deploy_cli.command()
+def publish(
+    folder: FolderArgument,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of a node, if FOLDER is a deployment; default: all that are here.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Name of a run; default: the one it learned in last.")] = None,
+    top5_margin: Top5MarginOption = Margins.top5_points,
+    power_margin: PowerMarginOption = Margins.power_loss_db,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Of one node, publish by publish_every of its settings, until stopped.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the student of a node into its store of models, and serve it unless it is worse.
+
+    It compares both on the node's last passes, on the node; a student that is refused is no error.
+    """
+    from sim.deploy.machine import NodeMachine
+    from sim.deploy.publishing import watch as watch_node
+    from sim.deploy.settings import load_node, node_folder
+
+    if watch:  # for hours, so it imports nothing heavy
+        where = node_folder(folder, name).resolve()
+        watch_node(NodeMachine(where, load_node(where)), lambda: _publish_apart(where))
+        return
+    from clients.serving.store_command import decision_line
+    from sim.deploy.publisher import publish as publish_student
+    from sim.deploy.trial import node_folders
+
+    margins = Margins(top5_margin, power_margin)
+    rows: list[dict[str, object]] = []
+    errors = []
+    for where in node_folders(folder, name):
+        machine = NodeMachine(where.resolve(), load_node(where))
+        row: dict[str, object] = {"node": machine.settings.name, "store": str(machine.models)}
+        try:
+            decision = publish_student(machine, run=run, margins=margins)
+        except ValueError as error:  # those of the other nodes are published all the same
+            errors.append(f"{machine.settings.name}: {error}")
+            continue
+        rows.append({**row, **decision.to_dict()})
+        if not as_json:
+            typer.echo(f"{machine.settings.name}: {decision_line(decision)}")
+    if errors:
+        raise ValueError("; ".join(errors))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+
+
+@deploy_cli.command()
 def stop(folder: FolderArgument) -> None:
     """Stop every run that has not finished; softbeam resume RUN continues it."""
     from sim.deploy.machine import ServerMachine
@@ -194,6 +265,14 @@ def revoke(folder: FolderArgument, name: Annotated[str, typer.Argument(help="Nam
     where = server_folder(folder).resolve()
     ServerMachine(where, load_server(where)).revoke(name)
     typer.echo(f"{name}: revoked")
+
+
+def _publish_apart(folder: Path) -> None:
+    """Publish the student of a node in a process of its own, which gives its memory back when it is done."""
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, "-m", "sim.cli.main", "deploy", "publish", str(folder)], check=False)
 
 
 def _hand_out_data(folder: Path, overrides: list[str]) -> None:

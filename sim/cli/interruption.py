@@ -27,6 +27,8 @@ GRACE_S = 20.0
 """How long a command may take to unwind after a signal, such as to shut down Ray."""
 THREADS_S = 1.0
 """How long threads may take to end by themselves."""
+TIDYING_S = 5.0
+"""How long libraries may take for what they do at the end of a process."""
 
 
 class Interruption(KeyboardInterrupt):
@@ -91,6 +93,13 @@ class Interrupts:
             leave(self.number)
 
 
+def leave_on_signals() -> None:
+    """Let signals end this process with one line until `interruptible` takes over; ignored ones stay ignored."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: leave(number))
+
+
 @contextmanager
 def interruptible() -> Iterator[Interrupts]:
     """Let signals end what runs in here; one that is ignored, as by ``nohup``, stays ignored."""
@@ -118,7 +127,11 @@ def leave(number: int) -> NoReturn:
     with suppress(OSError):
         os.write(2, f"{WAY_ON.line(number)}\n".encode(errors="replace"))
     if threading.current_thread() is threading.main_thread() and not _others_work_on():
-        sys.exit(128 + number)  # nothing is left that could hold it up, and libraries tidy up after themselves
+        # Libraries tidy up after themselves, but may wait for what the signal ended, such as the workers of a pool.
+        limit = threading.Timer(TIDYING_S, os._exit, (128 + number,))
+        limit.daemon = True
+        limit.start()
+        sys.exit(128 + number)
     os._exit(128 + number)
 
 

@@ -11,7 +11,6 @@ import shlex
 import signal
 import sys
 import tomllib
-from collections import Counter
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,14 +21,18 @@ import typer
 from rich.console import Console
 
 from configs.advice import explained
-from configs.yaml_files import CONFIG_FOLDER
 from sim.cli.bench import bench_cli
 from sim.cli.command_tree import meant, run_command, speaks_json
 from sim.cli.compare import compare, find, once, show_runs
 from sim.cli.data import data_cli
 from sim.cli.deploy import deploy_cli
+from sim.cli.forget import forget
+from sim.cli.gallery import gallery
 from sim.cli.interruption import WAY_ON, interruptible
+from sim.cli.store import store_cli
 from sim.cli.study import study
+from sim.cli.sweep import sweep
+from sim.cli.take_home import export, models, predict
 from sim.cli.terminal import (
     ConfigArgument,
     JsonOption,
@@ -38,9 +41,12 @@ from sim.cli.terminal import (
     SetOption,
     complete_engine,
     complete_strategies,
+    parse_seeds,
     title_of,
     wide_console,
 )
+from sim.cli.track import track
+from sim.cli.watch import watch
 
 if TYPE_CHECKING:
     from configs.schema import Experiment
@@ -53,19 +59,18 @@ cli = typer.Typer(
 cli.add_typer(data_cli, name="data")
 cli.add_typer(bench_cli, name="bench")
 cli.add_typer(deploy_cli, name="deploy")
+cli.add_typer(store_cli, name="store")
 cli.command()(study)
 
 
 def main() -> None:
     """Run a command; every expected error becomes one line on stderr and exit code 1."""
-    try:
-        import fcntl  # noqa: F401
-    except ImportError:
-        sys.exit("error: Softbeam runs on Linux and macOS; on Windows, run it in WSL (wsl --install)")
     # One thread per process: on shared cores more threads only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command, words = run_command(cli), sys.argv[1:]
     as_json = speaks_json(command, words)
+    if told := _no_place_to_work():
+        sys.exit(_fail(told, as_json=as_json))
     with interruptible() as interrupts:
         try:
             code = _run(command)
@@ -77,7 +82,9 @@ def main() -> None:
             code = _fail(str(error), as_json=False)
         except (ValueError, RuntimeError, OSError) as error:
             text = explained(error) if isinstance(error, OSError) else str(error)
-            code = _fail(text, as_json=as_json)
+            code = _fail(_told_by_own_code(error) or text, as_json=as_json)
+        except Exception as error:
+            code = _fail_unexpectedly(error, as_json=as_json)
         except KeyboardInterrupt:
             code = 128 + signal.SIGINT
             interrupts.number = interrupts.number or signal.SIGINT
@@ -86,6 +93,40 @@ def main() -> None:
                 _print_error(WAY_ON.line(interrupts.number), 128 + interrupts.number)
             interrupts.end()
     sys.exit(code)
+
+
+def _fail_unexpectedly(error: Exception, *, as_json: bool) -> int:
+    """Say in one line what a user's own class raised; any other error that nobody expects keeps its stack.
+
+    Raises:
+        Exception: the error, if it is ours.
+    """
+    if told := _told_by_own_code(error):
+        return _fail(told, as_json=as_json)
+    if as_json:
+        _print_error(f"{type(error).__name__}: {error}", 1)
+    raise error
+
+
+def _told_by_own_code(error: Exception) -> str:
+    """What a user's own class raised, with the place in it; empty where our code raised, or has told the place."""
+    from strategies.own_code import OwnCodeError, place_in_own_code
+
+    place = "" if isinstance(error, OwnCodeError) else place_in_own_code(error)
+    return f"{type(error).__name__}: {error} {place}" if place else ""
+
+
+def _no_place_to_work() -> str:
+    """What is wrong with the system or the current folder, at which libraries would fail in ways of their own."""
+    try:
+        import fcntl  # noqa: F401
+
+        os.getcwd()
+    except ImportError:
+        return "Softbeam runs on Linux and macOS; on Windows, run it in WSL (wsl --install)"
+    except FileNotFoundError:
+        return "the current folder was removed; go to one that exists"
+    return ""
 
 
 def _run(command: click.Command) -> int:
@@ -128,12 +169,14 @@ class FruitlessRunError(RuntimeError):
 def _show_version(is_wanted: bool) -> None:
     if is_wanted:
         from configs.loading import commit_of_source
+        from configs.yaml_files import checkout_folder
 
-        settings, commit = CONFIG_FOLDER.parent / "pyproject.toml", commit_of_source()
-        # A wheel has its version in its metadata; those of a checkout may be older than the checkout.
-        number = (
-            tomllib.loads(settings.read_text())["project"]["version"] if settings.is_file() else version("softbeam")
-        )
+        checkout, commit = checkout_folder(), commit_of_source()
+        if checkout is None:
+            number = version("softbeam")
+        else:
+            # The metadata of an installed checkout may be older than the checkout.
+            number = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["version"]
         typer.echo(f"softbeam {number}" + (f" (commit {commit[:12]})" if commit else ""))
         raise typer.Exit
 
@@ -192,7 +235,7 @@ def run(
         overrides += [*overrides_of(on), "engine.name=deployment"]
     experiments = [
         load_experiment(config, [*overrides, *seed, *one])
-        for seed in _seed_overrides(seeds)
+        for seed in [[f"seed={seed}"] for seed in parse_seeds(seeds)] or [[]]
         for one in _strategy_overrides(strategy)
     ]
     if dry_run:
@@ -225,7 +268,8 @@ def resume(
     if (folder / "summary.json").is_file():
         typer.echo((folder / "summary.json").read_text() if as_json else f"{folder.resolve()}: already finished")
         return
-    from sim.experiments import read_run, resume_experiment
+    from sim.experiments import resume_experiment
+    from sim.run_note import read_run
 
     experiment, note = read_run(folder)
     with ProgressBar(title_of(experiment), quiet=as_json, rounds=experiment.strategy.rounds) as progress:
@@ -244,18 +288,30 @@ def resume(
 
 @cli.command()
 def report(
-    runs: RunsArgument, out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html")
+    runs: RunsArgument,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    figures: Annotated[bool, typer.Option("--figures", help="Write each figure as PNG, SVG and PDF, too.")] = False,
 ) -> None:
     """Write one self-contained HTML report over one or several runs."""
-    from sim.report.html import figures_folder, write_report
+    from sim.report.html import write_report
+    from sim.report.page_figures import figures_folder
 
     runs = once(find(runs))
-    write_report(runs, out)
+    write_report(runs, out, with_files=figures)
     typer.echo(out.resolve())
-    typer.echo(f"figures: {figures_folder(out).resolve()}")
+    if figures:
+        typer.echo(f"figures: {figures_folder(out).resolve()}")
 
 
 cli.command()(compare)
+cli.command()(models)
+cli.command()(export)
+cli.command()(predict)
+cli.command()(forget)
+cli.command()(sweep)
+cli.command()(gallery)
+cli.command()(watch)
+cli.command()(track)
 
 
 @cli.command()
@@ -275,35 +331,17 @@ def strategies(as_json: JsonOption = False) -> None:
     wide_console().print(table)
 
 
-def _seed_overrides(seeds: str) -> list[list[str]]:
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")] if seeds else []
-    except ValueError:
-        raise ValueError(f"--seeds {seeds}: expected numbers with commas between them, such as 0,1,2") from None
-    if twice := [seed for seed, times in Counter(numbers).items() if times > 1]:
-        raise ValueError(
-            f"--seeds {seeds}: seed {twice[0]} stands there more than once; the same seed gives the same run, "
-            "which says nothing about the spread: name different seeds"
-        )
-    return [[f"seed={seed}"] for seed in numbers] or [[]]
-
-
 def _refuse_fruitless(folders: list[Path]) -> None:
     """Let a command fail where no client of a run ever counted: whatever the table shows is then no result.
 
     Raises:
         FruitlessRunError: in every round of a run every client failed; the text has the reason of one.
     """
-    from server.recorder import faults_of, read_rounds
+    from server.recorder import read_rounds, why_fruitless
 
     for folder in folders:
-        rounds = read_rounds(folder)
-        entries = [entry for line in rounds for entry in line["clients"].values()]
-        if entries and all(entry["problem"] for entry in entries):
-            reason = faults_of(rounds)[0]["reason"]
-            raise FruitlessRunError(
-                f"{folder}: no client counted in any of {len(rounds)} rounds; the last reason: {reason}"
-            )
+        if fruitless := why_fruitless(read_rounds(folder)):
+            raise FruitlessRunError(f"{folder}: {fruitless}")
 
 
 def _note_folder(progress: ProgressBar, folder: Path, *, on: Path | None, several: bool = False) -> None:
@@ -320,10 +358,13 @@ def _note_folder(progress: ProgressBar, folder: Path, *, on: Path | None, severa
 def _preview(experiments: list[Experiment], plugins: tuple[Path, ...], *, as_json: bool) -> None:
     """Print experiments and their costs instead of running them."""
     from clients.learning.contract import check_models, model_costs
+    from clients.learning.task_contract import check_task
+    from clients.models.own_sensors import add_sensors
     from configs.loading import to_values
     from configs.placement import Placement
     from sim.cli.preview import cost_of, preview_text
     from sim.launch import check_engine
+    from sim.track.trackers import check_trackers
     from strategies.registry import find_plugins
 
     found = []
@@ -331,7 +372,10 @@ def _preview(experiments: list[Experiment], plugins: tuple[Path, ...], *, as_jso
         if experiment.engine.name != "deployment":
             check_engine(experiment.engine)
         method, _ = find_plugins(Placement(experiment, Path(), Path(), plugins))
+        add_sensors(experiment.data.sensors, plugins)
         check_models(experiment, plugins)
+        check_task(experiment, plugins)
+        check_trackers(experiment.track, plugins)
         models = [one.to_dict() for one in model_costs(experiment, plugins)]
         found.append((experiment, {**cost_of(experiment, method), "models": models}))
     if as_json:

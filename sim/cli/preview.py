@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import yaml
 
+from configs.data import Nodes
 from configs.loading import to_values
 from configs.schema import Experiment
 from strategies.codecs.encoding import Encoding
@@ -27,25 +29,33 @@ def cost_of(experiment: Experiment, method: type[Choreography]) -> dict[str, Any
     Returns:
         ``clients``; ``bytes``, which are those of a client in a round before entropy coding, so that rows with +zlib or
         +delta are smaller (None where they depend on the data); ``steps`` of a client, of its controls, of the teacher
-        and of all.
+        and of all. Of clients that differ, ``client`` and ``controls_of_a_client`` are those of the one with the most.
     """
-    strategy, training, teaching = experiment.strategy, experiment.training, experiment.teaching
-    clients = sum(nodes.count for nodes in experiment.data.groups)
-    rounds = strategy.expected_rounds
-    client = training.total_steps(rounds)
-    controls = 2 * training.total_steps(strategy.rounds) if experiment.controls else 0
+    strategy, teaching = experiment.strategy, experiment.teaching
+    clients = [(f"{number:03d}", nodes) for number, nodes in enumerate(_each(experiment))]
+    steps = [
+        experiment.training_of(client, nodes.modality).total_steps(experiment.expected_rounds(client, nodes.modality))
+        for client, nodes in clients
+    ]
+    arms = 2 if experiment.controls else 0
     teacher = teaching.pretrain_steps + teaching.total_steps(strategy.rounds)
     return {
-        "clients": clients,
+        "clients": len(clients),
         "rounds": strategy.rounds,
         "bytes": _bytes_of(experiment, method),
         "steps": {
-            "client": client,
-            "controls_of_a_client": controls,
+            "client": max(steps),
+            "controls_of_a_client": arms * max(steps),
             "teacher": teacher,
-            "all": clients * (client + controls) + teacher,
+            "all": (1 + arms) * sum(steps) + teacher,
         },
     }
+
+
+def _each(experiment: Experiment) -> Iterator[Nodes]:
+    """The entry of ``data.nodes`` of every client, in the order of their numbers."""
+    for nodes in experiment.data.groups:
+        yield from [nodes] * nodes.count
 
 
 def _bytes_of(experiment: Experiment, method: type[Choreography]) -> dict[str, Any]:
@@ -67,7 +77,7 @@ def _bytes_of(experiment: Experiment, method: type[Choreography]) -> dict[str, A
 
 
 def _sample_bytes(experiment: Experiment, codec: str) -> int:
-    horizons, beams = experiment.task.num_horizons, experiment.task.num_beams
+    horizons, beams = experiment.task.num_horizons, experiment.task.num_classes
     rows = Encoding(codec, horizons, beams).codec.encode(np.full((1, horizons, beams), 1 / beams, np.float32))
     return int(rows.nbytes)
 
@@ -82,10 +92,12 @@ def preview_text(experiment: Experiment, cost: dict[str, Any]) -> str:
         message = f"at most {size['up_a_sample']:,} up and {size['down_a_sample']:,} down for each public sample"
     else:
         message = f"no soft labels of public samples; docs/strategies.md says what {experiment.strategy.name} sends"
+    is_unlike = any(nodes.training.given or nodes.first_round > 1 or nodes.last_round for nodes in _each(experiment))
+    most = "at most " if is_unlike else ""
     lines = [
         f"{experiment.name}, seed {experiment.seed}: nothing was run",
         f"bytes of a client and round: {message}",
-        f"optimizer steps: {steps['client']:,} of each of {cost['clients']} clients in {cost['rounds']} rounds, "
+        f"optimizer steps: {most}{steps['client']:,} of each of {cost['clients']} clients in {cost['rounds']} rounds, "
         f"{steps['controls_of_a_client']:,} of its controls, {steps['teacher']:,} of the teacher; "
         f"{steps['all']:,} in all",
         *(

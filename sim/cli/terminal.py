@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,12 @@ Item = TypeVar("Item")
 
 
 def complete_config(incomplete: str) -> list[str]:
-    """Names in ``configs/``, and YAML files and folders that begin with a word."""
+    """Names in ``configs/`` and its gallery, and YAML files and folders that begin with a word."""
     from glob import escape, glob
 
-    from configs.yaml_files import CONFIG_FOLDER
+    from configs.yaml_files import config_names
 
-    names = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+    names = config_names()
     paths = sorted(glob(f"{escape(incomplete)}*"))
     files = [f"{path}/" if Path(path).is_dir() else path for path in paths]
     return [name for name in names if name.startswith(incomplete)] + [
@@ -62,6 +63,9 @@ ConfigArgument = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a value: --set strategy.rounds=4. May be repeated.")
 ]
+# By how much a new version of a model may be worse than the one that is served.
+Top5MarginOption = Annotated[float, typer.Option(min=0, help="Points of Top-5 that it may be worse.")]
+PowerMarginOption = Annotated[float, typer.Option(min=0, help="dB of power that it may lose more.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 # As wide as any table needs: lines of a file may be long.
 PIPE_WIDTH = 1000
@@ -217,3 +221,23 @@ class _Unwrapped(Console):
             self.file.write("".join(f"{line}\n" for line in lines))
             if caption:
                 super().print(caption, soft_wrap=True)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The seeds that an option names, such as ``0,1,2``; none for an empty one.
+
+    Raises:
+        ValueError: one is no seed, or is there twice.
+    """
+    try:
+        numbers = [int(seed) for seed in text.split(",")] if text else []
+    except ValueError:
+        raise ValueError(f"--seeds {text}: expected numbers with commas between them, such as 0,1,2") from None
+    if min(numbers, default=0) < 0:
+        raise ValueError(f"--seeds {text}: a seed is a whole number from 0 on")
+    if twice := [seed for seed, times in Counter(numbers).items() if times > 1]:
+        raise ValueError(
+            f"--seeds {text}: seed {twice[0]} stands there more than once; the same seed gives the same run, "
+            "which says nothing about the spread: name different seeds"
+        )
+    return numbers

@@ -21,6 +21,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from clients.data.geodesy import to_degrees
+from clients.data.row_faults import NUM_BEAMS
 from clients.data.scans import NUM_RAYS, RANGE_UNITS_PER_M, SCAN_LENGTHS
 from clients.data.sensor_files import MAT_KEY
 from configs.files import fresh_folder
@@ -78,6 +79,10 @@ class Export:
         unknown = [name for name in self.modalities if name not in MODALITIES]
         if unknown:
             raise ValueError(f"modalities: {unknown[0]!r} cannot be exported; use {', '.join(MODALITIES)}")
+        if self.world.num_beams != NUM_BEAMS:
+            raise ValueError(
+                f"world.num_beams: DeepSense 6G has {NUM_BEAMS} beams, got {self.world.num_beams}; leave it out"
+            )
         if self.num_passes < 1:
             raise ValueError(f"passes: must be at least 1, got {self.num_passes}")
         if min(self.image_size) < 16 or max(self.image_size) > 4096:

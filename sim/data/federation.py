@@ -30,6 +30,12 @@ def ensure_federation(
     """
     folder = federation_folder(experiment)
     begin = time.monotonic()
+    if experiment.data.source == "folder":
+        # It is imported here, since other data was written by Softbeam itself.
+        from sim.data.validation import require_valid
+
+        require_valid(folder, experiment)
+        return folder, time.monotonic() - begin
     hold(folder)
     try:
         make_once(folder, lambda: _write(experiment, folder, workers, progress))
@@ -45,7 +51,7 @@ def _write(experiment: Experiment, folder: Path, workers: int, progress: Callabl
         from sim.data.generate import write_street
 
         write_street(experiment.data, folder, seed=experiment.seed, workers=workers, progress=progress)
-    else:
+    elif experiment.data.source == "deepsense":
         from sim.data.sites import write_deepsense
 
         write_deepsense(experiment.data, folder, task=experiment.task, seed=experiment.seed, progress=progress)

@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.data.past_power import NAME as PAST_POWER
+from clients.data.past_power import past_power
 from clients.data.recording import PUBLIC_POWER, write_recording
 from configs.files import fresh_folder
 from configs.progress import Progress
 from configs.schema import Faults, StreetData, World
 from configs.seeding import rng_for
-from configs.signals import deaf_to_interrupts, end_children
+from configs.signals import deaf_to_interrupts, end_children, end_with_parent
 from sim.data.plan import PlannedPart, plan_federation
 from sim.world.channel import beam_power
 from sim.world.faults import spoil
@@ -37,7 +39,7 @@ Frames = dict[str, NDArray[np.generic]]
 def simulate_pass(
     world: World, *, seed: int, stream: str, index: int, modalities: Sequence[str], site: int = 0
 ) -> Frames:
-    """Simulate one pass: ``"power"`` (F, 64) and each modality (F, *frame_shape).
+    """Simulate one pass: ``"power"`` (F, B) and each modality (F, *frame_shape).
 
     Args:
         world: the settings of the street.
@@ -50,12 +52,17 @@ def simulate_pass(
     Raises:
         ValueError: the street has no such sensor or no such site.
     """
-    unknown = [name for name in modalities if name not in SENSORS]
+    unknown = [name for name in modalities if name not in (*SENSORS, PAST_POWER)]
     if unknown:
-        raise ValueError(f"data.nodes: the street has no sensor {unknown[0]!r}; use {', '.join(SENSORS)}")
+        known = ", ".join((*SENSORS, PAST_POWER))
+        raise ValueError(f"data.nodes: the street has no sensor {unknown[0]!r}; use {known}")
     scene = draw_scene(world, rng_for(seed, stream, index, "scene"), site=make_site(world, site))
     frames: Frames = {"power": _power(world, scene, rng_for(seed, stream, index, "power"))}
     for name in modalities:
+        if name == PAST_POWER:
+            power = frames["power"].astype(np.float32)
+            frames[name] = past_power(power, np.zeros(len(power), np.int32))
+            continue
         frames[name] = SENSORS[name](world, scene, rng_for(seed, stream, index, name))
     return frames
 
@@ -174,7 +181,8 @@ def _results(jobs: Sequence[_Job], workers: int) -> Iterator[Iterable[Frames]]:
     if workers <= 1:
         yield map(_run_job, jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
         try:
             with deaf_to_interrupts():
                 results = pool.map(_run_job, jobs)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clients.data.bearing import fit_bearing
 from clients.data.recording import MANIFEST, Recording, open_recording
 from clients.data.sensor_files import FILE_KINDS
-from configs.files import listed
+from configs.files import listed, read_plain
 from configs.schema import Task
 from sim.data.conversion import PROVENANCE, open_conversion
 from sim.data.statistics import SCENARIO_9, beam_statistics, jensen_shannon_bits, known_or_none, mask_density
@@ -72,9 +72,20 @@ def _problems(recording: Path) -> tuple[str, ...]:
 
 def left_out_of(federation: Path) -> list[str]:
     """What a federation that was cut from a release lacks of it, a line each; empty for a street."""
+    return _lines_of(federation, "left_out")
+
+
+def warnings_of(federation: Path) -> list[str]:
+    """What is scarce in a federation, a line each."""
+    return _lines_of(federation, "warnings")
+
+
+def _lines_of(federation: Path, key: str) -> list[str]:
+    if not (federation / "federation.json").exists() and (federation / "clients").is_dir():
+        return []  # It was made by hand, and says nothing of itself.
     try:
-        found = json.loads((federation / "federation.json").read_text()).get("left_out", [])
-    except (OSError, ValueError) as error:
+        found = json.loads(read_plain(federation / "federation.json")).get(key, [])
+    except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{federation}: not the folder of a federation ({error}); make it again") from None
     return [str(line) for line in found]
 
@@ -202,7 +213,7 @@ def _row(part: RecordingPart) -> dict[str, Any]:
         "passes": len(np.unique(recording.pass_ids)),
         "frames": len(recording.pass_ids),
         "windows": len(recording.window_starts(task.num_frames, task.num_future)),
-        "labelled": recording.power is not None,
+        "labelled": recording.is_labelled,
         "best_to_second_db": None if statistics is None else statistics["gap_2nd_db"],
         "bearing": _bearing(recording.power, recording.sensors),
         "problems": list(part.problems),
@@ -237,11 +248,11 @@ def _statistics(recording: Recording) -> dict[str, float | None] | None:
 
 
 def label_skews(parts: Sequence[RecordingPart]) -> dict[str, float]:
-    """Name of each labelled client -> divergence of its beams from those of all clients, in bits."""
+    """Name of each labelled client -> divergence of its beams or classes from those of all clients, in bits."""
     counts = {
-        part.name: np.bincount(np.argmax(part.recording.power, axis=1), minlength=part.recording.power.shape[1])
+        part.name: found
         for part in parts
-        if part.name.startswith("clients/") and part.recording.power is not None and len(part.recording.power)
+        if part.name.startswith("clients/") and (found := _counts_of(part.recording)) is not None
     }
     if not counts:
         return {}
@@ -249,10 +260,21 @@ def label_skews(parts: Sequence[RecordingPart]) -> dict[str, float]:
     return {name: jensen_shannon_bits(own, together) for name, own in counts.items()}
 
 
+def _counts_of(recording: Recording) -> NDArray[np.int64] | None:
+    """The number of rows of each beam or class; None without labelled rows."""
+    if recording.labels is not None and len(recording.labels):
+        return np.bincount(recording.labels, minlength=recording.num_classes or 0)
+    if recording.power is None or not len(recording.power):
+        return None
+    return np.bincount(np.argmax(recording.power, axis=1), minlength=recording.power.shape[1])
+
+
 def _digest(recording: Recording) -> str:
     digest = hashlib.sha256(recording.pass_ids.tobytes())
     if recording.power is not None:
         digest.update(np.ascontiguousarray(recording.power).tobytes())
+    if recording.labels is not None:
+        digest.update(np.ascontiguousarray(recording.labels).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.data.bearing import FIELD_DEG
 from configs.data import held_out_share
 from configs.schema import DeepSenseData, Nodes
 from configs.seeding import rng_for
 from sim.data.dealing import Slot, deal_by_windows
 
-NUM_SECTORS, SECTOR_FIELD_DEG = 4, 90.0
+NUM_SECTORS = 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def sectors_of(azimuths_deg: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]
     Args:
         azimuths_deg: the bearings in the frames of each of N passes, degrees from the boresight, positive to the right.
     """
-    bounds = np.linspace(-SECTOR_FIELD_DEG / 2, SECTOR_FIELD_DEG / 2, NUM_SECTORS + 1)[1:-1]
+    bounds = np.linspace(-FIELD_DEG / 2, FIELD_DEG / 2, NUM_SECTORS + 1)[1:-1]
     counts = [np.bincount(np.digitize(azimuth, bounds), minlength=NUM_SECTORS) for azimuth in azimuths_deg]
     return np.array([int(np.argmax(count)) for count in counts], np.int64)
 

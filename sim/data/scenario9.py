@@ -43,7 +43,7 @@ STATISTICS: dict[str, str] = {
     "steps_backwards": "share of steps against the pass's main direction",
     "steps_backwards_over_2": "share of steps by more than two beams against it",
     "entropy_bits": "entropy of the histogram of best beams, bits; 6 would be 64 equal shares",
-    "dead_beams": "beams that are the best in under 0.3 % of the frames",
+    "dead_beams": "beams that are the best in under 0.3 % of the frames (of 64 beams; else in proportion)",
     "edge_share_low": "share of frames whose best beam is one of the first three",
     "edge_share_high": "share of frames whose best beam is one of the last three",
     **{f"profile_db_{k}": f"mean power {k} beams below the best, relative to it, dB" for k in PROFILE_OFFSETS},

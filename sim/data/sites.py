@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.data.bearing import find_boresight
+from clients.data.bearing import beam_angles_deg, find_boresight
 from clients.data.deepsense import Scenario
 from clients.data.geodesy import to_array_frame
+from clients.data.past_power import NAME as PAST_POWER
+from clients.data.past_power import past_power
 from clients.data.recording import PUBLIC_POWER, write_recording
 from configs.data import held_out_share
 from configs.files import fresh_folder
@@ -27,7 +29,6 @@ from configs.schema import DeepSenseData, MeasuredSite, Task
 from sim.data.conversion import LICENCE, load_scenario
 from sim.data.dealing import FEW_WINDOWS, cut_into_blocks, windows_of
 from sim.data.partition import (
-    SECTOR_FIELD_DEG,
     ClientPasses,
     Partition,
     partition_passes,
@@ -149,6 +150,10 @@ def _cuts_of(
         if boresight_deg is not None:
             positions = to_array_frame(np.asarray(scenario.sensors["gps"], np.float64), boresight_deg)
             scenario = replace(scenario, sensors={**scenario.sensors, "gps": positions})
+        if PAST_POWER in data.modalities:
+            # It is made now that passes are what they will be: the first slot of each knows of no sweep.
+            known = past_power(scenario.labelled_power, scenario.pass_ids)
+            scenario = replace(scenario, sensors={**scenario.sensors, PAST_POWER: known})
         said = [*scenario.problems, *cut, *_without_windows(windows, task)]
         left_out = tuple(line if site is None else f"{site.name}: {line}" for line in said)
         parts = dealt if site is None else _given(data, site, dealt, first_client)
@@ -166,10 +171,11 @@ def _load(
             f"{where}: there is no folder {source}; get the scenario from www.deepsense6g.net and name its folder"
         )
     scenario = load_scenario(source, modalities, progress=progress)
-    lacking = [modality for modality in modalities if modality not in scenario.sensors]
+    lacking = [name for name in modalities if name not in scenario.sensors and name != PAST_POWER]
     if lacking:
         raise ValueError(
-            f"data.nodes: {data.folder} has no {', '.join(lacking)} that can be read; use {', '.join(scenario.sensors)}"
+            f"data.nodes: {data.folder} has no {', '.join(lacking)} that can be read; "
+            f"{'use ' + ', '.join(scenario.sensors) if scenario.sensors else 'it has no sensor at all'}"
             + _other_nodes(data, scenario.sensors)
         )
     return scenario
@@ -314,8 +320,7 @@ def warnings_of(parts: Partition, windows: Mapping[int, int], data: DeepSenseDat
 
 def _pass_sectors(scenario: Scenario) -> dict[int, int]:
     """The beam sector of every pass, if the beams are spread evenly over the field in the order of the codebook."""
-    num_beams = scenario.labelled_power.shape[1]
-    azimuths = SECTOR_FIELD_DEG * ((scenario.beams + 0.5) / num_beams - 0.5)
+    azimuths = beam_angles_deg(scenario.labelled_power.shape[1])[scenario.beams]
     ids = [int(i) for i in np.unique(scenario.pass_ids)]
     sectors = sectors_of([azimuths[scenario.pass_ids == i] for i in ids])
     return dict(zip(ids, sectors.tolist(), strict=True))

@@ -22,7 +22,8 @@ from sim.data.scenario9 import PROFILE_OFFSETS, SCENARIO_9, STATISTICS
 __all__ = ["SCENARIO_9", "STATISTICS", "beam_statistics", "jensen_shannon_bits", "known_or_none", "mask_density"]
 
 DEAD_SHARE = 0.003
-"""A beam that is the best in a smaller share of all frames is called dead; an equal share would be 1/64."""
+"""Of 64 beams, one that is the best in a smaller share of all frames is called dead; an equal share would be 1/64. Of
+another number of beams, the share is in proportion."""
 EDGE_BEAMS = 3
 """Number of beams at either end of the codebook that count as its edge."""
 WEAKEST_POWER = 1e-12
@@ -38,15 +39,15 @@ def beam_statistics(power: NDArray[np.floating], pass_ids: NDArray[np.integer]) 
     profile (within 0.1 dB), the line (1.2 points) and the Markov table (2 points), whose exact protocol is not known.
 
     Args:
-        power: (F, B) linear receive power, B > 5.
+        power: (F, B) linear receive power; with few beams, figures of further ones are NaN.
         pass_ids: (F,) the pass of each frame; frames of one pass are contiguous and in time order.
 
     Raises:
         ValueError: there are no frames, the shapes do not fit, or a power is negative or not finite.
     """
-    if power.ndim != 2 or len(power) == 0 or pass_ids.shape != power.shape[:1] or power.shape[1] < 6:
+    if power.ndim != 2 or len(power) == 0 or pass_ids.shape != power.shape[:1] or power.shape[1] < 2:
         raise ValueError(
-            f"power {power.shape} and pass_ids {pass_ids.shape}: expected (F, B) and (F,) with F >= 1 and B >= 6"
+            f"power {power.shape} and pass_ids {pass_ids.shape}: expected (F, B) and (F,) with F >= 1 and B >= 2"
         )
     if not np.isfinite(power).all() or power.min() < 0:
         raise ValueError("power: expected finite linear power >= 0; convert dB and fill gaps first")
@@ -109,7 +110,10 @@ def _percentiles(
 def _gaps(level_db: NDArray[np.float64]) -> dict[str, float]:
     ranked = np.sort(level_db, axis=1)[:, ::-1]
     places = {"2nd": 1, "3rd": 2, "5th": 4}
-    gaps = {f"gap_{name}_db": float(np.median(ranked[:, 0] - ranked[:, place])) for name, place in places.items()}
+    gaps = {
+        f"gap_{name}_db": float(np.median(ranked[:, 0] - ranked[:, place])) if place < ranked.shape[1] else float("nan")
+        for name, place in places.items()
+    }
     return gaps | _percentiles("range_db", ranked[:, 0] - ranked[:, -1], (5, 50, 95))
 
 
@@ -143,7 +147,7 @@ def _histogram(best: NDArray[np.int64], num_beams: int) -> dict[str, float]:
     used = shares[shares > 0]
     return {
         "entropy_bits": float(np.sum(used * np.log2(1.0 / used))),
-        "dead_beams": float(np.sum(shares < DEAD_SHARE)),
+        "dead_beams": float(np.sum(shares < DEAD_SHARE * 64 / num_beams)),
         "edge_share_low": float(shares[:EDGE_BEAMS].sum()),
         "edge_share_high": float(shares[-EDGE_BEAMS:].sum()),
     }

@@ -10,7 +10,7 @@ and positive to the right; beam 0 is the leftmost.
 
 F frames, V vehicles, P paths, A antennas, B beams.
 
-Source: array, beam count and field of view of DeepSense 6G scenario 9; every gain but that of free space is an
+Source: array, field of view and default beam count of DeepSense 6G scenario 9; every gain but that of free space is an
 assumption, and the noise floor and array errors are set to reach that scenario's published beam statistics.
 """
 
@@ -46,7 +46,7 @@ MEASUREMENT_DB = 0.2
 
 
 def beam_power(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(F, 64) linear receive power; 1 is the power of a mean beam in its own direction at 10 m without obstruction.
+    """(F, B) linear receive power; 1 is the power of a mean beam in its own direction at 10 m without obstruction.
 
     Args:
         world: the settings of array and channel.
@@ -57,8 +57,8 @@ def beam_power(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[
 
 
 def received_power(world: World, scene: Scene, rng: np.random.Generator) -> Floats:
-    """(F, 64) linear power of the channel alone, without the gain of the pass, noise and measurement errors."""
-    weights = codebook(scene.site)
+    """(F, B) linear power of the channel alone, without the gain of the pass, noise and measurement errors."""
+    weights = codebook(scene.site, world.num_beams)
     gains, azimuths, lengths = _paths(world, scene, rng)
     element = np.maximum(np.cos(azimuths - scene.site.yaw_rad), 0.0) ** ELEMENT_EXPONENT
     rays = gains * element * np.exp(-2j * np.pi * lengths / WAVELENGTH_M)
@@ -68,7 +68,7 @@ def received_power(world: World, scene: Scene, rng: np.random.Generator) -> Floa
 
 
 def measured(world: World, received: Floats, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(F, 64) the readings of a beam sweep: power with the vehicle's gain, the noise floor and an error per reading."""
+    """(F, B) the readings of a beam sweep: power with the vehicle's gain, the noise floor and an error per reading."""
     gain_db = world.pass_gain_db * rng.standard_normal() + world.fading_db * _slow(rng.standard_normal(len(received)))
     received = received * 10.0 ** (gain_db[:, None] / 10.0)
     noise = 10.0 ** (-world.snr_db / 10.0)
@@ -93,28 +93,28 @@ def steering(azimuth: Floats) -> NDArray[np.complex128]:
     return response
 
 
-def beam_angles() -> Floats:
+def beam_angles(num_beams: int = NUM_BEAMS) -> Floats:
     """(B,) nominal pointing azimuths, radians, left to right."""
-    return np.deg2rad(np.linspace(-FIELD_DEG / 2, FIELD_DEG / 2, NUM_BEAMS))
+    return np.deg2rad(np.linspace(-FIELD_DEG / 2, FIELD_DEG / 2, num_beams))
 
 
 @lru_cache(maxsize=1024)
-def codebook(site: Site) -> NDArray[np.complex128]:
+def codebook(site: Site, num_beams: int = NUM_BEAMS) -> NDArray[np.complex128]:
     """(A, B) beam weights of a site's array, with quantised phases, taper, errors of all arrays and errors of its own.
 
     They are scaled so that the mean over beams of the power in the beam's own direction is 1.
     """
     rng = rng_for(site.array_seed, "array")
     step = 2.0 * np.pi / 2**PHASE_BITS
-    phases = np.round(np.angle(steering(beam_angles())) / step) * step
+    phases = np.round(np.angle(steering(beam_angles(num_beams))) / step) * step
     errors = np.exp(1j * np.deg2rad(PHASE_ERROR_DEG) * rng.standard_normal(NUM_ANTENNAS))
     errors *= 10.0 ** (AMPLITUDE_ERROR_DB * rng.standard_normal(NUM_ANTENNAS) / 20.0)
     own = rng_for(site.array_seed, "array", site.number).standard_normal(NUM_ANTENNAS)
     errors *= np.exp(1j * np.deg2rad(site.phase_error_deg) * own)
     taper = 1.0 - TAPER + TAPER * np.sin(np.pi * (np.arange(NUM_ANTENNAS) + 0.5) / NUM_ANTENNAS)
-    ripple = 10.0 ** (BEAM_RIPPLE_DB * rng.standard_normal(NUM_BEAMS) / 20.0)
+    ripple = 10.0 ** (BEAM_RIPPLE_DB * rng.standard_normal(num_beams) / 20.0)
     weights: NDArray[np.complex128] = (np.exp(1j * phases) * taper * errors * ripple[:, None]).T
-    towards = np.einsum("ba,ab->b", steering(beam_angles()).conj(), weights)
+    towards = np.einsum("ba,ab->b", steering(beam_angles(num_beams)).conj(), weights)
     weights /= np.sqrt(np.mean(np.abs(towards) ** 2))
     weights.flags.writeable = False
     return weights

@@ -33,7 +33,7 @@ raise SystemExit(0 if paths.tau.numpy().size else "the ray tracer found no path 
 
 
 def sionna_beam_power(world: World, scene: Scene, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(F, 64) linear receive power by ray tracing, in the units of `sim.world.channel.beam_power`.
+    """(F, B) linear receive power by ray tracing, in the units of `sim.world.channel.beam_power`.
 
     Gain of the pass, noise floor and measurement error are those of the embedded channel; the diffuse cluster and the
     scatterers along the street are missing, so ``rician_k_db`` and ``spread_deg`` have no effect and labels are
@@ -45,7 +45,7 @@ def sionna_beam_power(world: World, scene: Scene, rng: np.random.Generator) -> N
     require_sionna()
     from sim.world.sionna_street import traced_power
 
-    return measured(world, traced_power(scene), rng)
+    return measured(world, traced_power(scene, num_beams=world.num_beams), rng)
 
 
 def require_sionna() -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import sionna.rt as rt
 from numpy.typing import NDArray
 
-from sim.world.channel import ELEMENT_EXPONENT, NUM_ANTENNAS, REFERENCE_M, WAVELENGTH_M, codebook
+from sim.world.channel import ELEMENT_EXPONENT, NUM_ANTENNAS, NUM_BEAMS, REFERENCE_M, WAVELENGTH_M, codebook
 from sim.world.scene import MAST, Scene
 
 Floats = NDArray[np.float64]
@@ -62,7 +62,7 @@ class TracedPaths:
     lengths: Floats
 
 
-def traced_power(scene: Scene, frames: Sequence[int] | None = None) -> Floats:
+def traced_power(scene: Scene, frames: Sequence[int] | None = None, *, num_beams: int = NUM_BEAMS) -> Floats:
     """(F, B) linear receive power without noise, in the units of `sim.world.channel.beam_power`.
 
     The array is that of the embedded channel: the same codebook, and elements of amplitude cos^0.65 of the angle off
@@ -71,9 +71,10 @@ def traced_power(scene: Scene, frames: Sequence[int] | None = None) -> Floats:
     Args:
         scene: the pass.
         frames: the numbers of the frames to trace; None traces all.
+        num_beams: the number of beams of the codebook.
     """
     street = TracedStreet(scene)
-    weights, yaw = codebook(scene.site), scene.site.yaw_rad
+    weights, yaw = codebook(scene.site, num_beams), scene.site.yaw_rad
     along = np.array([np.cos(yaw), -np.sin(yaw), 0.0])
     boresight = np.array([np.sin(yaw), np.cos(yaw), 0.0])
     powers = []

@@ -187,6 +187,30 @@ def test_an_error_that_travels_is_one_short_line() -> None:
     assert text == f"ValueError: {'x' * (MAX_ERROR_LENGTH - 12)}..."
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("ValueError('late model')", "ValueError: late model (my_models.py, line 2, in features)"),
+        ("KeyError('secret')", "KeyError (my_models.py, line 2, in features); the log of this node says more"),
+    ],
+)
+def test_an_error_of_a_user_s_class_names_the_place_in_it(raised: str, said: str, tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(f"def features():\n    raise {raised}\n", str(tmp_path / "my_models.py"), "exec"), names)
+    with pytest.raises((ValueError, KeyError)) as caught:
+        names["features"]()
+    assert describe(caught.value) == said
+
+
+def test_the_place_in_a_user_s_class_stands_at_the_end_of_the_longest_line(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(compile("def late():\n    raise ValueError('x' * 999)\n", str(tmp_path / "my_models.py"), "exec"), names)
+    with pytest.raises(ValueError) as caught:
+        names["late"]()
+    assert len(describe(caught.value)) <= MAX_ERROR_LENGTH + len("...")
+    assert describe(caught.value).endswith("x... (my_models.py, line 2, in late)")
+
+
 def test_the_health_file_says_how_the_last_message_went(placement: Placement) -> None:
     reply = reply_of(ask(placement), placement)
     path = placement.run / "state" / "run" / "roof-1" / "health.json"

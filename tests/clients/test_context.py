@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from clients.context import ClientContext
+from clients.context import NOTE, ClientContext
 from clients.profile import ClientProfile
 from configs.placement import HOME_VARIABLE, Placement
 from strategies.messages.wire import Header, WireError
@@ -32,6 +35,21 @@ def test_a_machine_without_one_keeps_it_under_the_home_of_softbeam(
 
 def test_a_virtual_client_keeps_it_in_the_folder_of_the_results() -> None:
     assert context(is_virtual=True).memory().folder == Path("/results/street-1-of-flower/clients/mast-3")
+
+
+def test_a_real_client_notes_its_experiment_and_a_full_disk_costs_the_note_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    note = tmp_path / "street-1/mast-3" / NOTE
+    with monkeypatch.context() as patch:
+        patch.setattr("clients.context.write_durably", full)
+        context(memory=tmp_path).note_experiment()
+    assert "not written" in caplog.text and not note.exists()
+    context(memory=tmp_path).note_experiment()
+    assert json.loads(note.read_text())["experiment"]["name"] == "tiny"
 
 
 @pytest.mark.parametrize("run", ["street-1", "a run", "...", ".hidden", "ütf-8"])

@@ -64,7 +64,7 @@ def test_a_round_that_is_done_again_replaces_what_it_made(memory: ClientMemory) 
 
 def test_the_three_newest_are_kept(memory: ClientMemory) -> None:
     save(memory, 8, 9, 10, 11)
-    assert sorted(path.name for path in memory.folder.iterdir()) == ["000009.pt", "000010.pt", "000011.pt"]
+    assert sorted(path.name for path in memory.folder.iterdir()) == ["000009.state", "000010.state", "000011.state"]
 
 
 def test_rounds_are_ordered_as_numbers(memory: ClientMemory) -> None:
@@ -92,7 +92,7 @@ def test_a_crash_while_writing_leaves_the_old_state_and_no_part_of_a_new_one(
         patch.setattr(os, step, dies)
         with pytest.raises(KeyboardInterrupt):
             save(memory, 2)
-    assert [path.name for path in memory.folder.iterdir()] == ["000001.pt"]
+    assert [path.name for path in memory.folder.iterdir()] == ["000001.state"]
     assert made(memory, 3) == 1
     save(memory, 2)
     assert made(memory, 3) == 2
@@ -120,6 +120,16 @@ def test_the_content_is_on_the_disk_before_its_name_and_the_name_before_it_count
     assert done == ["sync file", "rename", "sync folder"]
 
 
+def test_a_virtual_client_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = ClientMemory(tmp_path, is_durable=False)
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    save(memory, 1, 2)
+    assert made(memory, 3) == 2
+    assert not waited
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000001.state", "000002.state"]
+
+
 def test_what_a_dead_process_left_half_written_is_removed_and_what_a_living_one_writes_stays(
     memory: ClientMemory,
 ) -> None:
@@ -127,10 +137,10 @@ def test_what_a_dead_process_left_half_written_is_removed_and_what_a_living_one_
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for process in (dead.pid, os.getpid(), os.getppid()):
-        (memory.folder / f".000002.pt.{process}.tmp").write_bytes(b"half of a sta")
+        (memory.folder / f".000002.state.{process}.tmp").write_bytes(b"half of a sta")
     save(memory, 2)
     assert sorted(path.name for path in memory.folder.iterdir()) == [
-        f".000002.pt.{os.getppid()}.tmp", "000001.pt", "000002.pt",
+        f".000002.state.{os.getppid()}.tmp", "000001.state", "000002.state",
     ]  # fmt: skip
 
 
@@ -148,12 +158,12 @@ def test_an_unreadable_file_is_set_aside_and_the_next_older_state_is_taken(
 ) -> None:
     for number in (1, 2):
         memory.save({"made": number, "weights": torch.full((300,), float(number))}, round_number=number)
-    path = memory.folder / "000002.pt"
+    path = memory.folder / "000002.state"
     damaged = damage_by(damage, path.read_bytes())
     path.write_bytes(damaged)
     assert made(memory, 3) == 1
-    assert sorted(one.name for one in memory.folder.iterdir()) == ["000001.pt", "000002.pt.broken"]
-    assert (memory.folder / "000002.pt.broken").read_bytes() == damaged
+    assert sorted(one.name for one in memory.folder.iterdir()) == ["000001.state", "000002.state.broken"]
+    assert (memory.folder / "000002.state.broken").read_bytes() == damaged
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert str(path) in record.getMessage()
@@ -162,7 +172,7 @@ def test_an_unreadable_file_is_set_aside_and_the_next_older_state_is_taken(
 def test_where_no_state_can_be_read_the_client_starts_anew(memory: ClientMemory) -> None:
     save(memory, 1, 2)
     for number in (1, 2):
-        (memory.folder / f"{number:06d}.pt").write_bytes(b"")
+        (memory.folder / f"{number:06d}.state").write_bytes(b"")
     assert memory.load(before_round=3) is None
     save(memory, 3)
     assert made(memory, 4) == 3
@@ -170,9 +180,9 @@ def test_where_no_state_can_be_read_the_client_starts_anew(memory: ClientMemory)
 
 def test_a_state_of_a_later_round_is_not_touched_however_broken(memory: ClientMemory) -> None:
     save(memory, 1, 2)
-    (memory.folder / "000002.pt").write_bytes(b"")
+    (memory.folder / "000002.state").write_bytes(b"")
     assert made(memory, 2) == 1
-    assert (memory.folder / "000002.pt").exists()
+    assert (memory.folder / "000002.state").exists()
 
 
 def test_a_file_is_not_set_aside_because_the_machine_has_no_memory_left(
@@ -184,7 +194,7 @@ def test_a_file_is_not_set_aside_because_the_machine_has_no_memory_left(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", exhausted)
+        patch.setattr(torch, "empty", exhausted)
         with pytest.raises(MemoryError):
             memory.load(before_round=2)
     assert made(memory, 2) == 1
@@ -192,9 +202,9 @@ def test_a_file_is_not_set_aside_because_the_machine_has_no_memory_left(
 
 def test_a_file_that_would_run_code_is_not_loaded(memory: ClientMemory) -> None:
     memory.folder.mkdir(parents=True)
-    torch.save({"run": print}, memory.folder / "000001.pt")
+    torch.save({"run": print}, memory.folder / "000001.state")
     assert memory.load(before_round=2) is None
-    assert (memory.folder / "000001.pt.broken").exists()
+    assert (memory.folder / "000001.state.broken").exists()
 
 
 def test_on_a_full_disk_the_old_states_stay_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -205,7 +215,7 @@ def test_on_a_full_disk_the_old_states_stay_whole_and_nothing_else_is_left(tmp_p
         with pytest.raises(OSError) as caught:
             memory.save({"weights": torch.zeros(50_000)}, round_number=3)
         assert caught.value.errno == errno.ENOSPC
-        assert sorted(path.name for path in memory.folder.iterdir()) == ["000001.pt", "000002.pt"]
+        assert sorted(path.name for path in memory.folder.iterdir()) == ["000001.state", "000002.state"]
         assert made(memory, 3) == 2
         (disk / "ballast").unlink()
         save(memory, 3)

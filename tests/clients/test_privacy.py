@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from clients.cohort import alone
 from clients.context import ClientContext
 from clients.exchanges.base import Answer
 from clients.exchanges.labels import LabelExchange
@@ -210,7 +211,7 @@ def test_a_client_withholds_what_its_account_does_not_cover(
     privacy: dict[str, Any], seen: bool, metrics: set[str], controls: set[str], tmp_path: Path
 ) -> None:
     at = context(tmp_path, **privacy)
-    hello, reply = introduce(at, Request()), take_round(at, Request(ask=IDS))
+    hello, reply = introduce(at, Request()), alone(take_round(at, Request(ask=IDS)))
     for facts in (hello.facts, reply.facts):
         assert ("seen" in facts) == seen
         assert facts["num_examples"] > 0 and facts["num_passes"] > 0  # type: ignore[operator]
@@ -218,4 +219,4 @@ def test_a_client_withholds_what_its_account_does_not_cover(
     assert metrics_of(reply.metrics, "common.") is not None
     baselines = {"last_beam.common", "beam_history.common", "nearest_position.common"}
     by_pass = {"local.passes", "offline_kd.passes"}
-    assert names(train_controls(at, Request())) == controls | baselines | by_pass
+    assert names(alone(train_controls(at, Request()))) == controls | baselines | by_pass

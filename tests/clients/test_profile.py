@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from clients.profile import ClientProfile, client_folders, profiles_of
+from clients.profile import AUTO_COHORT, ClientProfile, client_folders, cohorts_of, even_parts, profiles_of
+from configs.loading import load_experiment
 
 REAL = {"client-id": "mast-3", "modality": "radar", "recording": "/data/own", "public": "/data/public"}
 
@@ -77,13 +79,62 @@ def test_a_simulated_node_is_the_client_of_its_partition(federation: Path) -> No
 
 
 def test_every_client_lives_on_exactly_one_node(federation: Path) -> None:
-    for clients_per_node, num_nodes in ((1, 4), (2, 2), (3, 2), (4, 1)):
+    for cohort, num_nodes in ((1, 4), (2, 2), (3, 2), (4, 1), ("auto", 4)):
+        experiment = load_experiment("quickstart", [f"engine.cohort={cohort}"])
+        assert len(cohorts_of(federation, experiment)) == num_nodes
         ids = [
             profile.id
             for partition in range(num_nodes)
-            for profile in profiles_of({"partition-id": partition}, federation, clients_per_node=clients_per_node)
+            for profile in profiles_of({"partition-id": partition}, federation, experiment)
         ]
         assert ids == ["000-camera", "001-gps", "002-gps", "010-lidar"]
+        assert not profiles_of({"partition-id": num_nodes}, federation, experiment)
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Path:
+    """A camera, 45 GPS clients with a LiDAR among them, and another LiDAR."""
+    for number in range(48):
+        modality = "camera" if number == 0 else "lidar" if number in (10, 47) else "gps"
+        folder = tmp_path / "clients" / f"{number:03d}-{modality}"
+        folder.mkdir(parents=True)
+        (folder / "recording.json").write_text(json.dumps({"modalities": [modality]}))
+    return tmp_path
+
+
+def ids_of(federation: Path, *overrides: str) -> list[list[str]]:
+    experiment = load_experiment("quickstart", ["engine.cohort=auto", *overrides])
+    return [[folder.name for folder in cohort] for cohort in cohorts_of(federation, experiment)]
+
+
+def test_auto_puts_clients_that_stack_on_an_even_number_of_nodes_and_leaves_convolutions_alone(crowd: Path) -> None:
+    cohorts = ids_of(crowd)
+    assert [cohort for cohort in cohorts if len(cohort) == 1] == [["000-camera"], ["010-lidar"], ["047-lidar"]]
+    together = [cohort for cohort in cohorts if len(cohort) > 1]
+    assert [len(cohort) for cohort in together] == [11, 11, 12, 11]
+    assert max(map(len, together)) <= AUTO_COHORT
+    everyone = sorted(path.name for path in (crowd / "clients").iterdir())
+    assert sorted(client for cohort in cohorts for client in cohort) == everyone
+    assert ids_of(crowd) == cohorts
+
+
+def test_auto_leaves_students_alone_that_are_no_trackers_of_ours(crowd: Path) -> None:
+    assert all(len(cohort) == 1 for cohort in ids_of(crowd, "students={gps: {model: 'mine:Tracker'}}"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 39, 40, 41, 1000])
+def test_even_parts_hold_everyone_once_and_differ_by_at_most_one(count: int) -> None:
+    parts = even_parts(count)
+    assert [number for part in parts for number in part] == list(range(count))
+    sizes = {len(part) for part in parts}
+    assert max(sizes) - min(sizes) <= 1 and max(sizes) <= AUTO_COHORT
+    assert count == 1 or len(parts) % 2 == 0
+
+
+@pytest.mark.parametrize("cohort", ["0", "many", "1.5", "true", "null"])
+def test_a_cohort_that_is_no_size_is_refused_with_what_it_may_be(cohort: str) -> None:
+    with pytest.raises(ValueError, match=r"engine\.cohort: must be auto or a whole number from 1, got"):
+        load_experiment("quickstart", [f"engine.cohort={cohort}"])
 
 
 def test_a_folder_without_a_recording_is_no_client(federation: Path) -> None:
@@ -93,3 +144,12 @@ def test_a_folder_without_a_recording_is_no_client(federation: Path) -> None:
 def test_a_federation_without_clients_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="softbeam data make"):
         client_folders(tmp_path)
+
+
+def test_a_client_that_joins_a_federation_is_found_by_a_process_that_listed_it_before(federation: Path) -> None:
+    assert not profiles_of({"partition-id": 4}, federation)
+    os.utime(federation / "clients", (1, 1))  # a file system may have no finer clock than the time until the next line
+    folder = federation / "clients" / "011-gps"
+    folder.mkdir()
+    (folder / "recording.json").write_text(json.dumps({"modalities": ["gps"]}))
+    assert [profile.id for profile in profiles_of({"partition-id": 4}, federation)] == ["011-gps"]

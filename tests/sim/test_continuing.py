@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 
 from configs.loading import commit_of_source, source_digest
 from sim.cli.main import cli
-from sim.experiments import continue_experiment, resume_experiment
+from sim.experiments import continue_experiment, resume_experiment, run_experiment
+from sim.forget import forget_client
+from sim.report.summaries import group_by_settings, load_summary, without_repeats
+from sim.run_note import is_of_code_of_now, read_run
 from tests.conftest import tiny_experiment, tiny_values
 from tests.federations import quiet
 
@@ -60,6 +63,69 @@ def test_a_run_of_other_source_is_not_resumed_but_named_and_made_anew(
     again = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
     assert again != first
     assert (again / "summary.json").is_file()
+
+
+RULE = """
+from strategies.aggregation import align, weighted_mean
+import numpy as np
+
+class Even:
+    def aggregate(self, contributions):
+        return weighted_mean(align(contributions), np.ones((1, 1, 1)))
+"""
+
+
+def test_a_rule_that_was_edited_is_run_again_and_compared_beside_the_old_one(tmp_path: Path) -> None:
+    experiment = tiny_experiment(rounds=1, aggregator={"name": "my_even:Even"}, codec="float16")
+    (tmp_path / "my_even.py").write_text(RULE)
+    first = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
+    (tmp_path / "my_even.py").write_text(RULE + "\n# another thought\n")
+    second = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
+    assert second != first
+    assert continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet) == second
+    kept, notes = without_repeats([first, second])
+    assert kept == [first, second] and notes == []
+    labels = list(group_by_settings([load_summary(run) for run in kept]))
+    assert all("own_code=" in label for label in labels) and len(set(labels)) == 2
+
+
+def test_a_run_that_goes_on_with_an_edited_rule_is_of_neither_version(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment = tiny_experiment(rounds=1, aggregator={"name": "my_even:Even"}, codec="float16")
+    (tmp_path / "my_even.py").write_text(RULE)
+    first = run_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
+    before = read_run(first)[1]["own_code"]
+    (tmp_path / "my_even.py").write_text(RULE + "\n# another thought\n")
+    for _ in range(2):
+        (first / "summary.json").unlink()
+        caplog.clear()
+        assert not is_of_code_of_now(*read_run(first))
+        resume_experiment(first, quiet)
+        noted = read_run(first)[1]["own_code"]
+        assert noted.startswith(f"{before}+") and noted.count("+") == 1
+    assert "own modules were changed" not in caplog.text  # the second time they were those of the first resumption
+    assert load_summary(first)["settings"]["own_code"] == noted
+    again = continue_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
+    assert again != first
+    with pytest.raises(ValueError, match="own modules were changed since it ran; put back what was there"):
+        forget_client(first, "000-gps")
+
+
+@pytest.mark.parametrize("key", ["seed", "training.learning_rate", "strategy.rounds"])
+def test_a_run_whose_settings_were_edited_is_not_resumed(key: str, tmp_path: Path) -> None:
+    first = run_experiment(tiny_experiment(rounds=2), plugins=(), out=tmp_path / "runs", progress=quiet)
+    (first / "summary.json").unlink()
+    values = yaml.safe_load((first / "experiment.yaml").read_text())
+    *sections, last = key.split(".")
+    place = values
+    for section in sections:
+        place = place[section]
+    place[last] *= 3
+    place[last] += 1
+    (first / "experiment.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match=r"experiment\.yaml: was changed since the run began; put back what was there"):
+        resume_experiment(first, quiet)
 
 
 def test_strategies_run_one_by_one_and_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.app import build_app as build_client_app
+from clients.learning.risk_curve import GRID
 from configs.loading import build_experiment, load_experiment
 from configs.placement import HOME_VARIABLE, Placement
 from configs.schema import Engine
@@ -23,9 +24,12 @@ from server.app import build_app as build_server_app
 from server.checkpoint import load_checkpoint
 from server.recorder import read_rounds
 from server.session import Watch
-from sim.experiments import read_run, resume_experiment, run_experiment
+from sim.experiments import expected_clients, resume_experiment, run_experiment
 from sim.inline import run_inline
 from sim.launch import launch
+from sim.report.faults import fault_lines
+from sim.report.summaries import without_repeats
+from sim.run_note import read_run
 from strategies.codecs.packing import unpack_ids
 from strategies.registry import find_plugins
 from tests.conftest import tiny_experiment, tiny_values
@@ -46,14 +50,14 @@ def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert set(summary) == {
         "experiment", "seed", "engine", "seconds", "clients", "teacher", "break_even_samples", "rounds",
-        "faults", "events",
+        "faults", "events", "beam_sets",
     }  # fmt: skip
     assert set(summary["seconds"]) == {"data", "start", "controls", "rounds", "total"}
     assert [client["id"] for client in summary["clients"]] == ["000-gps", "001-gps", "002-lidar"]
     for client in summary["clients"]:
         assert set(client) == {
             "id", "modality", "parameters", "passes", "local", "offline_kd", "federated",
-            "federated_now", "baselines", "kept_round", "uplink_bytes", "downlink_bytes", "refused",
+            "federated_now", "baselines", "kept_round", "uplink_bytes", "downlink_bytes", "refused", "differs", "own",
         }  # fmt: skip
         for arm in ("local", "offline_kd", "federated"):
             assert set(client[arm]) == METRICS
@@ -67,7 +71,7 @@ def test_a_run_leaves_the_promised_files_and_summary(finished: Path) -> None:
         "summary.csv",
         "passes.json",
         "report.html",
-        "checkpoint/state.pt",
+        "checkpoint/newest.state",
     ):
         assert (finished / name).is_file(), name
 
@@ -143,6 +147,18 @@ def test_resume_of_a_folder_that_is_no_run_is_one_clear_error(tmp_path: Path) ->
         read_run(tmp_path)
 
 
+def assert_too_little_for_a_model(metric: str, value: object, message: Message, num_passes: int) -> None:
+    """A metric is a number or one per horizon or test pass, and, once, shares and sizes of beam sets."""
+    if metric.startswith("sets."):
+        # For a grid of thresholds, along which they never turn.
+        curves = np.reshape(value, (-1, len(GRID)))
+        assert len(curves) in (4, 8) and message.content.config_records["header"]["round"] == 3
+        assert np.all(np.diff(curves) * (1 if metric.endswith("sizes") else -1) >= 0)
+        return
+    length = num_passes if metric.endswith("passes.top5") else 4
+    assert isinstance(value, (int, float)) or len(value) == length  # type: ignore[arg-type]
+
+
 def test_bytes_in_the_record_are_those_of_the_messages_which_hold_neither_weights_nor_frames(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -174,10 +190,8 @@ def test_bytes_in_the_record_are_those_of_the_messages_which_hold_neither_weight
             for record in content.config_records.values():
                 assert all(not isinstance(value, bytes) for value in record.values())
             for record in content.metric_records.values():
-                # A number, or one per horizon or test pass: too little to hide a model in.
                 for metric, value in record.items():
-                    length = num_passes if metric.endswith("passes.top5") else 4
-                    assert isinstance(value, (int, float)) or len(value) == length
+                    assert_too_little_for_a_model(metric, value, message, num_passes)
     recorded = read_rounds(placement.run)
     for direction, key in (("up", "uplink_bytes"), ("down", "downlink_bytes")):
         total = sum(client[key] for line in recorded for client in line["clients"].values())
@@ -259,16 +273,6 @@ def test_a_mistake_in_a_plugin_is_found_before_anything_is_written(tmp_path: Pat
         find_plugins(Placement(tiny_experiment(name="nope"), tmp_path, tmp_path, (tmp_path,)))
 
 
-def test_a_corrupt_array_of_one_client_leaves_the_others_a_federation(tmp_path: Path) -> None:
-    placement = place(tiny_experiment(rounds=1), tmp_path / "run")
-    federation = tmp_path / "federation"
-    shutil.copytree(placement.federation, federation)
-    (federation / "clients" / "000-gps" / "gps.npy").write_bytes(b"not an array")
-    run_apps(Placement(placement.experiment, federation, placement.run, (tmp_path,)))
-    summary = json.loads((placement.run / "summary.json").read_text())
-    assert [client["id"] for client in summary["clients"]] == ["001-gps", "002-lidar"]
-
-
 @pytest.mark.parametrize("publish", ["teacher", "ensemble", "mix"])
 @pytest.mark.parametrize("codec", ["float32", "float16", "uint8"])
 def test_every_way_to_publish_runs_with_every_codec(publish: str, codec: str, tmp_path: Path) -> None:
@@ -330,3 +334,35 @@ def test_nodes_that_see_motion_and_maps_of_the_cube_are_nodes_like_others(tmp_pa
     assert [client["modality"] for client in summary["clients"]] == list(names)
     assert all(client["federated"] and not client["refused"] for client in summary["clients"])
     assert all(name in (folder / "report.html").read_text() for name in names)
+
+
+def test_a_client_whose_recording_cannot_be_read_stands_in_the_results_with_its_reason(tmp_path: Path) -> None:
+    placement = place(tiny_experiment(), tmp_path / "whole")
+    federation = tmp_path / "federation"
+    shutil.copytree(placement.federation, federation)
+    power = federation / "clients" / "001-gps" / "power.npy"
+    power.write_bytes(power.read_bytes()[:300])
+    broken = Placement(placement.experiment, federation, tmp_path / "broken", ())
+    watch = Watch(expected=expected_clients(broken))
+    run_inline(build_server_app(broken, watch), build_client_app(broken), num_nodes=3)
+    summary = json.loads((broken.run / "summary.json").read_text())
+    assert [client["id"] for client in summary["clients"]] == ["000-gps", "001-gps", "002-lidar"]
+    lost = summary["clients"][1]
+    assert lost["federated"] is None and lost["local"] is None and lost["parameters"] > 0
+    (fault,) = summary["faults"]
+    assert (fault["client"], fault["kind"], fault["times"]) == ("001-gps", "absent", 3)
+    assert "power.npy" in fault["reason"]
+    (line,) = fault_lines([summary])
+    assert line.startswith("001-gps: could not take part (3 of 3, rounds 1 to 3): ")
+
+
+def test_of_two_runs_with_one_seed_the_one_with_more_results_counts(finished: Path, tmp_path: Path) -> None:
+    poor = tmp_path / "poor"
+    shutil.copytree(finished, poor)
+    summary = json.loads((poor / "summary.json").read_text())
+    summary["clients"][0]["federated"] = None
+    (poor / "summary.json").write_text(json.dumps(summary))
+    for order in ([poor, finished], [finished, poor]):
+        kept, (note,) = without_repeats(order)
+        assert kept == [finished]
+        assert note.startswith(f"{poor}: left out") and "with results of 2 clients instead of 3" in note

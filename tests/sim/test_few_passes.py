@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from configs.loading import load_experiment
+from sim.cli.main import cli
 from sim.few_passes import FewCase, few_table, run_case, summaries
 from sim.worksheet import SheetRow
 from tests.sim.data.test_partition import write_scenario
@@ -43,7 +45,23 @@ def test_an_arm_below_the_nearest_position_has_collapsed() -> None:
 def test_a_client_that_failed_is_left_out() -> None:
     broken = row(1, 0, 1.0, 2.0)
     broken["clients"]["000-gps"]["federated"] = None
-    assert summaries([broken])[0].num == 1
+    found = summaries([broken])
+    assert (found[0].num, found[0].num_failed) == (1, 1)
+    table = few_table(found)
+    assert list(table.columns[1].cells) == ["1, 1 failed"] * 2
+
+
+def test_cases_without_any_result_are_told() -> None:
+    broken = row(3, 0, 1.0)
+    broken["clients"]["000-gps"]["federated"] = None
+    with pytest.raises(ValueError, match="3 passes: no client has a result in every arm"):
+        summaries([row(1, 0, 1.0), broken])
+
+
+def test_two_scenarios_of_one_name_are_refused(tmp_path: Path) -> None:
+    folders = [str(tmp_path / one / "scenario1") for one in ("mine", "theirs")]
+    result = CliRunner().invoke(cli, ["bench", "few", *folders])
+    assert "scenario1: two folders have this name" in str(result.exception)
 
 
 def test_a_case_is_the_ready_experiment_with_its_passes() -> None:

@@ -118,9 +118,9 @@ def test_the_same_run_in_two_folders_counts_once(command: str, finished: Path, t
 
 @pytest.mark.usefixtures("figures")
 def test_the_figures_of_a_report_lie_beside_it_under_its_own_name(finished: Path, tmp_path: Path) -> None:
-    assert softbeam("report", finished, "--out", tmp_path / "a.html").code == 0
+    assert softbeam("report", finished, "--out", tmp_path / "a.html", "--figures").code == 0
     before = contents(tmp_path / "a-figures")
-    answer = softbeam("report", finished, "--out", tmp_path / "b.html")
+    answer = softbeam("report", finished, "--out", tmp_path / "b.html", "--figures")
     assert answer.out.splitlines() == [str(tmp_path / "b.html"), f"figures: {tmp_path / 'b-figures'}"]
     assert before
     assert contents(tmp_path / "a-figures") == before
@@ -168,9 +168,10 @@ def test_a_run_in_which_one_client_fails_is_a_success_that_tells(tmp_path: Path)
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no such thing", "TkAgg"])
 def test_figures_are_drawn_whatever_mplbackend_says(backend: str, finished: Path, tmp_path: Path) -> None:
-    answer = softbeam_process("report", finished, "--out", tmp_path / "a.html", MPLBACKEND=backend)
+    answer = softbeam_process("report", finished, "--out", tmp_path / "a.html", "--figures", MPLBACKEND=backend)
     assert answer.code == 0, answer.err
-    assert len(list((tmp_path / "a-figures").glob("*.png"))) == 4
+    names = [{path.stem for path in (tmp_path / "a-figures").glob(f"*.{kind}")} for kind in ("png", "svg", "pdf")]
+    assert len(names[0]) > 10 and names[0] == names[1] == names[2]
 
 
 def test_a_report_that_cannot_be_made_costs_the_run_nothing_else(
@@ -201,7 +202,7 @@ def test_a_page_for_which_there_is_no_room_is_named_and_leaves_nothing(finished:
 def test_figures_for_which_there_is_no_room_are_named_and_leave_no_folder(finished: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path) as disk:
         fill(disk)
-        answer = softbeam("report", finished, "--out", disk / "a.html")
+        answer = softbeam("report", finished, "--out", disk / "a.html", "--figures")
         assert answer.code == 1
         assert re.fullmatch(rf"error: {disk}/a-figures.*: no space left on device; make room on the disk\n", answer.err)
         assert [path.name for path in disk.iterdir()] == ["ballast"]
@@ -266,6 +267,20 @@ def test_a_ray_address_at_which_nobody_listens_is_refused_at_once(
     assert "RAY_ADDRESS: no Ray cluster answers at" in answer.err
     assert "unset the variable" in answer.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_address_of_the_experiment_at_which_nobody_listens_is_named_as_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "localhost:1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = ("--engine", "ray", "--set", f"engine.address={address}", "--out", tmp_path / "runs")
+        answer = softbeam("run", written(tmp_path), *words)
+    assert answer.code == 1
+    assert f"engine.address: no Ray cluster answers at {address} (" in answer.err
+    assert "); leave it out to run on this machine alone" in answer.err
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

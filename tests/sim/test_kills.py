@@ -19,7 +19,10 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.app import build_app as build_client_app
+from clients.learning.state import unpack_state
+from clients.profile import cohorts_of
 from configs.placement import Placement
+from configs.schema import Engine
 from configs.seeding import rng_for
 from server.app import build_app as build_server_app
 from server.checkpoint import FILE, PREVIOUS
@@ -34,8 +37,9 @@ NUM_KILLS, NUM_ATTEMPTS = 20, 4
 
 def run_and_tell(placement: Placement, told: Connection) -> None:
     """The whole federation in this process; a byte for each step of its progress."""
-    watch = Watch(progress=lambda phase, done, total: told.send_bytes(b"."))
-    run_inline(build_server_app(placement, watch), build_client_app(placement), num_nodes=3)
+    num_nodes = len(cohorts_of(placement.federation, placement.experiment))
+    watch = Watch(progress=lambda phase, done, total: told.send_bytes(b"."), num_nodes=num_nodes)
+    run_inline(build_server_app(placement, watch), build_client_app(placement), num_nodes=num_nodes)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +98,7 @@ def kill(forks: ForkServerContext, placement: Placement, *, after_steps: int, af
 
 def state_of(run: Path) -> dict[str, Any]:
     """Every value and tensor of the checkpoint but its seconds, by its place."""
-    found = dict(leaves(torch.load(run / FILE, weights_only=True)))
+    found = dict(leaves(unpack_state((run / FILE).read_bytes())))
     return {place: value for place, value in found.items() if not place.startswith(".findings.seconds")}
 
 
@@ -162,6 +166,26 @@ def test_a_run_killed_in_every_round_gets_to_its_end(
     assert_same_to_the_bit(whole[0], placement.run)
 
 
+def test_a_run_of_cohorts_that_is_killed_and_resumed_is_the_uninterrupted_one_to_the_bit(
+    forks: ForkServerContext, tmp_path: Path
+) -> None:
+    engine = Engine(name="inline", cohort=2)  # the two GPS clients learn as one stack
+    experiment = tiny_experiment().model_copy(update={"engine": engine})
+    whole = place(experiment, tmp_path / "whole" / "tiny")
+    run_apps(whole)
+    rounds_done = []
+    for steps in (8, 11):
+        placement = place(experiment, tmp_path / str(steps) / "tiny")
+        assert kill(forks, placement, after_steps=steps, after_seconds=0.0)
+        rounds_done.append(len(read_rounds(placement.run)))
+        resumed = forks.Process(target=run_apps, args=(placement,))
+        resumed.start()
+        resumed.join()
+        assert resumed.exitcode == 0
+        assert_same_to_the_bit(whole.run, placement.run)
+    assert max(rounds_done) < 3
+
+
 class Stopped(BaseException):
     """What ends the server without a chance to tidy up."""
 
@@ -200,10 +224,10 @@ def test_with_a_broken_newest_checkpoint_a_run_goes_back_one_and_ends_the_same(
     assert [line["round"] for line in read_rounds(placement.run)] == [1, 2]
     run_apps(placement)
     assert_same_to_the_bit(whole[0], placement.run)
-    assert newest.with_name("state.pt.broken").exists()
+    assert newest.with_name("newest.state.broken").exists()
     events = json.loads((placement.run / "summary.json").read_text())["events"]
     assert [(event["kind"], event["round"]) for event in events] == [("broken", 1), ("resumed", 1)]
-    assert "state.pt: not a readable checkpoint" in events[0]["text"]
+    assert "newest.state: not a readable checkpoint" in events[0]["text"]
 
 
 def test_with_both_checkpoints_broken_the_error_says_how_to_mend_it_and_that_mends_it(

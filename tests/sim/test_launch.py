@@ -436,6 +436,7 @@ def test_a_ray_address_of_the_user_is_kept_and_otherwise_ray_starts_here(monkeyp
     assert offline_environment()["RAY_ADDRESS"] == "local"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert offline_environment()["RAY_ADDRESS"] == "10.0.0.1:6379"
+    assert offline_environment("local")["RAY_ADDRESS"] == "local"
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert offline_environment()["RAY_ADDRESS"] == "local"
 

@@ -23,9 +23,11 @@ from configs.loading import build_experiment
 from configs.placement import Placement
 from configs.schema import Experiment
 from server.recorder import read_rounds
+from sim.experiments import run_experiment
+from sim.report.faults import fault_lines
 from tests.conftest import tiny_experiment, tiny_values
 from tests.disks import fill, small_disk
-from tests.federations import assert_same_outcome, place, run_apps
+from tests.federations import assert_same_outcome, place, quiet, run_apps
 
 ONE = "000-gps"
 SECURE = {"secure_sum": True, "aggregator": {"name": "mean"}, "codec": "float32", "publish": "ensemble"}
@@ -42,6 +44,23 @@ EVERY_KIND = {
     "weights": {"name": "fedavg"},
     "nothing": {"name": "local"},
 }
+# A student of a user's own that passes its trial and raises later.
+LATE = """
+from torch import nn
+class Late(nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.calls = 0
+        self.body = nn.Linear(spec.num_frames * spec.shape[0], 16)
+        self.head = nn.Linear(16, spec.num_horizons * spec.num_classes)
+    def features(self, frames):
+        self.calls += 1
+        if self.calls > 8:
+            raise ValueError("late model")
+        return self.body(frames["gps"].flatten(1))
+    def classify(self, features):
+        return self.head(features)
+"""
 # What is a soft label comes as targets that a client must not lose.
 WITH_TARGETS = {
     "differences", "whole rows", "expiring", "own targets", "masked", "relations", "relations alone", "beams",
@@ -96,7 +115,7 @@ def test_a_client_whose_newest_memory_is_corrupt_goes_on_from_the_older_one(kind
 
     with pytest.raises(Stopped):
         run_apps(placement, client_app=Watched(placement, stops_in_round_3))
-    newest = memory_of(placement) / "000002.pt"
+    newest = memory_of(placement) / "000002.state"
     newest.write_bytes(newest.read_bytes()[:-100])
     run_apps(placement)
     behind = "holds the targets up to round 0"
@@ -107,8 +126,8 @@ def test_a_client_whose_newest_memory_is_corrupt_goes_on_from_the_older_one(kind
     assert not any(problems(placement.run, "002-lidar"))
     names = {path.name for path in memory_of(placement).iterdir()}
     # What it lost its targets for in round 3 it did not learn, so it wrote nothing then.
-    third = "000001.pt" if kind in WITH_TARGETS else "000003.pt"
-    assert names - {"secret.key"} == {"000002.pt.broken", third, "000004.pt", "000005.pt"}
+    third = "000001.state" if kind in WITH_TARGETS else "000003.state"
+    assert names - {"secret.key"} == {"000002.state.broken", third, "000004.state", "000005.state"}
 
 
 @pytest.mark.parametrize("kind", ["differences", "whole rows", "own targets"])
@@ -135,7 +154,7 @@ def test_a_client_that_holds_other_targets_than_were_sent_throws_them_away(kind:
 
 def disk_full_in(*numbers: int) -> Callable[[pytest.MonkeyPatch], Callable[[int], None]]:
     def fill_up(patch: pytest.MonkeyPatch) -> Callable[[int], None]:
-        write, now = clients.memory.write_durably, 0
+        write, now = clients.memory.swap_in, 0
 
         def written(path: Path, content: bytes) -> None:
             if now in numbers and path.parent.name == ONE:
@@ -146,7 +165,7 @@ def disk_full_in(*numbers: int) -> Callable[[pytest.MonkeyPatch], Callable[[int]
             nonlocal now
             now = number
 
-        patch.setattr(clients.memory, "write_durably", written)
+        patch.setattr(clients.memory, "swap_in", written)
         return before
 
     return fill_up
@@ -171,9 +190,9 @@ def test_a_full_disk_costs_no_answer_and_the_next_round_heals_what_it_cost(
             assert facts["known_round"] == {2: 0, 3: 0}.get(number, number - 1)
             assert ("cache_digest" in facts) == (number not in (2, 3))
     assert {path.name for path in memory_of(placement).iterdir()} - {"secret.key"} == {
-        "000001.pt",
-        "000004.pt",
-        "000005.pt",
+        "000001.state",
+        "000004.state",
+        "000005.state",
     }
 
 
@@ -187,7 +206,7 @@ def test_a_client_on_a_disk_that_is_really_full_answers_and_heals(tmp_path: Path
             if number == 2:
                 fill(disk)
             elif number == 3:
-                assert sorted(path.name for path in disk.iterdir()) == ["000001.pt", "ballast"]
+                assert sorted(path.name for path in disk.iterdir()) == ["000001.state", "ballast"]
                 (disk / "ballast").unlink()
 
         app = Watched(placement, before)
@@ -320,3 +339,20 @@ def test_a_student_without_labels_learns_from_targets_alone_far_above_chance(tmp
     assert alone < 0.2
     assert federated > 0.4
     assert problems(placement.run) == [""] * 3
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "RuntimeError"])
+def test_a_student_that_raises_after_its_trial_is_told_with_its_place_and_without_a_stack(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / f"late_{kind.lower()}.py").write_text(LATE.replace("ValueError", kind))
+    students = {"gps": {"model": f"late_{kind.lower()}:Late"}}
+    experiment = build_experiment({**tiny_values(), "students": students}, origin="test")
+    run = run_experiment(experiment, plugins=(tmp_path,), out=tmp_path / "runs", progress=quiet)
+    lines = fault_lines([json.loads((run / "summary.json").read_text())])
+    (told,) = (line for line in lines if line.startswith(f"{ONE}: has no controls"))
+    text = "ValueError: late model " if kind == "ValueError" else "RuntimeError "
+    assert told.startswith(f"{ONE}: has no controls: {text}(late_{kind.lower()}.py, line 12, in ")
+    logged = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert logged and not any(record.exc_info for record in logged)
+    assert all(f"{kind}: late model (late_{kind.lower()}.py, line 12, in " in one.getMessage() for one in logged)

@@ -27,3 +27,20 @@ def test_a_class_stands_for_its_name(key: str, tmp_path: Path) -> None:
     experiment, folders = experiment_from_python(tiny_values(), {key: Mean}, out=tmp_path)
     assert experiment.strategy.aggregator.name == "strategies.rules.weighted:Mean"
     assert folders == (CHECKOUT, Path.cwd()) or folders == (CHECKOUT,)
+
+
+@pytest.mark.parametrize("key", ["students.gps", "teacher", "students.gps.model"])
+def test_a_class_stands_for_a_student_or_the_teacher_whatever_was_there(key: str, tmp_path: Path) -> None:
+    values = {**tiny_values(), "students": {"gps": {"width": 4}}, "teacher": {"width": 6}}
+    if key.endswith("model"):
+        values["students"] = {}
+    experiment, _ = experiment_from_python(values, {key: torch.nn.Linear}, out=tmp_path)
+    model = experiment.teacher if key == "teacher" else experiment.students["gps"]
+    assert model.model == "torch.nn.modules.linear:Linear"
+
+
+def test_a_value_that_no_yaml_has_is_refused_by_its_key(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"training\.learning_rate: must be a number, a text, .* got a function \(as giv"
+    ):
+        experiment_from_python(tiny_values(), {"training.learning_rate": lambda: 1}, out=tmp_path)

@@ -44,6 +44,7 @@ def test_what_a_result_shows_is_what_the_folder_holds(result: Result) -> None:
     assert result.experiment.strategy.rounds == 2
     assert result.report().is_file()
     assert "000-gps" in repr(result) and "<pre" in result._repr_html_()
+    assert "without learning, last beam" in repr(result)
     with pytest.raises(ValueError, match=r"summary\.json: not found"):
         softbeam.load(result.folder.parent)
 

@@ -155,7 +155,7 @@ def test_neither_weights_nor_frames_travel(name: str, tmp_path: Path) -> None:
         if record_name.endswith("/arrays")
         for key in record
     }
-    assert arrays <= {"beams", "features", "counts"}
+    assert arrays <= {"classes", "features", "counts"}
 
 
 def test_a_strategy_of_nobody_s_is_the_local_control(runs: dict[str, Path]) -> None:
@@ -179,7 +179,7 @@ def test_best_beams_that_are_missing_are_noticed_before_the_teacher_is_trained(
     federation = shutil.copytree(placement.federation, tmp_path / "federation")
     (federation / PUBLIC_POWER).unlink()
     monkeypatch.setattr("server.session.pretrain", lambda *arguments: pytest.fail("trained a teacher for nothing"))
-    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the best beams"):
+    with pytest.raises(ValueError, match=r"^strategy\.publish: corrected needs the classes of the public set"):
         run_apps(replace(placement, federation=federation))
 
 

@@ -81,6 +81,14 @@ def test_a_good_model_passes_and_is_counted(tmp_path: Path) -> None:
         ),
         (
             (
+                "return torch.relu(self.encode(self.flat(frames)",
+                "self.seen = getattr(self, 'seen', self.flat(frames).std())\n"
+                "        return torch.relu(self.encode(self.flat(frames) / self.seen",
+            ),
+            "answers differently after its state was saved and loaded; register",
+        ),
+        (
+            (
                 "self.encode = ",
                 "import numpy; self.rate = nn.Parameter(torch.tensor(numpy.random.rand())); self.encode = ",
             ),

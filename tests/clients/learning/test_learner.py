@@ -15,6 +15,7 @@ from clients.data.material import Material, material_of
 from clients.data.recording import Recording
 from clients.learning.learner import Learner, Losses
 from clients.learning.lessons import public_lesson
+from clients.learning.state import pack_state, unpack_state
 from clients.models.tracker import BeamTracker
 from clients.training import make_student
 from configs.loading import build_experiment, load_experiment
@@ -54,6 +55,7 @@ def learner(
     name: str = "000-gps",
     seed: int = 0,
     calls: Calls | None = None,
+    state: dict[str, Any] | None = None,
     **training: Any,
 ) -> Learner:
     torch.manual_seed(7)
@@ -66,6 +68,7 @@ def learner(
         material=material(own, public),
         seed=seed,
         name=name,
+        state=state,
     )
 
 
@@ -138,6 +141,33 @@ def test_a_learner_that_was_saved_and_loaded_goes_on_bit_by_bit(
     assert second.progress == whole.progress
     ids = np.arange(5)
     np.testing.assert_array_equal(second.answer(ids, 2.0), whole.answer(ids, 2.0))
+
+
+def test_a_learner_made_from_a_state_goes_on_bit_by_bit_and_measures_no_scale(
+    street: Recording, public: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = learner(street, public)
+    rounds(whole, public, range(1, 3))
+    state = unpack_state(pack_state(whole.state()))
+    with monkeypatch.context() as patch:
+        patch.delattr(BeamTracker, "fit_scale")
+        second = learner(street, public, state=state)
+    assert_equal(scales(second), scales(whole))
+    rounds(whole, public, range(3, 5))
+    rounds(second, public, range(3, 5))
+    assert_equal(weights(second), weights(whole))
+    assert_equal(second.best_model, whole.best_model)
+
+
+def test_weights_from_elsewhere_do_not_count_as_the_best_before_a_round(street: Recording, public: Recording) -> None:
+    one = learner(street, public)
+    rounds(one, public, range(1, 2))
+    starts = public.window_starts(4, 2)
+    best = one.predict(public, starts, best=True)
+    one.model.load_state_dict({name: value + 1.0 for name, value in one.model.state_dict().items()})
+    assert one.is_best
+    torch.testing.assert_close(one.predict(public, starts, best=True), best, rtol=0.0, atol=0.0)
+    assert not torch.equal(one.predict(public, starts, best=False), best)
 
 
 def test_without_targets_every_step_is_on_own_labels(street: Recording, public: Recording) -> None:

@@ -27,6 +27,21 @@ def test_best_beam_10_guessed_as_12_11_10_scores_0_8() -> None:
     assert dba_score(GUESSED_12_11_10, BEAM_10) == pytest.approx(0.8)  # (0.6 + 0.8 + 1) / 3
 
 
+@pytest.mark.parametrize("k", [1, 5, 8, 9, 64, 100])
+@pytest.mark.parametrize("kind", ["smooth", "ties", "infinite", "none"])
+def test_few_guesses_are_those_of_sorting_all_beams(kind: str, k: int) -> None:
+    scores = rng_for(0, "scores").standard_normal((40, 64)).astype(np.float32)
+    if kind == "ties":
+        scores = np.round(scores)
+    elif kind == "infinite":
+        scores[:, ::2] = -np.inf
+    elif kind == "none":
+        scores[3:6, 7] = np.nan
+    before = scores.copy()
+    np.testing.assert_array_equal(rank_beams(scores, k), np.argsort(-scores, axis=1, kind="stable")[:, :k])
+    np.testing.assert_array_equal(scores, before)
+
+
 def test_best_beam_10_guessed_as_12_11_10_scores_1_with_k_3() -> None:
     assert dba_k3_score(GUESSED_12_11_10, BEAM_10) == 1.0
 
@@ -50,6 +65,13 @@ def test_dba_is_the_mean_over_samples() -> None:
 def test_dba_looks_at_three_guesses_only() -> None:
     assert dba_score(np.array([[40, 40, 40, 10, 10]]), BEAM_10) == 0.0
     assert dba_k3_score(np.array([[40, 40, 40, 10, 10]]), BEAM_10) == 0.0
+
+
+def test_with_two_beams_the_second_guess_is_the_third_one_too() -> None:
+    wrong, right = np.array([[1, 0]]), np.array([[0, 1]])
+    assert dba_score(wrong, np.array([0])) == pytest.approx((0.8 + 1 + 1) / 3)
+    assert dba_score(right, np.array([0])) == 1.0
+    assert dba_k3_score(wrong, np.array([0])) == 1.0
 
 
 def test_dba_with_k_3_is_never_smaller_than_dba() -> None:

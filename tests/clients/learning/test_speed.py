@@ -92,7 +92,7 @@ def test_at_its_own_speed_and_without_offset_a_window_is_what_was_recorded(
 
 @pytest.mark.parametrize("name", MODALITIES)
 def test_frames_that_show_motion_are_not_played_at_another_speed(name: str) -> None:
-    assert can_be_perturbed(["gps", name]) == (name not in {"doppler", "motion", "maps"})
+    assert can_be_perturbed(["gps", name]) == (name not in {"doppler", "motion", "maps", "past_power"})
 
 
 def test_a_learner_that_perturbs_learns_the_same_each_time_and_otherwise_than_one_that_does_not(

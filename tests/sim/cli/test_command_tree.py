@@ -236,5 +236,11 @@ def test_steps_are_those_of_the_schedule_and_a_method_without_soft_labels_has_no
 def test_the_configs_that_examples_name_are_there_and_fit_the_command() -> None:
     lines = [line.split() for lines in EXAMPLES.values() for line in lines]
     named = {(words[1], word) for words in lines for word in words if (CONFIG_FOLDER / f"{word}.yaml").is_file()}
-    assert named == {("run", "quickstart"), ("data", "night-shift"), ("data", "quickstart"), ("study", "study-paper")}
+    assert named == {
+        ("run", "quickstart"),
+        ("sweep", "quickstart"),
+        ("data", "night-shift"),
+        ("data", "quickstart"),
+        ("study", "study-paper"),
+    }
     assert load_study("study-paper", quick=True) != load_study("study-paper")

@@ -62,6 +62,8 @@ def test_labels_of_the_user_stand_in_the_table_the_json_and_the_files(runs: Path
         (["--label", "one", "--label", ""], "--label: each row needs a label of its own"),
         (["--figure", "front.jpg"], "--figure front.jpg: expected a name that ends in .png, .pdf or .svg"),
         (["--out", "table.xls"], "--out table.xls: expected a name that ends in .csv, .md or .tex"),
+        (["--page", "page.pdf"], "--page page.pdf: expected a name that ends in .html or .htm"),
+        (["--page-figures"], "--page-figures: these are the figures of a page; name it with --page FILE.html"),
         (["--out", "nowhere/table.csv"], "--out nowhere/table.csv: there is no folder nowhere"),
     ],
 )
@@ -96,3 +98,17 @@ def test_a_run_without_controls_is_shown_without_a_dash(tmp_path: Path) -> None:
     assert shown.code == 0
     assert "offline KD" not in shown.out and "local only" not in shown.out
     assert not any("-" in line.split() for line in shown.out.splitlines())
+
+
+def test_a_page_and_its_figures_are_written_and_named(runs: Path) -> None:
+    shown = softbeam(
+        "compare", "runs", "--label", "eight bits", "--label", "half", "--page", "c.html", "--page-figures"
+    )
+    assert shown.code == 0
+    assert "eight bits" in Path("c.html").read_text()
+    assert sorted(path.name for path in Path("c-figures").glob("leader.*")) == [
+        "leader.pdf",
+        "leader.png",
+        "leader.svg",
+    ]
+    assert shown.out.splitlines()[-2:] == [str(Path("c.html").resolve()), str(Path("c-figures").resolve())]

@@ -104,7 +104,7 @@ def test_words_are_completed_from_what_is_there(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "night.yaml").touch()
     (tmp_path / "nights").mkdir()
     (tmp_path / "notes.txt").touch()
-    assert complete_config("n") == ["night-shift", "night.yaml", "nights/"]
+    assert complete_config("n") == ["night-shift", "night-nodes", "no-public-set", "night.yaml", "nights/"]
     assert complete_strategies("local,fed") == ["local,fedmd", "local,fedgems", "local,fedproto", "local,fedavg"]
     assert complete_strategies("al") == ["all"]
     assert complete_preset("multi") == ["multi-site-mild", "multi-site-hard"]

@@ -141,14 +141,15 @@ def test_broken_and_missing_files_are_zeros_and_reported_and_the_rest_loads(rele
     camera, lidar = scenario.sensors["camera"], scenario.sensors["lidar"]
     assert np.flatnonzero(~camera.any(axis=(1, 2, 3))).tolist() == [0, 1]
     assert not lidar[3].any()
-    assert scenario.problems[0] == (
+    assert scenario.problems[0] == f"scenario0.csv: 2 of {whole} rows are left out, and passes are cut there (1)"
+    assert scenario.problems[1] == (
         f"camera: 1 of {whole} files are missing, their frames are zeros (scenario0.csv, line 2: ./{first})"
     )
-    assert scenario.problems[1] == "scenario0.csv, line 7: there is no finite power reading"
-    assert "line 8: unit2_loc_cal: ./unit2/GPS_data_calibrated/gps_location_6.txt cannot" in scenario.problems[2]
-    assert scenario.problems[3].startswith(f"pass 1, camera: {Path(second).name} is left out: it is no whole image (")
-    assert scenario.problems[4].startswith("pass 1, lidar: Lidar_data_3.mat is left out: the header of")
-    assert len(scenario.problems) == 5
+    assert scenario.problems[2] == "scenario0.csv, line 7: there is no finite power reading"
+    assert "line 8: unit2_loc_cal: ./unit2/GPS_data_calibrated/gps_location_6.txt cannot" in scenario.problems[3]
+    assert scenario.problems[4].startswith(f"pass 1, camera: {Path(second).name} is left out: it is no whole image (")
+    assert scenario.problems[5].startswith("pass 1, lidar: Lidar_data_3.mat is left out: the header of")
+    assert len(scenario.problems) == 6
 
 
 @pytest.mark.parametrize("content", [b"", b"no scan", b"\x93NUMPY"])

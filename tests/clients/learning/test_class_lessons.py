@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from clients.data.by_beam import count_beams, mean_by_beam
+from clients.data.by_class import count_classes, mean_by_class
 from clients.data.recording import open_recording
-from clients.learning.beam_lessons import BeamLesson, PrototypeLesson
+from clients.learning.class_lessons import ClassLesson, PrototypeLesson
 from clients.learning.density import trusted
 from clients.learning.learner import Learner
 from clients.profile import ClientProfile
@@ -37,30 +37,30 @@ def learner(federation: Path) -> Learner:
     return make_learner(profile(federation, "000-gps", "gps"), tiny_experiment())
 
 
-def own_beams(learner: Learner) -> NDArray[np.int64]:
+def own_classes(learner: Learner) -> NDArray[np.int64]:
     task = learner.model.task
     return learner.material.recording.beams(learner.material.train, task.num_frames, task.num_future)
 
 
 def test_a_window_counts_once_for_each_beam_that_is_its_best_at_any_horizon() -> None:
     beams = np.array([[2, 2, 3], [3, 3, 3], [0, 2, 0]])
-    np.testing.assert_array_equal(count_beams(beams, 5), [1, 0, 2, 2, 0])
+    np.testing.assert_array_equal(count_classes(beams, 5), [1, 0, 2, 2, 0])
 
 
 def test_means_are_over_the_windows_of_a_beam_horizon_by_horizon() -> None:
     beams = np.array([[1, 1], [1, 2], [2, 1], [0, 2]])
     values = np.array([[[1.0], [10.0]], [[3.0], [20.0]], [[5.0], [30.0]], [[7.0], [40.0]]], np.float32)
-    seen, means = mean_by_beam(values, beams, 4)
+    seen, means = mean_by_class(values, beams, 4)
     # Beam 0 was the best at the first horizon only.
     np.testing.assert_array_equal(seen, [1, 2])
     np.testing.assert_allclose(means[..., 0], [[2.0, 20.0], [5.0, 30.0]])
 
 
 def test_a_beam_lesson_draws_answers_towards_what_the_others_answer(learner: Learner) -> None:
-    beams = np.unique(own_beams(learner))
+    beams = np.unique(own_classes(learner))
     probs = np.full((len(beams), 4, 64), 0.1 / 63, np.float32)
     probs[..., 9] = 0.9
-    lesson = BeamLesson(SoftLabels(beams, probs, 2.0), weight=50.0)
+    lesson = ClassLesson(SoftLabels(beams, probs, 2.0), weight=50.0)
 
     def answer() -> float:
         learner.progress.confidence_temperature = 1.0  # calibrated on own labels, it would be all doubt
@@ -74,15 +74,15 @@ def test_a_beam_lesson_draws_answers_towards_what_the_others_answer(learner: Lea
 
 
 def test_a_beam_lesson_about_beams_that_a_client_never_saw_teaches_the_task_alone(learner: Learner) -> None:
-    absent = np.setdiff1d(np.arange(64), own_beams(learner))[:2]
+    absent = np.setdiff1d(np.arange(64), own_classes(learner))[:2]
     probs = np.full((2, 4, 64), 1 / 64, np.float32)
-    losses = BeamLesson(SoftLabels(absent, probs, 2.0), weight=1e6).losses(learner, rng_for(0, "x"))
+    losses = ClassLesson(SoftLabels(absent, probs, 2.0), weight=1e6).losses(learner, rng_for(0, "x"))
     first = next(losses)().item()
     assert first < 20  # a cross-entropy, not a million times something
 
 
 def test_a_prototype_lesson_pulls_features_together(learner: Learner) -> None:
-    beams = np.unique(own_beams(learner)[:, 0])
+    beams = np.unique(own_classes(learner)[:, 0])
     prototypes = np.zeros((len(beams), learner.model.gru.hidden_size), np.float32)
     lesson = PrototypeLesson(beams, prototypes, weight=50.0)
     learner.training = learner.training.model_copy(update={"digest_share": 1.0, "schedule": "constant"})
@@ -132,7 +132,7 @@ def test_a_pooled_learner_has_the_windows_of_all_clients_of_its_modality(federat
     parts = [make_learner(profile(federation, client, "gps"), settings) for client in ("000-gps", "001-gps")]
     assert len(pooled.material.train) == sum(len(one.material.train) for one in parts)
     assert len(pooled.material.validation) == sum(len(one.material.validation) for one in parts)
-    np.testing.assert_array_equal(own_beams(pooled), np.concatenate([own_beams(one) for one in parts]))
+    np.testing.assert_array_equal(own_classes(pooled), np.concatenate([own_classes(one) for one in parts]))
     other = make_pooled_learner(profile(federation, "001-gps", "gps"), settings, federation)
     for name, value in pooled.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name

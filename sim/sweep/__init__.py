@@ -1,0 +1,1 @@
+"""Searches for settings of an experiment that validate best: ``softbeam sweep``."""
