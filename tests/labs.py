@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sim.deploy.provision import hand_out, provision
 from sim.deploy.settings import NODE_FILE, Deployment, build_deployment, load_node, load_server, parse_nodes
 from sim.deploy.trial import bring_up, take_down
 from tests.federations import place, quiet, run_apps
+from tests.ports import free_ports
 
 NODES = ["camera:roof-1", "radar:gate-2", "lidar:pole-3", "gps:van-4"]
 TINY = {
@@ -79,18 +79,6 @@ class Lab:
         """The process of a program, as the machine's health file has it."""
         folder = self.folder / ("server" if machine == "server" else f"nodes/{machine}")
         return int(json.loads((folder / "state/health.json").read_text())["programs"][program]["pid"])
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has, found together so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def make_lab(

@@ -50,7 +50,7 @@ def init(
     bind: Annotated[
         str, typer.Option(help="Address at which the proxy listens; default: loopback if the host is localhost.")
     ] = "",
-    superlink_port: Annotated[int, typer.Option(help="Port of the SuperLink on the server's loopback.")] = 46000,
+    superlink_port: Annotated[int, typer.Option(help="Port of the SuperLink on the server's loopback.")] = 21000,
     metrics_port: Annotated[int | None, typer.Option(help="Port for Prometheus on the server's loopback.")] = None,
     publish_every: Annotated[
         int | None, typer.Option(min=1, help="After how many rounds nodes publish their student for softbeam predict.")

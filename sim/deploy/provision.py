@@ -42,8 +42,12 @@ from sim.deploy.settings import (
     save_settings,
 )
 
-FIRST_RUNTIME_PORT = 46100
-"""The first loopback port of the nodes; each node has another, so that nodes can share a machine."""
+FIRST_RUNTIME_PORT = 21100
+"""The first loopback port of the nodes; each node has another, so that nodes can share a machine.
+
+Like the SuperLink's, it lies below the ports that systems hand to outgoing connections (Linux from 32768, IANA from
+49152): a connection of anybody can never hold it.
+"""
 
 
 def provision(

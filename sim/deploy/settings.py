@@ -61,7 +61,7 @@ class Deployment(Section):
 
     host: str
     port: int = Field(default=8443, ge=1, le=65535)
-    superlink_port: int = Field(default=46000, ge=1, le=65535)
+    superlink_port: int = Field(default=21000, ge=1, le=65535)
     config: str = "quickstart"
     nodes: tuple[Node, ...] = Field(min_length=1)
 

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import Metrics
 from strategies.messages.records import ClientRound, RoundAccount
+from tests.ports import free_port
 
 QUICK, LIAR, SLOW = "000-gps", "001-gps", "002-lidar"
 
@@ -74,12 +75,6 @@ def test_two_rounds_are_counted_as_by_hand_and_written_whole(metrics: Metrics, t
 def test_two_runs_in_one_process_do_not_count_for_each_other(metrics: Metrics, tmp_path: Path) -> None:
     Metrics().write(tmp_path)
     assert samples((tmp_path / "metrics.prom").read_text())[("softbeam_rounds_total",)] == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_port_in_the_environment_serves_them_on_this_machine_alone_until_the_end(

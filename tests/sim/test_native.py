@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from sim.experiments import make_data, run_experiment
 from sim.launch import offline_environment
 from tests.conftest import CHECKOUT, tiny_values
 from tests.federations import assert_same_outcome, quiet
+from tests.ports import free_port
 
 FLWR = Path(sys.executable).with_name("flwr")
 TRACKED = ("configs", "strategies", "clients", "server", "sim", "tests", "pyproject.toml", "README.md")
@@ -49,12 +49,6 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
     }
     yield {**os.environ, **offline_environment(), "RAY_ADDRESS": "local", **own}
     end_processes(f"FLWR_HOME={own['FLWR_HOME']}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def processes_with(variable: str) -> list[int]:

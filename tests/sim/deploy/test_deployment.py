@@ -32,7 +32,8 @@ from sim.deploy.status import deployment_status
 from sim.deploy.templates import BODIES_PER_NODE, OBJECT_BYTES
 from tests.conftest import CHECKOUT
 from tests.federations import assert_same_outcome, quiet
-from tests.labs import Lab, free_ports
+from tests.labs import Lab
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.deployment
 

@@ -30,7 +30,8 @@ from sim.deploy.templates import BODIES_PER_NODE, OBJECT_BYTES, OTHER_BYTES
 from sim.deploy.trial import take_down
 from sim.deploy.warm import warm_clients
 from tests.conftest import CHECKOUT
-from tests.labs import free_ports, make_lab
+from tests.labs import make_lab
+from tests.ports import free_ports
 
 
 class FakeFlower(Flower):

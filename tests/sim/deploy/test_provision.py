@@ -27,7 +27,8 @@ from sim.deploy.settings import load_deployment, load_node, load_server
 from sim.deploy.templates import can_compose, compose
 from tests.clients.serving.conftest import Models, write_passes
 from tests.conftest import CHECKOUT
-from tests.labs import free_ports, give_data, make_lab
+from tests.labs import give_data, make_lab
+from tests.ports import free_ports
 from tests.sim.take_home.test_serving import HIDDEN, NODE
 
 PRIVATE = ["ca/ca.key", "server/server.key", "server/superexec.secret"]

@@ -44,7 +44,7 @@ def test_a_wrong_node_is_refused_with_its_text(texts: list[str], problem: str) -
         ({"host": "bad host"}, "host: must be a host name or an IPv4 address"),
         ({"host": "x:8443"}, "host: must be a host name or an IPv4 address"),
         ({"port": 0}, "port: must be greater than or equal to 1"),
-        ({"port": 46000}, "superlink_port: 46000 is the port of the proxy"),
+        ({"port": 21000}, "superlink_port: 21000 is the port of the proxy"),
         ({"names": ["a", "a"]}, "nodes: every name must be used once, got a, a"),
     ],
 )

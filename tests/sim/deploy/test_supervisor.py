@@ -19,7 +19,7 @@ from sim.deploy.processes import holders, members
 from sim.deploy.programs import GivenUpError, Program
 from sim.deploy.supervisor import Supervisor, claimed, keep_private, running_pid
 from tests.conftest import CHECKOUT
-from tests.labs import free_ports
+from tests.ports import free_ports
 
 PATIENCE_S = 20.0
 
