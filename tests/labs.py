@@ -35,9 +35,10 @@ TINY = {
     "controls": False,
     "training": {"first_round_steps": 4, "steps_per_round": 2},
     "teaching": {"pretrain_steps": 4, "first_round_steps": 2, "steps_per_round": 2},
-    "strategy": {"rounds": 3, "public_samples": 20},
+    # A round takes two seconds, on a slow machine ten.
+    "strategy": {"rounds": 3, "public_samples": 20, "round_timeout_s": 200},
 }
-UP_S = 120.0
+UP_S = 400.0
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sim.deploy import whole
 from strategies.messages.records import printable
 
 CONNECTION = "softbeam"
@@ -35,6 +36,17 @@ def program(name: str) -> str:
     if not path.is_file():
         raise ValueError(f"{path}: does not exist; install Softbeam with its constraints file, as the README says")
     return str(path)
+
+
+def whole_program(name: str) -> list[str]:
+    """The command for a program of Flower that is to end when one of its threads does (:mod:`sim.deploy.whole`).
+
+    Raises:
+        ValueError: the program is not installed in the Python environment of this process.
+    """
+    program(name)
+    # The folder of the script is left out of the path: no module of this project may come before one that is installed.
+    return [sys.executable, "-P", whole.__file__, name]
 
 
 def flower_environment(home: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ from sim.deploy.credentials import (
     SERVER_KEY,
     key_header,
 )
-from sim.deploy.flower import Flower, flower_environment, program
+from sim.deploy.flower import Flower, flower_environment, program, whole_program
 from sim.deploy.programs import Program
 from sim.deploy.registration import register_nodes
 from sim.deploy.settings import Node, NodeSettings, ServerSettings
@@ -235,7 +235,7 @@ class NodeMachine:
         """
         address = f"127.0.0.1:{self.settings.runtime_port}"
         supernode = [
-            program("flower-supernode"),
+            *whole_program("flower-supernode"),
             *("--superlink", f"{self.settings.host}:{self.settings.port}"),
             *("--root-certificates", str(self.folder / CA_CERTIFICATE)),
             *("--auth-supernode-private-key", str(self.folder / NODE_KEY)),
@@ -346,4 +346,4 @@ def install_node_key(node: Path, server: Path, *, name: str) -> None:
 
 def _superexec(address: str, tls: list[str], folder: Path) -> list[str]:
     secret = ["--superexec-auth-secret-file", str(folder / SECRET)]
-    return [program("flower-superexec"), *tls, "--runtime-api-address", address, *secret]
+    return [*whole_program("flower-superexec"), *tls, "--runtime-api-address", address, *secret]

@@ -2,12 +2,27 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.labs import Lab, online_lab
+
+
+LAST_LINES = 12
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the programs of a lab said last when a test fails that had one."""
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and isinstance(lab, Lab):
+        for log in sorted(lab.folder.glob("**/state/log/*.jsonl")):
+            lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            report.sections.append((str(log.relative_to(lab.folder)), "\n".join(line[:300] for line in lines)))
+    return report
 
 
 @pytest.fixture(scope="session")

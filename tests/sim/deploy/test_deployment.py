@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,8 @@ from tests.ports import free_ports
 
 pytestmark = pytest.mark.deployment
 
-PATIENCE_S = 60.0
+# Only a failure takes this long: a machine may have much else to do.
+PATIENCE_S = 300.0
 # The account of a request of a node that was not let in: by the proxy, which knows no such key, or by the SuperLink.
 REFUSED = re.compile(r"/v1/fleet/(?:register|activate)-node[^\"]*\\?\" [45]\d\d")
 
@@ -64,7 +67,7 @@ class Running:
         except BaseException as error:
             self.error = error
 
-    def result(self, patience_s: float = 180.0) -> Path:
+    def result(self, patience_s: float = 2 * PATIENCE_S) -> Path:
         self._thread.join(patience_s)
         assert not self._thread.is_alive(), "the run hangs"
         if self.error is not None:
@@ -292,7 +295,7 @@ def works_on_round(out: Path, number: int) -> Callable[[], bool]:
 
 def test_a_node_killed_in_a_round_comes_back_with_what_it_had_learned(lab: Lab, tmp_path: Path) -> None:
     # Flower lets a key in again when two heartbeats have failed, about a minute later.
-    run = Running(lambda: lab.run(tmp_path, "strategy.rounds=60", "strategy.round_timeout_s=15"))
+    run = Running(lambda: lab.run(tmp_path, "strategy.rounds=60", "strategy.round_timeout_s=30"))
     until(works_on_round(tmp_path, 2))
     (folder,) = tmp_path.glob("*")
     os.killpg(lab.pid_of("gate-2", "supernode"), signal.SIGKILL)
@@ -300,7 +303,7 @@ def test_a_node_killed_in_a_round_comes_back_with_what_it_had_learned(lab: Lab, 
     def answers() -> list[bool]:
         return [not line["clients"].get("001-radar", {"problem": "absent"})["problem"] for line in read_rounds(folder)]
 
-    until(lambda: False in answers() and answers()[-1], patience_s=180.0)
+    until(lambda: False in answers() and answers()[-1])
     for run_id in lab.server.flower.unfinished_runs():
         lab.server.flower.stop(run_id)
     with pytest.raises(RuntimeError, match="softbeam resume goes on"):
@@ -322,6 +325,25 @@ def test_a_superlink_killed_in_a_round_loses_nothing(lab: Lab, tmp_path: Path) -
     os.kill(lab.pid_of("server", "superlink"), signal.SIGKILL)
     deployed = run.result()
     assert_same_outcome(deployed, lab.simulate(tmp_path / "simulated", "strategy.rounds=4"))
+
+
+def test_a_disk_of_the_server_that_stalls_leaves_no_node_away(lab: Lab, tmp_path: Path) -> None:
+    def restarts() -> dict[str, int]:
+        states = {node: lab.node(node).state / "health.json" for node in ("roof-1", "gate-2", "pole-3", "van-4")}
+        return {
+            node: json.loads(path.read_text())["programs"]["supernode"]["restarts"] for node, path in states.items()
+        }
+
+    before = restarts()
+    # The database of Flower waits five seconds for its disk, then every request of a node ends with code 500.
+    with closing(sqlite3.connect(lab.folder / "server/state/superlink.db", timeout=30, isolation_level=None)) as held:
+        held.execute("BEGIN IMMEDIATE")
+        until(lambda: all(count > before[node] for node, count in restarts().items()))
+        held.execute("COMMIT")
+    # Flower lets a key in again when two heartbeats have failed; a run waits for all nodes that are registered.
+    run = lab.run(tmp_path)
+    assert all(not client["problem"] for line in read_rounds(run) for client in line["clients"].values())
+    assert len(read_rounds(run)[0]["clients"]) == 4
 
 
 def test_a_server_app_killed_in_a_round_is_told_and_resumed_to_the_bit(lab: Lab, tmp_path: Path) -> None:
@@ -354,7 +376,7 @@ def test_a_straggler_holds_nobody_up_and_its_late_answer_counts(lab: Lab, tmp_pa
     os.kill(straggler, signal.SIGSTOP)
     try:
         behind = len(read_rounds(folder)) + 4
-        until(lambda: len(read_rounds(folder)) >= behind, patience_s=120.0)
+        until(lambda: len(read_rounds(folder)) >= behind)
     finally:
         os.kill(straggler, signal.SIGCONT)
 
@@ -364,7 +386,7 @@ def test_a_straggler_holds_nobody_up_and_its_late_answer_counts(lab: Lab, tmp_pa
     def counts(line: dict[str, Any]) -> bool:
         return "002-lidar" in line["clients"] and not line["clients"]["002-lidar"]["problem"]
 
-    until(lambda: any(late()), patience_s=120.0)
+    until(lambda: any(late()))
     for run_id in lab.server.flower.unfinished_runs():
         lab.server.flower.stop(run_id)
     with pytest.raises(RuntimeError, match="softbeam resume goes on"):

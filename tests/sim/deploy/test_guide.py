@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import CHECKOUT
 
-PATIENCE_S = 400.0
+PATIENCE_S = 1200.0
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", ".softbeam", ".*_cache", "__pycache__")
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.deployment
 SERVER_ADDRESS = "10.83.7.1"
 SERVER = "softbeam-server"
 NODES = ["gps:van-4", "lidar:pole-3"]
-PATIENCE_S = 120.0
+PATIENCE_S = 400.0
 # Packets of a poor mobile link.
 DELAY_AND_LOSS = ["delay", "60ms", "10ms", "loss", "2%"]
 

@@ -30,7 +30,7 @@ from tests.sim.take_home.test_serving import HIDDEN, NODE, on_a_node
 
 pytestmark = pytest.mark.deployment
 
-PATIENCE_S = 180.0
+PATIENCE_S = 400.0
 SLOT_S = 0.05
 
 
