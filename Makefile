@@ -13,7 +13,7 @@ test: .venv/installed
 
 # Real processes: SuperLink, SuperNodes, nginx; what is not installed is skipped with a reason.
 test-deployment: .venv/installed
-	$(BIN)/pytest -m "deployment and not slow"
+	$(BIN)/pytest --durations=10 -m "deployment and not slow"
 
 # Pages in a headless Chromium, that of the distribution or the one of `playwright install chromium`.
 test-browser: .venv/browser

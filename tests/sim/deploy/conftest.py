@@ -9,7 +9,6 @@ import pytest
 
 from tests.labs import Lab, online_lab
 
-
 LAST_LINES = 12
 
 
