@@ -16,6 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from httpx import HTTPError, HTTPStatusError, TransportError
 
@@ -85,6 +86,10 @@ class NoAnswer(WireError):
 
 class Failed(WireError):
     """A node, or Flower in its place, says that it could not answer."""
+
+
+class Away(Failed):
+    """The node was gone when Flower looked for its answer; it may come back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +170,7 @@ class Mailbox:
         self.on_event: Callable[[Event], None] = lambda event: None
         self._owed: dict[str, Sent] = {}
         self._hellos: dict[str, Sent] = {}
+        self._away: dict[int, Away] = {}
 
     @property
     def nodes(self) -> dict[int, set[str]]:
@@ -191,9 +197,15 @@ class Mailbox:
         registry = self.roster.registry
         wanted = num_nodes if registry is None else len(registry)
         end = time.monotonic() + timeout
-        while len(self.roster.may_come(_node_ids(grid))) < wanted and time.monotonic() < end:
-            time.sleep(POLL_SECONDS)
-        events = self._look(grid, timeout=timeout, asks_again=True)
+        while True:
+            while len(self.roster.may_come(_node_ids(grid))) < wanted and time.monotonic() < end:
+                time.sleep(POLL_SECONDS)
+            events = self._look(grid, timeout=timeout, asks_again=True)
+            # Flower counts a node as connected for a minute after its last heartbeat: it may just be starting again.
+            if not self._away or time.monotonic() >= end:
+                break
+        for node, found in self._away.items():
+            events += self.roster.introduce(node, found)
         if not self.members and self._hellos:
             # A SuperLink that was killed may have taken the introductions with it: they are asked for once more.
             self._hellos = {}
@@ -219,7 +231,8 @@ class Mailbox:
         # A registered node is known to exist, so one that was refused or silent is asked again in every round.
         asks_again, left = self.roster.registry is not None, timeout
         while True:
-            for event in self._look(grid, timeout=min(left, INTRODUCTION_SECONDS), asks_again=asks_again):
+            events = self._look(grid, timeout=min(left, INTRODUCTION_SECONDS), asks_again=asks_again)
+            for event in [*events, *(one for away in self._away.items() for one in self.roster.introduce(*away))]:
                 self._tell(event)
             left, asks_again = end - time.monotonic(), False
             invited = invite()
@@ -276,7 +289,8 @@ class Mailbox:
         """Note which nodes are connected, and ask those whose clients are not known to introduce themselves.
 
         They are asked when the set of connected nodes has changed, which happens once in a simulation. A node that was
-        silent before is asked again, but this does not wait for it; its answer is read at a later look.
+        silent before is asked again, but this does not wait for it; its answer is read at a later look. Those that were
+        gone when they were asked are noted in ``_away``.
         """
         before = self.roster.present
         events = self.roster.note_present(frozenset(_node_ids(grid)))
@@ -288,10 +302,13 @@ class Mailbox:
 
         begin, is_enough = time.monotonic(), lambda found, waited_s: awaited <= found.keys() or waited_s >= timeout
         arrivals = self._collect(grid, asked, is_enough, begin=begin)
+        self._away = {
+            asked[key].node: arrival.found for key, arrival in arrivals.items() if isinstance(arrival.found, Away)
+        }
         for key, one in asked.items():
-            if key in arrivals:
+            if key in arrivals and one.node not in self._away:
                 events += self.roster.introduce(one.node, arrivals[key].found)
-            elif key in awaited:
+            elif key in awaited and key not in arrivals:
                 events += self.roster.introduce(one.node, NoAnswer("did not introduce itself in time"))
         left = self.roster.strangers()
         self._hellos = {key: one for key, one in asked.items() if key not in arrivals and one.node in left}
@@ -515,7 +532,8 @@ def _outcome(client: str, sent: Sent, came: Arrival | NoAnswer, begin: float) ->
 def _open(reply: Message, sent: Sent) -> Found:
     """The replies in a message; errors of Flower itself come from node 1, answers only from the node that was asked."""
     if reply.has_error():
-        return Failed(f"Flower error {reply.error.code}: {reply.error.reason}")
+        kind = Away if reply.error.code == ErrorCode.NODE_UNAVAILABLE else Failed
+        return kind(f"Flower error {reply.error.code}: {reply.error.reason}")
     if reply.metadata.src_node_id != sent.node:
         return WireError(f"came from node {reply.metadata.src_node_id}, which was not asked")
     try:

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from flwr.app import Context, Message, MetricRecord
+from flwr.app import Context, Error, Message, MetricRecord
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 from sim.inline import FIRST_NODE_ID, InlineGrid
 from strategies.messages.mailbox import Outcome
@@ -260,6 +261,45 @@ def test_after_a_stop_the_server_goes_on_without_those_that_are_not_back_yet() -
     assert list(resumed.mailbox.meet(resumed.grid, num_nodes=2, timeout=0.1)) == [A, B]
     resumed.grid.away = {NODE_A, NODE_B}  # B comes back on another node
     assert faults(resumed.round(2)) == {A: "away", B: ""}
+
+
+def test_the_meeting_waits_for_a_node_that_is_gone_when_it_is_asked_and_comes_back() -> None:
+    world = World(meets=False)
+    gone = [True]
+
+    def unavailable(replies: list[Message]) -> list[Message]:
+        found = [
+            gone_in_place_of(reply) if reply.metadata.src_node_id == NODE_B and gone[0] else reply for reply in replies
+        ]
+        if any(reply.has_error() for reply in found):
+            world.grid.away.add(NODE_B)
+            world.grid.on_look = lambda look, first=world.grid.looks: come_back() if look >= first + 3 else None
+        return found
+
+    def come_back() -> None:
+        gone[0] = False
+        world.grid.away.discard(NODE_B)
+
+    world.grid.tamper = unavailable
+    assert sorted(world.mailbox.meet(world.grid, num_nodes=2, timeout=20.0)) == [A, B]
+    assert not gone[0] and not world.events
+
+
+def test_a_node_that_stays_away_is_told_when_the_time_of_the_meeting_is_over() -> None:
+    world = World(meets=False)
+    world.grid.tamper = lambda replies: [
+        gone_in_place_of(reply) if reply.metadata.src_node_id == NODE_B else reply for reply in replies
+    ]
+    assert sorted(world.mailbox.meet(world.grid, num_nodes=2, timeout=0.5)) == [A]
+    assert world.told() == [("refused", f"node {NODE_B}")]
+    assert "no heartbeat" in world.events[0].text
+
+
+def gone_in_place_of(reply: Message) -> Message:
+    """What Flower gives in place of an answer when a node is gone."""
+    error = Message(Error(ErrorCode.NODE_UNAVAILABLE, "no heartbeat"), reply_to=reply)
+    error.metadata.__dict__.update(reply.metadata.__dict__)
+    return error
 
 
 def test_without_anyone_a_first_meeting_fails_when_its_time_is_over() -> None:
