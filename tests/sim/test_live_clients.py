@@ -334,7 +334,6 @@ def test_a_student_without_labels_learns_from_targets_alone_far_above_chance(tmp
     (mine,) = [client for client in summary["clients"] if client["id"] == ONE]
     assert mine["passes"] == 0
     federated, alone = (float(np.mean(mine[arm]["top5"])) for arm in ("federated", "local"))
-    print(federated, alone, [np.mean(c["federated"]["top5"]) for c in summary["clients"]], summary["seconds"])
     # Chance is 5 / 64; alone it has nothing to learn from.
     assert alone < 0.2
     assert federated > 0.4

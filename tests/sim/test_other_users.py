@@ -29,7 +29,7 @@ def as_nobody(words: list[str], **more: Any) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def python() -> list[str]:
     """An interpreter of this version that nobody may start, with the packages of this one."""
     if os.geteuid() != 0:

@@ -330,7 +330,7 @@ def expand(source: Path, out: Path) -> int:
         for row, cells in enumerate(rows[:1] if len(array) == 1 else rows):
             path = out / cells[name]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(f"{value:.18e}" for value in array[row].astype(np.float64)) + "\n")
+            path.write_text("\n".join(f"{value:.18e}" for value in array[row].astype(np.float64).tolist()) + "\n")
     return len(rows)
 
 

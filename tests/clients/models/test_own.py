@@ -85,6 +85,8 @@ def unlike(folder: Path, **strategy: Any) -> Experiment:
         (folder / f"{name}.py").write_text(snippet)
     made = tiny_values(rounds=2, **strategy)
     small = {"width": 2, "features": 8, "hidden": 8}
+    # Fast vehicles make short passes, and pictures take time.
+    made["data"]["world"] = {"preset": "s9", "speed_mps": 12.0}
     made["data"]["nodes"] = [
         {"modality": "gps", "count": 2},
         {"modality": "gps", "student": small},

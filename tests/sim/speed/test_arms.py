@@ -76,7 +76,7 @@ def test_an_arm_that_learns_less_is_told_from_the_reference(
     lazy = replace(script, experiment=script.experiment.model_copy(update={"training": training}))
     lazy.write(tmp_path)
     with pytest.raises(ValueError, match="its soft labels are up to"):
-        check_equal("lazy", np.array(run_bare(lazy, tmp_path, lambda number: None)), wanted)
+        check_equal("lazy", np.array(run_reference(lazy, tmp_path, lambda number: None)), wanted)
 
 
 def test_a_client_that_fails_in_plain_flower_ends_the_arm(script: Script, tmp_path: Path) -> None:
