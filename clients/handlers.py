@@ -20,6 +20,7 @@ from clients.context import ClientContext
 from clients.data.by_class import count_classes
 from clients.data.recording import Recording, open_recording
 from clients.exchanges.base import BehindError, Exchange, Facts, own_classes
+from clients.exchanges.labels import decode_targets
 from clients.exchanges.table import EXCHANGES
 from clients.learning.cohort import Learning
 from clients.learning.learner import Learner, Lesson, WindowsToPredict
@@ -62,7 +63,8 @@ def train_controls(context: ClientContext, request: Request) -> Work:
     taught = None
     if request.targets is not None:
         encoding = Encoding(strategy.codec_down, task.num_horizons, task.num_classes)
-        taught = encoding.decode(encoding.unpack(request.targets), strategy.temperature)
+        sent = encoding.unpack(request.targets)
+        taught = decode_targets(encoding, sent, strategy.temperature, digest=sent.digest())
     learners: list[Learner] = []
     for targets in (None, taught):
         learner = Exchange.make_learner(context)

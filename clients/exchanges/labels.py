@@ -28,6 +28,29 @@ from strategies.messages.wire import NO_TARGETS, Request, WireError
 from strategies.privacy import privatise, reveal_top1
 from strategies.relations import relational_kd, unpack_relations
 
+_decoded: dict[tuple[str | float, ...], SoftLabels] = {}
+"""The targets that this process decoded last. Other clients that it serves mostly hold the same ones."""
+
+
+def decode_targets(encoding: Encoding, cached: CachedLabels, temperature: float, *, digest: str) -> SoftLabels:
+    """Targets as soft labels, which nobody may change: a process decodes what many clients hold once for all of them.
+
+    Args:
+        encoding: how the targets are encoded.
+        cached: the encoded targets.
+        temperature: the temperature at which they were softened.
+        digest: the digest of ``cached``.
+
+    Raises:
+        ValueError: the rows do not stand for distributions.
+    """
+    key = (encoding.spec, encoding.num_horizons, encoding.num_classes, temperature, digest)
+    if key not in _decoded:
+        labels = encoding.decode(cached, temperature)
+        _decoded.clear()
+        _decoded[key] = labels
+    return _decoded[key]
+
 
 class LabelExchange(Exchange):
     """Exchanges soft labels; it keeps the published targets and, if answers are sent as differences, the answers.
@@ -56,7 +79,7 @@ class LabelExchange(Exchange):
         held = self.known.fresh(now, lifetime)
         if request.targets is not None:
             held = held.update(self.down.unpack(request.targets, reference=held)).fresh(now, lifetime)
-        self.held = held
+        self.held, self.digest = held, held.digest()
         # The client's first answers, for the attack that repeats them.
         self.first: dict[str, torch.Tensor] | None = state.get("first")
         # The answers after each of the last two rounds, since the server may not have received the last ones.
@@ -74,7 +97,7 @@ class LabelExchange(Exchange):
 
     def targets(self) -> SoftLabels:
         """The targets that the client holds, decoded."""
-        return self.down.decode(self.held, self.settings.temperature)
+        return decode_targets(self.down, self.held, self.settings.temperature, digest=self.digest)
 
     @abstractmethod
     def answers_to(self, ask: NDArray[np.int64]) -> SoftLabels:
@@ -83,7 +106,7 @@ class LabelExchange(Exchange):
     def answer(self) -> Answer:
         """The encoded soft labels that were asked for, after noise or an attack where there is one."""
         now = self.context.header.round
-        facts: dict[str, str | int | float | bool] = {"known_round": now - 1, "cache_digest": self.held.digest()}
+        facts: dict[str, str | int | float | bool] = {"known_round": now - 1, "cache_digest": self.digest}
         if not len(self.request.ask):
             return Answer(facts=facts)
         labels = self._private(self.answers_to(self.request.ask))

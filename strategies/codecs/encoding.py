@@ -55,6 +55,7 @@ class Encoding:
     """
 
     def __init__(self, spec: str, num_horizons: int, num_classes: int) -> None:
+        self.spec = spec
         layers = spec.split("+")[1:]
         self.codec = find_codec(spec, num_classes)
         self.is_delta = "delta" in layers
