@@ -11,6 +11,7 @@ from clients.data.material import Material, holding, material_of, pool
 from clients.data.recording import Recording, open_recording
 from clients.learning.classification import task_of
 from clients.learning.learner import Learner, Losses
+from clients.models.device import device_named
 from clients.models.own import build_tracker
 from clients.models.seeding import torch_seeded
 from clients.models.tracker import Tracker
@@ -138,6 +139,7 @@ def _learner(
         name=name or profile.id,
         task=task,
         state=state,
+        device=device_named(experiment.engine.device),
     )
 
 

@@ -228,12 +228,28 @@ class Engine(Section):
             Clients of one node whose students have the same architecture learn as one stacked model, which is faster
             for GPS, boxes, past power and other vectors. It adds numbers in another order: results are the same to
             about 1e-5 and, for the same cohorts, to the bit. 1 gives the bits of real machines.
+        device: where students and the teacher compute: ``cpu``, ``cuda`` (a GPU, or an error) or ``auto`` (a GPU in
+            each process whose torch sees one, else the CPU). States and answers are the same kind of file everywhere;
+            the same seed gives the same bits on one device only.
+        gpu_per_worker: the share of a GPU that Ray sets aside for each worker, as 0.25 for four on one; needs a device
+            that may be a GPU. 0 sets nothing aside: every worker may use the GPU.
     """
 
     name: EngineName = "ray"
     workers: int = Field(default=0, ge=0, le=10_000)
     address: str | None = Field(default=None, pattern=r"^(auto|local|[^\s/:]+:\d+)$")
     cohort: Annotated[int | Literal["auto"], BeforeValidator(_cohort)] = 1
+    device: Literal["cpu", "auto", "cuda"] = "cpu"
+    gpu_per_worker: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _share_has_a_device(self) -> Engine:
+        if self.gpu_per_worker and self.device == "cpu":
+            raise ValueError(
+                f"engine.gpu_per_worker: {self.gpu_per_worker:g} of a GPU is of no use with engine.device=cpu; set "
+                "engine.device=auto or cuda, or leave the share out"
+            )
+        return self
 
 
 class Experiment(Section):

@@ -16,6 +16,7 @@ from clients.learning.classification import task_of
 from clients.learning.learner import Learner, Losses
 from clients.learning.lessons import public_lesson
 from clients.learning.task import LearningTask, Scores
+from clients.models.device import device_named
 from clients.models.own import build_tracker
 from clients.models.seeding import torch_seeded
 from configs.schema import Experiment
@@ -49,6 +50,7 @@ def make_teacher(experiment: Experiment, federation: Path, *, plugins: Sequence[
         name="teacher",
         task=task,
         modality_dropout=teaching.modality_dropout,
+        device=device_named(experiment.engine.device),
     )
 
 

@@ -121,6 +121,10 @@ def check_engine(engine: Engine) -> None:
     """
     if engine.name == "deployment":
         raise ValueError("engine.name: deployment runs on real machines; use softbeam run CONFIG --on DIR")
+    if engine.device == "cuda":
+        from clients.models.device import device_named
+
+        device_named(engine.device)
     if engine.name == "ray":
         with _environment(offline_environment(engine.address)):
             import ray
@@ -212,11 +216,12 @@ def _run_ray(server_app: ServerApp, client_app: ClientApp, *, num_nodes: int, en
         if os.environ["RAY_ADDRESS"] == "local":
             init_args["num_cpus"] = min(engine.workers or _num_cores(), num_nodes)
         try:
-            with _quiet_flower(), _repaired_flower(is_over):
+            with _quiet_flower(), _repaired_flower(is_over, engine):
                 run_simulation(
                     server_app=_watched(server_app, num_nodes=num_nodes, is_over=is_over, failures=failures),
                     client_app=GuardedApp(client_app),
                     num_supernodes=num_nodes,
+                    # `_sturdy_backend` gives workers their share of a GPU: only a Ray that runs knows its GPUs.
                     backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": init_args},
                 )
         except RuntimeError as error:
@@ -252,7 +257,7 @@ def _watched(
 
 
 @contextmanager
-def _repaired_flower(is_over: threading.Event) -> Iterator[None]:
+def _repaired_flower(is_over: threading.Event, engine: Engine) -> Iterator[None]:
     """Repair faults of Flower's simulation runtime, and keep the handlers of signals, while a run lasts.
 
     Stock Flower hands messages to a dead worker again and again, serves at most ``cores + 4`` or 32 clients at a
@@ -261,7 +266,7 @@ def _repaired_flower(is_over: threading.Event) -> Iterator[None]:
     replacements: list[tuple[str, str, object]] = [
         ("flwr.supercore.telemetry", "FLWR_TELEMETRY_ENABLED", "0"),  # the variable was read when flwr was imported
         (f"{FLEET}.vce_api", "ThreadPoolExecutor", partial(ThreadPoolExecutor, max_workers=MAX_WORKERS)),
-        (RAY_BACKEND, "RayBackend", _sturdy_backend(is_over)),
+        (RAY_BACKEND, "RayBackend", _sturdy_backend(is_over, engine)),
         # Ray would end this process at SIGTERM without a word, already while it starts.
         ("ray._private.utils", "set_sigterm_handler", _keeping(signal.SIGTERM)),
         ("flwr.simulation.run_simulation", "InMemoryGrid", _closing_grid(is_over)),
@@ -289,7 +294,7 @@ def _closing_grid(is_over: threading.Event) -> type[Grid]:
     return ClosingGrid
 
 
-def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
+def _sturdy_backend(is_over: threading.Event, engine: Engine) -> type[Backend]:
     """The Ray backend of Flower, changed: a dead worker is replaced, and no client can delay the end of the run."""
     import ray
     from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
@@ -299,6 +304,9 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
             # Flower passes PYTHONPATH by a runtime environment, with which Ray cannot use the workers it prestarted.
             with _kept_handler(signal.SIGTERM):
                 ray.init(**cast(dict[str, Any], backend_config["init_args"]))
+            resources = cast(dict[str, float], backend_config["client_resources"])
+            has: Callable[[], dict[str, float]] = ray.cluster_resources
+            resources["num_gpus"] = gpu_share(engine, num_gpus=has().get("GPU", 0.0))
 
         def build(self, app_fn: Callable[[], ClientApp]) -> None:
             self.actor_kwargs = {"on_actor_init_fn": _start_of_worker(pickled(app_fn))}
@@ -315,6 +323,34 @@ def _sturdy_backend(is_over: threading.Event) -> type[Backend]:
             ray.shutdown()
 
     return SturdyBackend
+
+
+def gpu_share(engine: Engine, *, num_gpus: float) -> float:
+    """The share of a GPU that Ray sets aside for each worker, in [0, 1].
+
+    Args:
+        engine: the engine.
+        num_gpus: the number of GPUs of all machines of the Ray that runs.
+
+    Raises:
+        ValueError: the engine has to have GPUs, and Ray has none.
+
+    Example:
+        >>> gpu_share(Engine(device="auto", gpu_per_worker=0.25), num_gpus=1)
+        0.25
+        >>> gpu_share(Engine(device="auto", gpu_per_worker=0.25), num_gpus=0)
+        0.0
+    """
+    share = engine.gpu_per_worker
+    if share <= num_gpus:
+        return share
+    if engine.device == "auto":
+        return 0.0
+    raise ValueError(
+        f"engine.gpu_per_worker: each worker is to get {share:g} of a GPU, but Ray has {num_gpus:g} GPUs; set "
+        "engine.device=auto to go on without one, leave the share out, or start Ray where there is one (ray start "
+        "--num-gpus)"
+    )
 
 
 def _keeping(number: int) -> Callable[[object], None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -103,9 +103,25 @@ class RayWorkers:
         return reply, new_context
 
     def _gives_up(self, machines: Sequence[dict[str, float]]) -> bool:
-        """Whether a worker that has yet to start is one more than the machines that are left have cores for."""
-        num_cores = sum(int(resources.get("CPU", 0)) for resources in machines)
+        """Whether a worker that has yet to start is one more than the machines that are left have room for."""
+        share = float(self._pool.client_resources.get("num_gpus", 0.0))
+        num_workers = sum(workers_of(resources, gpu_share=share) for resources in machines)
         with self._counting:
-            is_one_too_many = bool(self._pool.num_actors > max(num_cores, 1))
+            is_one_too_many = bool(self._pool.num_actors > max(num_workers, 1))
             self._pool.num_actors -= is_one_too_many
         return is_one_too_many
+
+
+def workers_of(resources: Mapping[str, float], *, gpu_share: float) -> int:
+    """The number of workers that a machine has room for: one for each core and, where workers get one, share of a GPU.
+
+    Args:
+        resources: what Ray says of the machine.
+        gpu_share: the share of a GPU that each worker gets; 0 if none.
+
+    Example:
+        >>> workers_of({"CPU": 8, "GPU": 1}, gpu_share=0.25)
+        4
+    """
+    num_cores = int(resources.get("CPU", 0))
+    return min(num_cores, int(resources.get("GPU", 0) / gpu_share)) if gpu_share else num_cores

@@ -10,6 +10,7 @@ import torch
 from clients.context import ClientContext
 from clients.exchanges.base import Answer, Exchange, State
 from clients.learning.learner import Learner
+from clients.models.device import returned
 from clients.privacy import drawn_material
 from clients.training import make_learner, make_pooled_learner, own_recording
 from strategies.messages.wire import Request
@@ -42,7 +43,7 @@ class WeightExchange(Exchange):
         """The student's weights with the input scales that they rely on; empty if the client has no labels."""
         if not self.learner.material.is_labelled:
             return Answer()
-        return Answer(arrays={name: value.numpy() for name, value in self.learner.model.state_dict().items()})
+        return Answer(arrays={name: returned(value).numpy() for name, value in self.learner.model.state_dict().items()})
 
 
 class NoExchange(Exchange):

@@ -89,7 +89,7 @@ class PrototypeLesson:
                 known: Tensor = known,
             ) -> Tensor:
                 features = learner.features(learner.material.recording, starts)
-                task = learner.losses.task(learner.model.decide(features), truth)
+                task = learner.losses.task(learner.decide_on(features), truth)
                 if not known.any():
                     return task
                 distance = functional.mse_loss(features[known], table[torch.from_numpy(now)][known])

@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from clients.data.recording import Recording
 from clients.learning.learner import Batch, Learner, Lesson, RoundSteps, WindowsToPredict
 from clients.learning.lessons import PublicLesson
+from clients.models.device import device_of, returned, sent
 from clients.models.stacked import StackedTracker, architecture_of
 from clients.models.tracker import BeamTracker, Windows, read_windows
 
@@ -107,6 +108,7 @@ class _Member:
         predicts: the windows that it will predict, those to validate on included.
         loss: the sum of its losses so far.
         error: what it raised; None if nothing.
+        device: where its tracker computes, which is the same for all of a stack.
     """
 
     def __init__(self, one: Learning, steps: RoundSteps) -> None:
@@ -117,6 +119,7 @@ class _Member:
         self.predicts = [windows for windows in (validation, *one.predicts) if len(windows.starts)]
         self.loss = 0.0
         self.error: BaseException | None = None
+        self.device = device_of(self.model)
         self._learner = learner
         self._steps = steps
         # The stream from which the dropout of a learner alone is drawn.
@@ -139,16 +142,16 @@ class _Member:
         kept = torch.ones(len(windows.rows), self.model.gru.hidden_size)
         if share > 0:
             kept.bernoulli_(1.0 - share, generator=self._dropout).div_(1.0 - share)
-        return batch, windows, kept
+        return batch, windows.on(self.device), sent(kept, self.device)
 
     def slope(self, batch: Batch, logits: Tensor) -> Tensor:
         """The gradient of the loss of a batch at its logits (N, H * B), of the same shape; the loss is added up."""
         task = self.model.task
-        at = logits.detach().view(len(logits), task.num_horizons, task.num_classes).requires_grad_()
+        at = returned(logits.detach()).view(len(logits), task.num_horizons, task.num_classes).requires_grad_()
         loss = batch.loss(at)
         (found,) = torch.autograd.grad(loss, at)
         self.loss += float(loss.detach())
-        return found.flatten(1)
+        return sent(found.flatten(1), self.device)
 
     def step(self, number: int) -> None:
         """Take an optimizer step along the gradients that the stack gave."""
@@ -160,7 +163,8 @@ class _Member:
     def read(self, recording: Recording, starts: NDArray[np.int64]) -> Windows:
         """Windows of a recording."""
         task = self.model.task
-        return read_windows(recording, starts, modalities=self.model.modalities, num_frames=task.num_frames)
+        windows = read_windows(recording, starts, modalities=self.model.modalities, num_frames=task.num_frames)
+        return windows.on(self.device)
 
     def foresee(self, windows: WindowsToPredict, logits: Tensor) -> None:
         """Give the learner what the stack decides, (N, H * B), on some windows."""
@@ -236,7 +240,7 @@ def _predict(stack: StackedTracker, members: Sequence[_Member], wanted: Sequence
         if some is None:
             return
         with torch.no_grad():
-            logits = stack.decide(stack.features([batch or some for batch in found]))
+            logits = returned(stack.decide(stack.features([batch or some for batch in found])))
         for place, read in enumerate(found):
             if read is not None:
                 parts[place].append(logits[place, : len(read.rows)])

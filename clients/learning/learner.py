@@ -25,6 +25,7 @@ from clients.learning.calibration import fit_temperature
 from clients.learning.optimizer import AdamW, Optimizer
 from clients.learning.speed import can_be_perturbed, draw_speeds, play, read_played
 from clients.learning.task import BEAM_TRACKING, LearningTask, Scores
+from clients.models.device import CPU, moved, returned, returned_all, sent
 from clients.models.seeding import torch_seeded
 from clients.models.tracker import Tracker, Windows, predict, predict_features, read_windows
 from configs.schema import Training
@@ -176,6 +177,7 @@ class Learner:
         task: what is learned.
         modality_dropout: the probability that a modality is hidden from a training window.
         state: the state to go on from, as :meth:`state` gave it, which has the input scales too; None begins anew.
+        device: where the tracker computes; whatever a learner takes or gives lies on the CPU.
     """
 
     def __init__(
@@ -190,8 +192,10 @@ class Learner:
         task: LearningTask = BEAM_TRACKING,
         modality_dropout: float = 0.0,
         state: Mapping[str, Any] | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.model = model
+        self.device = device
         self.training = training
         self.losses = losses
         self.material = material
@@ -201,18 +205,19 @@ class Learner:
         self.modality_dropout = modality_dropout
         self._foreseen: list[Foreseen] = []
         self.progress = LearningProgress()
+        # A few passes of one's own do not show how far inputs spread, but everybody has the public set.
+        if state is None and len(material.held_starts):
+            model.fit_scale(material.public, material.held_starts)
+        elif state is None and material.is_labelled:
+            model.fit_scale(material.recording, material.train)
+        moved(model, device)
         self.optimizer = AdamW(
             model.parameters(), learning_rate=training.learning_rate, weight_decay=training.weight_decay
         )
-        if state is not None:
+        if state is None:
+            self.best_model = _copy(model)
+        else:
             self.load_state(state)
-            return
-        # A few passes of one's own do not show how far inputs spread, but everybody has the public set.
-        if len(material.held_starts):
-            model.fit_scale(material.public, material.held_starts)
-        elif material.is_labelled:
-            model.fit_scale(material.recording, material.train)
-        self.best_model = _copy(model)
 
     @property
     def has_learned(self) -> bool:
@@ -255,7 +260,7 @@ class Learner:
         steps = self.begin_round(lesson, num_steps=num_steps, total_steps=total_steps)
         if steps is None:
             return 0.0
-        with torch_seeded(steps.dropout_seed):
+        with torch_seeded(steps.dropout_seed, self.device):
             self.model.train()
             loss = take_steps(self.optimizer, steps.losses, steps.rates, max_grad_norm=self.training.max_grad_norm)
         self.end_round(steps, loss)
@@ -293,15 +298,19 @@ class Learner:
 
     def logits(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
         """(N, H, C) logits for training."""
-        return self.model.decide(self.features(recording, starts))
+        return self.decide(self.read(recording, starts))
 
     def decide(self, windows: Windows) -> Tensor:
         """(N, H, B) logits of windows for training, with modalities hidden at random."""
-        return self.model.decide(self._learned_features(windows))
+        return returned(self.model.decide(self._learned_features(windows)))
+
+    def decide_on(self, features: Tensor) -> Tensor:
+        """(N, H, B) logits for training from what :meth:`features` gave, (N, D)."""
+        return returned(self.model.decide(sent(features, self.device)))
 
     def features(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
         """(N, D) features for training, with modalities hidden at random."""
-        return self._learned_features(self.read(recording, starts))
+        return returned(self._learned_features(self.read(recording, starts)))
 
     def read(self, recording: Recording, starts: NDArray[np.int64]) -> Windows:
         """The windows that begin at these frames, of the modalities that the tracker senses and the recording has."""
@@ -312,12 +321,14 @@ class Learner:
         return [name for name in self.model.modalities if name in recording.sensors]
 
     def _learned_features(self, windows: Windows) -> Tensor:
-        """(N, D) features of windows, with modalities hidden at random."""
+        """(N, D) features of windows where the tracker lives, with modalities hidden at random."""
         model = self.model
         present = None
         if self.modality_dropout > 0 and len(model.modalities) > 1:
-            present = torch.rand(len(windows.rows), len(model.modalities)) >= self.modality_dropout
-        return model.features(windows, present)
+            # The same modalities are hidden on every device.
+            drawn = torch.rand(len(windows.rows), len(model.modalities)) >= self.modality_dropout
+            present = sent(drawn, self.device)
+        return model.features(windows.on(self.device), present)
 
     def predict_features(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
         """(N, D) features that the current tracker computes."""
@@ -348,7 +359,8 @@ class Learner:
         # Weights may have come from elsewhere since the last round, so that `is_best` does not tell.
         now = self.model.state_dict()
         return now.keys() == self.best_model.keys() and all(
-            torch.is_tensor(value) and torch.equal(value, self.best_model[name]) for name, value in now.items()
+            torch.is_tensor(value) and torch.equal(returned(value), self.best_model[name])
+            for name, value in now.items()
         )
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> NDArray[np.float32]:
@@ -392,8 +404,8 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """The state that the next round needs, as tensors and plain values."""
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": returned_all(self.model.state_dict()),
+            "optimizer": returned_all(self.optimizer.state_dict()),
             "best_model": self.best_model,
             "progress": dict(vars(self.progress)),
         }
@@ -453,7 +465,8 @@ class Learner:
 
 
 def _copy(model: Tracker) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    """The weights and scales of a tracker on the CPU, as they are now."""
+    return {name: returned(value.detach()).clone() for name, value in model.state_dict().items()}
 
 
 # The number of consecutive windows that are drawn together; they share frames (see `clients.models.tracker.Windows`).

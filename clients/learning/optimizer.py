@@ -118,7 +118,8 @@ class Adam:
                 shapes = f"{tuple(own['exp_avg'].shape)}, not {tuple(self._parameters[place].shape)}"
                 raise ValueError(f"the state of parameter {place} has shape {shapes}")
         self._state = {
-            place: {name: tensor.clone() for name, tensor in own.items()} for place, own in state["state"].items()
+            place: {name: tensor.to(self._parameters[place].device, copy=True) for name, tensor in own.items()}
+            for place, own in state["state"].items()
         }
         self.param_groups[0].update(lr=group["lr"], weight_decay=group["weight_decay"])
 

@@ -61,7 +61,7 @@ class RelationLesson:
         if targets is None or not (known := np.isin(group.sample_ids, targets.sample_ids)).any():
             return loss
         rows = np.searchsorted(targets.sample_ids, group.sample_ids[known])
-        logits, probs = learner.model.decide(features)[torch.from_numpy(known)], torch.from_numpy(targets.probs[rows])
+        logits, probs = learner.decide_on(features)[torch.from_numpy(known)], torch.from_numpy(targets.probs[rows])
         return loss + float(known.mean()) * learner.losses.distillation(logits, probs, targets.temperature)
 
 

@@ -208,7 +208,9 @@ class LidarEncoder(Encoder):
     def inputs(self, frames: Tensor) -> Tensor:
         """Ranges to closeness (U, 216, 1) in [0, 1]."""
         ranges = frames.float()
-        return torch.where(ranges > 0, 1.0 - ranges / LIDAR_RANGE_M, torch.zeros(())).unsqueeze(-1)
+        return torch.where(ranges > 0, 1.0 - ranges / LIDAR_RANGE_M, torch.zeros((), device=ranges.device)).unsqueeze(
+            -1
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
         """Ranges (U, 216) to features (U, D)."""
@@ -240,7 +242,7 @@ class BoxEncoder(Encoder):
     def inputs(self, frames: Tensor) -> Tensor:
         """Boxes to (U, 5): the box, or zeros if there is none, and whether there is one."""
         found = torch.isfinite(frames).all(dim=-1, keepdim=True)
-        return torch.cat([torch.where(found, frames, torch.zeros(())), found], dim=-1).float()
+        return torch.cat([torch.where(found, frames, torch.zeros((), device=frames.device)), found], dim=-1).float()
 
     def fit_scale(self, frames: Tensor) -> None:
         """Measure the scale on the frames that have a box; without any box, inputs stay as they are."""

@@ -73,7 +73,7 @@ class StackedTracker:
         rows = pad_sequence([one.own_rows.get(self._name, one.rows) for one in windows], batch_first=True)
         # (T, K, N): the frames of a tracker follow those of the trackers before it.
         places = rows.permute(2, 0, 1)
-        places = places + told.shape[1] * torch.arange(len(windows))[:, None]
+        places = places + told.shape[1] * torch.arange(len(windows), device=places.device)[:, None]
         earlier = torch.cat([places[:1], places[:-1]])
         gates = functional.embedding(places, told.flatten(0, 1)) - functional.embedding(earlier, before.flatten(0, 1))
         weights, bias = self._parameters["gru.weight_hh_l0"], self._parameters["gru.bias_hh_l0"]

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clients.data.recording import Recording
+from clients.models.device import device_of, returned, sent
 from clients.models.encoders import make_encoder
 from configs.schema import Model, Task
 
@@ -49,6 +50,13 @@ class Windows:
     frames: Mapping[str, Tensor]
     rows: Tensor
     own_rows: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def on(self, device: torch.device) -> Windows:
+        """The same windows on a device."""
+        frames, own_rows = (
+            {name: sent(value, device) for name, value in one.items()} for one in (self.frames, self.own_rows)
+        )
+        return Windows(frames, sent(self.rows, device), own_rows)
 
 
 def read_windows(
@@ -210,16 +218,17 @@ def _in_evaluation(
     present = [name for name in tracker.modalities if name in recording.sensors]
     if not present:
         raise ValueError(f"{recording.folder}: holds none of {', '.join(tracker.modalities)}, which the tracker senses")
-    was_training = tracker.training
+    was_training, device = tracker.training, device_of(tracker)
+    length = tracker.task.num_frames
     tracker.eval()
     with torch.no_grad():
         parts = [
-            compute(read_windows(recording, batch, modalities=present, num_frames=tracker.task.num_frames))
+            returned(compute(read_windows(recording, batch, modalities=present, num_frames=length).on(device)))
             for batch in (starts[first : first + PREDICTION_BATCH] for first in range(0, len(starts), PREDICTION_BATCH))
         ]
         if not parts and row_shape is None:
             # Only a window can tell how many features there are, and a recording without frames has none.
-            parts = [compute(_empty_window(recording, present, tracker.task.num_frames))[:0]]
+            parts = [returned(compute(_empty_window(recording, present, length).on(device)))[:0]]
     tracker.train(was_training)
     return torch.cat(parts) if parts else torch.empty(0, *(row_shape or ()))
 
