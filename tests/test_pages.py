@@ -6,10 +6,12 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 
+from configs.schema import Engine
 from tests.conftest import CHECKOUT
 
 DECISIONS = CHECKOUT / "docs" / "decisions"
@@ -18,6 +20,7 @@ PAGES = [
     for folder in (".", "docs", "examples")
     for path in sorted((CHECKOUT / folder).glob("*.md" if folder == "." else "**/*.md"))
 ]
+PICTURES = sorted((CHECKOUT / "docs").glob("*.svg"))
 NUMBERED = sorted(DECISIONS.glob("[0-9]*.md"))
 # In the order in which a page has them.
 PARTS = ("Choice", "Reason", "What was not chosen", "Where it lives")
@@ -55,9 +58,24 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in HISTORY], ids=named)
 def test_every_source_file_that_a_page_names_is_there(page: Path) -> None:
     """Of the checkout, whether in backticks, in a picture or in code."""
-    files = re.findall(r"\b(?:configs|strategies|clients|server|sim|tests)/[\w/.-]*\.(?:py|yaml)\b", page.read_text())
-    missing = sorted({file for file in files if not (CHECKOUT / file).is_file()})
+    missing = sorted(file for file in sources_named_in(page.read_text()) if not (CHECKOUT / file).is_file())
     assert not missing, f"{named(page)} names {', '.join(missing)}"
+
+
+def sources_named_in(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:configs|strategies|clients|server|sim|tests)/[\w/.-]*\.(?:py|yaml)\b", text))
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=named)
+def test_a_picture_says_what_it_shows_and_names_files_and_keys_that_are_there(picture: Path) -> None:
+    root = ElementTree.parse(picture).getroot()
+    told = [root.findtext(f"{{http://www.w3.org/2000/svg}}{part}", "") for part in ("title", "desc")]
+    assert all(told), f"{named(picture)}: title and desc are for those who cannot see it"
+    written = " ".join(root.itertext())
+    assert not [file for file in sources_named_in(written) if not (CHECKOUT / file).is_file()]
+    assert set(re.findall(r"\bengine\.(\w+)", written)) <= Engine.model_fields.keys()
+    outside = [value for one in root.iter() for name, value in one.attrib.items() if name.endswith(("href", "src"))]
+    assert not outside, f"{named(picture)}: loads {', '.join(outside)}"
 
 
 @pytest.mark.parametrize("page", [CHECKOUT / "ARCHITECTURE.md", CHECKOUT / "CONTRIBUTING.md", *NUMBERED], ids=named)
