@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -80,7 +81,8 @@ KNOW_FLOWER = {
 KNOW_RAY = {"sim.launch", "sim.ray_workers"}
 
 
-def imports_of(source: str) -> list[str]:
+@cache
+def imports_of(source: str) -> tuple[str, ...]:
     """Every dotted name that a module imports, wherever the import stands; `from a import b` gives a.b."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
@@ -89,7 +91,7 @@ def imports_of(source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             stem = "." * node.level + (node.module or "")
             names += [f"{stem}.{alias.name}" for alias in node.names]
-    return names
+    return tuple(names)
 
 
 def lies_in(name: str, package: str) -> bool:
