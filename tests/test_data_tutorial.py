@@ -12,7 +12,7 @@ import pytest
 from clients.data.modalities import MODALITIES
 from sim.data.inspection import label_skews, open_parts
 from tests.conftest import CHECKOUT
-from tests.tutorials import command, snippet, softbeam
+from tests.tutorials import answer_here, command, snippet
 
 TUTORIAL = (CHECKOUT / "docs/tutorials/data.md").read_text()
 FORM = (CHECKOUT / "docs/data.md").read_text()
@@ -42,7 +42,8 @@ def test_the_commands_of_the_tutorial_run(folder: Path) -> None:
     assert len(lines) == 3
     for line in lines:
         assert line.split()[0] == "softbeam"
-        softbeam(folder, *line.split()[1:])
+        answer = answer_here(folder, *line.split()[1:])
+        assert answer.code == 0, answer.err
     (run,) = (folder / "runs").iterdir()
     summary = json.loads((run / "summary.json").read_text())
     assert len(summary["clients"]) == 6

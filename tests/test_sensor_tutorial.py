@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT
-from tests.tutorials import follow, snippet, softbeam
+from tests.tutorials import answer_here, follow, snippet, softbeam
 
 TUTORIAL = (CHECKOUT / "docs/tutorials/sensor.md").read_text()
 
@@ -67,16 +67,16 @@ def test_what_is_wrong_with_the_row_is_said_as_the_page_says_it(folder: Path) ->
         "IMU = ": "IMO = ",
     }
     said = block.strip().splitlines()
-    for line, (old, new) in zip(said[:2], by_change.items(), strict=False):
-        (folder / "wrong.py").write_text(snippet(TUTORIAL, "my_sensors.py").replace(old, new))
-        assert line.replace("my_sensors", "wrong") in refusal(folder, "imu: 'wrong:IMU'")
+    for number, (line, (old, new)) in enumerate(zip(said[:2], by_change.items(), strict=False)):
+        module = f"wrong_sensor_{number}"
+        (folder / f"{module}.py").write_text(snippet(TUTORIAL, "my_sensors.py").replace(old, new))
+        assert line.replace("my_sensors", module) in refusal(folder, f"imu: '{module}:IMU'")
     assert said[2] in refusal(folder, "imu: 'my_sensors:IMO'")
     assert said[3] in refusal(folder, "radar: 'my_sensors:IMU'")
 
 
 def refusal(folder: Path, sensor: str) -> str:
     """The error of a run whose sensors are another one."""
-    words = ("run", "mine.yaml", "--set", f"data.sensors={{{sensor}}}")
-    with pytest.raises(AssertionError) as caught:
-        softbeam(folder, *words)
-    return str(caught.value)
+    answer = answer_here(folder, "run", "mine.yaml", "--set", f"data.sensors={{{sensor}}}")
+    assert answer.code == 1
+    return answer.err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT
-from tests.tutorials import follow, snippet, softbeam
+from tests.tutorials import answer_here, follow, snippet, softbeam
 
 TUTORIAL = (CHECKOUT / "docs/tutorials/task.md").read_text()
 # What belongs to beam tracking, in tables, reports and files of results.
@@ -87,8 +87,9 @@ def test_ray_gives_the_same_results(folder: Path) -> None:
 
 def test_what_is_about_beams_alone_says_so(folder: Path) -> None:
     for words in (("export", str(run_of(folder)), "--client", "all"), ("bench", "sets", str(run_of(folder)))):
-        with pytest.raises(AssertionError, match=r"this is about beams, and own-task-.* is a run of my_task:Activity"):
-            softbeam(folder, *words)
+        answer = answer_here(folder, *words)
+        assert answer.code == 1
+        assert re.search(r"this is about beams, and own-task-.* is a run of my_task:Activity", answer.err)
 
 
 def test_what_is_wrong_with_the_task_is_said_as_the_page_says_it(folder: Path) -> None:
@@ -99,9 +100,9 @@ def test_what_is_wrong_with_the_task_is_said_as_the_page_says_it(folder: Path) -
         "num_classes = len(NAMES)": "num_classes = 4",
         "    def loss(": "    def read(self, stored):\n        return stored * 0 + 3\n\n    def loss(",
     }
-    for line, (old, new) in zip(block.strip().splitlines(), changes.items(), strict=True):
+    for number, (line, (old, new)) in enumerate(zip(block.strip().splitlines(), changes.items(), strict=True)):
         assert old in snippet(TUTORIAL, "my_task.py")
-        (folder / "wrong.py").write_text(snippet(TUTORIAL, "my_task.py").replace(old, new, 1))
-        with pytest.raises(AssertionError) as caught:
-            softbeam(folder, "run", "mine.yaml", "--set", "task.name=wrong:Activity")
-        assert line.replace("activities/server", str(folder / "activities/server")) in str(caught.value)
+        (folder / f"wrong_task_{number}.py").write_text(snippet(TUTORIAL, "my_task.py").replace(old, new, 1))
+        answer = answer_here(folder, "run", "mine.yaml", "--set", f"task.name=wrong_task_{number}:Activity")
+        assert answer.code == 1
+        assert line.replace("activities/server", str(folder / "activities/server")) in answer.err

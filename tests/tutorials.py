@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import CHECKOUT
+from tests.sim.cli.test_main import Answer
+from tests.sim.cli.test_main import softbeam as softbeam_here
 
 
 def snippet(page: str, name: str) -> str:
@@ -31,8 +35,16 @@ def command(folder: Path, *words: str) -> str:
 
 
 def softbeam(folder: Path, *words: str) -> str:
-    """What ``softbeam`` prints in a folder."""
+    """What ``softbeam`` prints in a folder, in a process of its own."""
     return command(folder, sys.executable, "-m", "sim.cli.main", *words)
+
+
+def answer_here(folder: Path, *words: str) -> Answer:
+    """What ``softbeam`` answers in a folder, in this process: a process of its own takes seconds to begin."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SOFTBEAM_HOME", str(folder / "home"))
+        return softbeam_here(*words)
 
 
 def follow(folder: Path, page: str, *files: str, first: str, count: int) -> str:
