@@ -18,6 +18,7 @@ from clients.models.own_sensors import known_sensors
 from configs.home import CACHE_VARIABLE, HOME_VARIABLE
 from configs.loading import build_experiment
 from configs.schema import Experiment
+from sim.cli.command_tree import run_command
 from sim.report.evidence import Evidence, gather_evidence
 from sim.report.figures import draw_all
 from sim.report.gains import read_passes
@@ -25,6 +26,13 @@ from sim.report.gains import read_passes
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOREIGN = ("nginx", "ip", "tc", "faketime", "git", "systemd-analyze")
 """Programs that pip does not bring: only tests of deployments may start them."""
+
+LONG = (
+    *("sim/study/test_run.py", "sim/sweep/test_search.py", "sim/test_live_clients.py", "sim/test_strategy_laws.py"),
+    *("sim/test_field.py", "test_readme.py", "test_sensor_tutorial.py", "test_task_tutorial.py"),
+    *("sim/take_home/test_device_cost.py", "sim/test_guarded_federations.py"),
+)
+"""Files, below tests/, that take longest after those of Ray."""
 
 RAY = """
 import ray, sys
@@ -119,6 +127,14 @@ def _pages_have_no_figures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_built_once() -> Iterator[None]:
+    """Every process of a user's builds the tree of commands once; these tests answer hundreds of commands in one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sim.cli.main.run_command", cache(run_command))
+        yield
+
+
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages with their figures, as users get them."""
@@ -174,9 +190,10 @@ def starts_ray(path: Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under xdist the files of Ray come first: they take long, and would hold up the end."""
+    """Under xdist the files of Ray come first, and then the other long ones: they would hold up the end."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: not starts_ray(item.path))
+        long = {CHECKOUT / "tests" / file for file in LONG}
+        items.sort(key=lambda item: (not starts_ray(item.path), item.path not in long))
 
 
 @pytest.hookimpl(optionalhook=True)
