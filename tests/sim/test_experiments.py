@@ -324,6 +324,7 @@ def test_torch_is_left_with_its_global_random_state_untouched(tmp_path: Path) ->
 def test_nodes_that_see_motion_and_maps_of_the_cube_are_nodes_like_others(tmp_path: Path) -> None:
     values = tiny_values()
     names = ("motion", "maps", "doppler")
+    values["engine"]["workers"] = 1
     values["data"]["passes"] |= {"server": 1, "public": 1, "client": 2}
     # Fast vehicles make short passes, and pictures and cubes take time.
     values["data"]["world"] = {"preset": "s9", "speed_mps": 12.0}

@@ -35,7 +35,7 @@ def small(name: str) -> list[str]:
         "teacher": tiny["teacher"],
         "strategy.rounds": 2,
         "strategy.public_samples": 24,
-        "engine": {"name": "inline"},
+        "engine": {"name": "inline", "workers": 1},
     }
     return [word for key, value in values.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 

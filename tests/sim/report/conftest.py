@@ -17,6 +17,7 @@ def sensed_values() -> dict[str, object]:
     small = values["teacher"]
     values["data"]["nodes"] = [{"modality": name} for name in MODALITIES]
     values["data"]["passes"] |= {"test": 4}
+    values["engine"]["workers"] = 1
     return {**values, "name": "sensed", "students": dict.fromkeys(MODALITIES, small)}
 
 

@@ -14,6 +14,7 @@ def tiny_run(out: Path, home: Path, **strategy: object) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTBEAM_HOME", str(home))
         values = {**tiny_values(rounds=2, **strategy), "controls": False}
+        values["engine"]["workers"] = 1
         return softbeam.run(values, out=out, progress=False).folder
 
 

@@ -136,6 +136,7 @@ def own_run(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Path:
         {"modality": "gps", "count": 1, "student": small},
     ]
     values["students"] = {}
+    values["engine"]["workers"] = 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTBEAM_HOME", str(home))
         patch.chdir(folder)
