@@ -1,6 +1,6 @@
 """Mutated messages of every kind and codec, in both directions: each is a contribution or a refusal, and nothing else.
 
-Messages are valid ones in which a seeded mutator spoils some part. Some hundred run with every test, a hundred
+Messages are valid ones in which a seeded mutator spoils some part. A thousand run with every test, a hundred
 thousand with the slow ones.
 """
 
@@ -283,7 +283,7 @@ def fuzz_client(name: str, count: int, monkeypatch: pytest.MonkeyPatch, *, watch
 def test_a_hostile_server_gets_an_answer_or_an_error_within_bounded_memory(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answered, failed = fuzz_client(name, 30, monkeypatch, watched=True)
+    answered, failed = fuzz_client(name, 60, monkeypatch, watched=True)
     assert answered and failed
 
 
