@@ -9,12 +9,17 @@ than sums.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clients.context import ClientContext
-from clients.data.recording import open_recording
+from clients.data.recording import Recording, open_recording
 from clients.learning.learner import Learner
 from clients.learning.mixture import Mixture
-from clients.learning.risk_curve import curves_of, to_numbers
+from clients.learning.risk_curve import WITHIN_DB, curves_of, to_numbers
+from clients.learning.stand_ins import measured_stand_ins
 from clients.training import own_recording
+from configs.schema import Task
 
 
 def told_sets(kept: Learner | Mixture, context: ClientContext) -> dict[str, float | list[float]]:
@@ -31,11 +36,20 @@ def told_sets(kept: Learner | Mixture, context: ClientContext) -> dict[str, floa
     judging = common.window_starts(task.num_frames, task.num_future)
     if len(starts) == 0 or len(judging) == 0 or common.power is None:
         return {}
-    curve, _ = curves_of(kept.probs(own, starts), kept.truth(own, starts), own.pass_ids[starts])
-    _, scores = curves_of(kept.probs(common, judging), kept.truth(common, judging), common.pass_ids[judging])
+    stand_ins = own_stand_ins(own, task)
+    curve, _ = curves_of(kept.probs(own, starts), kept.truth(own, starts), own.pass_ids[starts], stand_ins)
+    judged = (kept.probs(common, judging), kept.truth(common, judging), common.pass_ids[judging])
+    _, scores = curves_of(*judged, stand_ins)
     return {
         "set_passes": float(curve.num_passes),
         "sets.missed": to_numbers(curve.missed),
         "sets.common_missed": to_numbers(scores.missed),
         "sets.common_sizes": to_numbers(scores.sizes),
     }
+
+
+def own_stand_ins(own: Recording, task: Task) -> NDArray[np.uint8]:
+    """(X, B, B) which beams stand in for which, by the windows of a recording that its owner trained on."""
+    starts = own.window_starts(task.num_frames, task.num_future, "train")
+    power = own.powers(starts, task.num_frames, task.num_future)
+    return measured_stand_ins(power.reshape(-1, power.shape[-1]), WITHIN_DB)

@@ -35,7 +35,14 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
         "how a tracker learns is no matter of the protocol, so server and clients share it",
     ),
     "clients.serving": (
-        ("clients.data", "clients.models", "clients.learning.metrics", "clients.learning.beam_sets", "configs"),
+        (
+            "clients.data",
+            "clients.models",
+            "clients.learning.metrics",
+            "clients.learning.beam_sets",
+            "clients.learning.stand_ins",
+            "configs",
+        ),
         "a model at work on a node needs neither the protocol nor what made it; it is scored as it was then",
     ),
     "clients": (("strategies", "configs"), "a client runs on a machine that has no server and no worlds"),

@@ -1,7 +1,7 @@
 """Beam sets that shrink while the last measured powers confirm them.
 
 In each slot of a pass the beams of a set are swept, so their powers are known before the next slot. The slot is
-*confirmed* if at least two beams were swept and the most probable one is within x dB of the strongest of them. The set
+*confirmed* if at least two beams were swept and the first of them is within x dB of the strongest of them. The set
 of the next slot then tolerates a tail of the distribution that is `TAIL` times as large: its threshold is
 1 - TAIL (1 - threshold). A pass begins unconfirmed.
 

@@ -1,7 +1,8 @@
 """Sets of beams to sweep, with a bound on how often they miss: conformal risk control over passes.
 
-The set of a window holds its most probable beams: the smallest number whose cumulative probability is above a
-threshold. Sets of a higher threshold hold those of a lower one, and that of threshold 1 holds every beam.
+The set of a window takes up beams one after the other, each time the one that adds most to the probability that some
+beam of the set is within x dB of the best, and holds the smallest number with which this is above a threshold. Sets of
+a higher threshold hold those of a lower one, and that of threshold 1 holds every beam.
 
 A window is *missed* if no beam of its set is within x dB of the best. The loss of a pass is the share of its windows
 that are missed. :func:`choose_threshold` takes the smallest threshold at which
@@ -72,6 +73,49 @@ class RankedBeams:
         return cls(order, np.minimum(gathered / gathered[:, -1:], ALL_BEAMS))
 
     @classmethod
+    def by_cover(cls, probs: NDArray[np.floating], stand_ins: NDArray[np.uint8]) -> RankedBeams:
+        """Each time the beam that adds most to the probability of a good beam; levels are that probability.
+
+        Let p_b be the probability that beam b is the best, and g_bs the share of such slots in which beam s does as
+        well. A set S holds a good beam with probability sum_b p_b (1 - prod_{s in S} (1 - g_bs)), if the beams of S do
+        so independently. The greedy order has for each size at least 1 - 1/e of the largest such probability
+        (Nemhauser, Wolsey, Fisher, Mathematical Programming 14 (1978) 265). Where each beam stands in for itself alone,
+        it is that of :meth:`by_probability`.
+
+        Args:
+            probs: (N, B) calibrated probabilities.
+            stand_ins: (B, B) in 0..255 (`clients.learning.stand_ins`); its diagonal is 255.
+
+        Raises:
+            ValueError: a row is not a distribution, or the table has another shape.
+
+        Example:
+            >>> table = np.array([[255, 255, 0], [0, 255, 255], [0, 0, 255]], np.uint8)
+            >>> ranked = RankedBeams.by_cover(np.array([[0.4, 0.25, 0.35]]), table)
+            >>> ranked.order.tolist(), ranked.levels.round(2).tolist()
+            ([[1, 2, 0]], [[0.65, 1.0, 1.0]])
+        """
+        by_probability = cls.by_probability(probs)
+        num_windows, num_beams = probs.shape
+        if stand_ins.shape != (num_beams, num_beams):
+            raise ValueError(f"stand_ins: must have the shape {(num_beams, num_beams)}, got {stand_ins.shape}")
+        shares = stand_ins.astype(np.float64) / np.iinfo(np.uint8).max
+        rows = np.arange(num_windows)
+        left = np.asarray(probs, np.float64).copy()
+        is_free = np.ones((num_windows, num_beams), np.bool_)
+        order, gains = np.empty((num_windows, num_beams), np.int64), np.empty((num_windows, num_beams))
+        for size in range(num_beams):
+            added = np.where(is_free, left @ shares, -1.0)
+            # Of beams that add the same, the more probable one comes first.
+            place = np.take_along_axis(added, by_probability.order, axis=1).argmax(axis=1)
+            beam = by_probability.order[rows, place]
+            order[:, size], gains[:, size] = beam, added[rows, beam]
+            is_free[rows, beam] = False
+            left *= 1.0 - shares.T[beam]
+        gathered = np.cumsum(gains, axis=1)
+        return cls(order, np.minimum(gathered / gathered[:, -1:], ALL_BEAMS))
+
+    @classmethod
     def by_rank(cls, scores: NDArray[np.floating]) -> RankedBeams:
         """By descending score, for scores that are no probabilities; every set of a threshold has the same size.
 
@@ -102,7 +146,7 @@ class RankedBeams:
         return found
 
     def members(self, threshold: float) -> list[NDArray[np.int64]]:
-        """The beams of each set, the most probable first."""
+        """The beams of each set, in the order in which it takes them up."""
         return [row[:size] for row, size in zip(self.order, self.sizes(threshold), strict=True)]
 
     def ranks_of_good(self, power: NDArray[np.floating], within_db: float) -> NDArray[np.int64]:

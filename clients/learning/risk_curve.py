@@ -33,7 +33,7 @@ WITHIN_DB = (1.0, 3.0)
 """The losses that are tolerated, in dB."""
 ALPHAS = (0.1, 0.05)
 """The shares of missed windows that are tolerated."""
-# Levels are cumulative probabilities, which crowd near 1: half the way to 1 is two steps.
+# Levels are probabilities, which crowd near 1: half the way to 1 is two steps.
 GRID: NDArray[np.float64] = np.array([0.0, *(1.0 - 2.0 ** (-k / 2.0) for k in range(1, 31)), ALL_BEAMS])
 DECIMALS = 6
 
@@ -79,7 +79,7 @@ class SetScores:
 
     Attributes:
         missed: (H, X, G) the mean over passes of the share of windows that are missed, in [0, 1].
-        sizes: (H, G) the mean over passes of the number of beams in a set, from 1 to B.
+        sizes: (H, X, G) the mean over passes of the number of beams in a set, from 1 to B.
     """
 
     missed: NDArray[np.float64]
@@ -90,11 +90,14 @@ class SetScores:
         horizons = np.arange(len(self.sizes))
         places = thresholds[:, loss]
         coverage = 1.0 - self.missed[horizons, loss, places].mean()
-        return float(coverage), float(self.sizes[horizons, places].mean())
+        return float(coverage), float(self.sizes[horizons, loss, places].mean())
 
 
 def curves_of(
-    probs: NDArray[np.floating], power: NDArray[np.floating], pass_of_window: NDArray[np.integer]
+    probs: NDArray[np.floating],
+    power: NDArray[np.floating],
+    pass_of_window: NDArray[np.integer],
+    stand_ins: NDArray[np.uint8],
 ) -> tuple[RiskCurve, SetScores]:
     """What the sets of a tracker miss in some passes, and how large they are.
 
@@ -102,17 +105,18 @@ def curves_of(
         probs: (N, H, B) calibrated probabilities.
         power: (N, H, B) linear receive power.
         pass_of_window: (N,) the pass that each window is from; at least one.
+        stand_ins: (X, B, B) which beams stand in for which at each tolerated loss (`clients.learning.stand_ins`).
     """
     _, place, counts = np.unique(pass_of_window, return_inverse=True, return_counts=True)
     weight = (1.0 / counts)[place]
     num_horizons = probs.shape[1]
     missed = np.zeros((num_horizons, len(WITHIN_DB), len(GRID)))
-    sizes = np.zeros((num_horizons, len(GRID)))
+    sizes = np.zeros_like(missed)
     for horizon in range(num_horizons):
-        ranked = RankedBeams.by_probability(probs[:, horizon])
         for number, within_db in enumerate(WITHIN_DB):
+            ranked = RankedBeams.by_cover(probs[:, horizon], stand_ins[number])
             missed[horizon, number] = _summed(ranked.needed(power[:, horizon], within_db), weight)
-        sizes[horizon] = [weight @ ranked.sizes(float(threshold)) for threshold in GRID]
+            sizes[horizon, number] = [weight @ ranked.sizes(float(threshold)) for threshold in GRID]
     return RiskCurve(len(counts), missed), SetScores(missed / len(counts), sizes / len(counts))
 
 
@@ -150,7 +154,7 @@ def scores_from(missed: Sequence[float], sizes: Sequence[float], num_horizons: i
         ValueError: they are not scores.
     """
     shares = curve_from(1, missed, num_horizons).missed
-    values = _shaped(sizes, (num_horizons, len(GRID)))
+    values = _shaped(sizes, (num_horizons, len(WITHIN_DB), len(GRID)))
     if not (np.all(values >= 1 - 1e-3) and np.all(values <= num_beams + 1e-3)):
         raise ValueError(f"a set has from 1 to {num_beams} beams")
     return SetScores(shares, values)

@@ -62,8 +62,8 @@ class Manifest:
         checks: what was measured when it was exported.
         opset: the version of ONNX's operators; None without a graph.
         licence: the licence of the model.
-        sets: the thresholds of beam sets that its run guarantees: ``within_db``, ``alpha`` and ``thresholds``, one for
-            each horizon (`clients.serving.sweeping`).
+        sets: what its run guarantees of beam sets: ``within_db``, ``alpha``, ``thresholds``, one for each horizon, and
+            ``stand_ins`` (`clients.serving.sweeping`).
     """
 
     name: str

@@ -22,7 +22,7 @@ from clients.serving.loading import load_model
 from clients.serving.manifest import Manifest
 from clients.serving.model_store import is_store
 from clients.serving.sources import SlotFrames, slots_of, slots_of_lines, watched
-from clients.serving.sweeping import beams_to_sweep, thresholds_of
+from clients.serving.sweeping import beams_to_sweep, guarantee_of
 
 TOP = 5
 WANTED = 90.0
@@ -114,7 +114,7 @@ def predict(
         ValueError: a frame is not one of its sensor, or the model has no thresholds for such sets.
     """
     if sweep is not None:
-        thresholds_of(model.manifest, within_db=sweep[0], wanted=sweep[1])
+        guarantee_of(model.manifest, within_db=sweep[0], wanted=sweep[1])
     live, tally = model.live(hold=hold), Tally()
     stream: tuple[str, int] | None = None
     for slot in slots:
@@ -143,10 +143,10 @@ def predict(
 def _swept(manifest: Manifest, answer: LiveAnswer, sweep: tuple[float, float]) -> list[list[int]]:
     """The beams to sweep; all of them for a version without thresholds that took the place of one with some."""
     try:
-        thresholds = thresholds_of(manifest, within_db=sweep[0], wanted=sweep[1])
+        guarantee = guarantee_of(manifest, within_db=sweep[0], wanted=sweep[1])
     except ValueError:
         return beams_to_sweep(answer.probs, None)
-    return beams_to_sweep(answer.probs, thresholds)
+    return beams_to_sweep(answer.probs, guarantee)
 
 
 def _json_line(

@@ -1,39 +1,64 @@
 """Which beams to sweep, so that the loss is bounded: by the thresholds that the federation of a model chose.
 
 An exported student brings the thresholds with it that its run chose by the risk curves of all clients
-(`clients.learning.risk_curve`), for each tolerated loss and share of missed windows that could be guaranteed. What is
-bounded is the expected share of missed windows of the next pass of a client drawn as those that calibrated.
+(`clients.learning.risk_curve`), for each tolerated loss and share of missed windows that could be guaranteed, and the
+table of beams that stand in for others by which they were calibrated (`clients.learning.stand_ins`). What is bounded is
+the expected share of missed windows of the next pass of a client drawn as those that calibrated.
 
 H horizons, B beams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.learning.beam_sets import ALL_BEAMS, RankedBeams
+from clients.learning.stand_ins import alone, from_text, to_text
 from clients.serving.manifest import Manifest
 
 
-def guarantees_of(beam_sets: Mapping[str, Any] | None, client: str) -> tuple[Mapping[str, Any], ...]:
-    """What ``beam_sets`` of a summary guarantees for the student of a client: loss, alpha and thresholds of each row.
+def guarantees_of(
+    beam_sets: Mapping[str, Any] | None, client: str, stand_ins: Mapping[float, NDArray[np.uint8]]
+) -> tuple[Mapping[str, Any], ...]:
+    """What ``beam_sets`` of a summary guarantees for the student of a client: the rows that `Guarantee` is read from.
 
     Args:
         beam_sets: the entry of the summary; None where the run has none.
         client: the id of the client; one that told no curve of its own has no thresholds.
+        stand_ins: tolerated loss -> the table (B, B) of the client; empty where its recording is not there.
     """
-    if beam_sets is None or client not in beam_sets["clients"]:
+    if not stand_ins or beam_sets is None or client not in beam_sets["clients"]:
         return ()
     rows = (row for row in beam_sets["rows"] if row["is_possible"])
-    return tuple({name: row[name] for name in ("within_db", "alpha", "thresholds")} for row in rows)
+    return tuple(
+        {
+            **{name: row[name] for name in ("within_db", "alpha", "thresholds")},
+            "stand_ins": to_text(stand_ins[row["within_db"]]),
+        }
+        for row in rows
+    )
 
 
-def thresholds_of(manifest: Manifest, *, within_db: float, wanted: float) -> tuple[float, ...]:
-    """(H,) the thresholds of a model.
+@dataclass(frozen=True)
+class Guarantee:
+    """By what the beams to sweep are chosen.
+
+    Attributes:
+        thresholds: (H,) thresholds of the sets.
+        stand_ins: (B, B) which beams stand in for which.
+    """
+
+    thresholds: tuple[float, ...]
+    stand_ins: NDArray[np.uint8]
+
+
+def guarantee_of(manifest: Manifest, *, within_db: float, wanted: float) -> Guarantee:
+    """What a model guarantees for a loss and a coverage.
 
     Args:
         manifest: what its folder says.
@@ -45,7 +70,11 @@ def thresholds_of(manifest: Manifest, *, within_db: float, wanted: float) -> tup
     """
     for row in manifest.sets:
         if abs(row["within_db"] - within_db) < 1e-6 and abs(1.0 - row["alpha"] - wanted) < 1e-6:
-            return tuple(row["thresholds"])
+            table = row.get(
+                "stand_ins"
+            )  # models that were exported before there were any sweep the most probable beams
+            beams = manifest.num_beams
+            return Guarantee(tuple(row["thresholds"]), alone(beams) if table is None else from_text(table, beams))
     there = ", ".join(f"{row['within_db']:g} dB at {100 * (1 - row['alpha']):g} %" for row in manifest.sets)
     raise ValueError(
         f"--within {within_db:g} --wanted {100 * wanted:g}: {manifest.name} has no thresholds for this; there are "
@@ -53,20 +82,23 @@ def thresholds_of(manifest: Manifest, *, within_db: float, wanted: float) -> tup
     )
 
 
-def beams_to_sweep(probs: NDArray[np.floating], thresholds: Sequence[float] | None) -> list[list[int]]:
-    """The beams of the set of each horizon, the most probable first.
+def beams_to_sweep(probs: NDArray[np.floating], guarantee: Guarantee | None) -> list[list[int]]:
+    """The beams of the set of each horizon, in the order in which it takes them up.
 
     Args:
         probs: (H, B) calibrated probabilities.
-        thresholds: (H,) thresholds; None sweeps every beam, which is the only set that is guaranteed without any.
+        guarantee: what the sets are to hold; None sweeps every beam, which is the only set that is guaranteed without.
 
     Example:
-        >>> beams_to_sweep(np.array([[0.1, 0.6, 0.3]]), (0.7,)), beams_to_sweep(np.array([[0.1, 0.6, 0.3]]), None)
+        >>> some = Guarantee((0.7,), alone(3))
+        >>> beams_to_sweep(np.array([[0.1, 0.6, 0.3]]), some), beams_to_sweep(np.array([[0.1, 0.6, 0.3]]), None)
         ([[1, 2]], [[1, 2, 0]])
     """
-    ranked = RankedBeams.by_probability(probs)
+    if guarantee is None:
+        guarantee = Guarantee((ALL_BEAMS,) * len(probs), alone(probs.shape[1]))
+    ranked = RankedBeams.by_cover(probs, guarantee.stand_ins)
     found = []
-    for row, threshold in enumerate(thresholds if thresholds is not None else (ALL_BEAMS,) * len(probs)):
+    for row, threshold in enumerate(guarantee.thresholds):
         size = int(ranked.sizes(float(threshold))[row])
         found.append([int(beam) for beam in ranked.order[row, :size]])
     return found

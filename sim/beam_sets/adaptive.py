@@ -57,7 +57,9 @@ def adaptive_rows(found: SweptPasses, *, share: float = 0.5, num_splits: int = N
     for arm in found.arms:
         for within_db in WITHIN_DB:
             fixed, shrinking = (
-                policy_curves(arm.ranked[0], found.power[:, 0], found.pass_of_window, within_db=within_db, tail=tail)
+                policy_curves(
+                    arm.sets(within_db)[0], found.power[:, 0], found.pass_of_window, within_db=within_db, tail=tail
+                )
                 for tail in (1.0, TAIL)
             )
             for alpha in ALPHAS:

@@ -6,9 +6,9 @@ N windows, H horizons, B beams, P passes.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,19 @@ class Arm:
     Attributes:
         name: a name of `ALL_ARMS`.
         owner: the client whose model or labels it has, ``teacher`` or ``ensemble``.
-        ranked: the ranked beams of every window, for each horizon.
+        ranked: the beams of every window by probability, or by score, for each horizon: those of Top-K.
+        covering: tolerated loss in dB -> the beams in the order in which sets take them up, for each horizon; a loss
+            that is not there has the order of Top-K.
     """
 
     name: str
     owner: str
     ranked: tuple[RankedBeams, ...]
+    covering: Mapping[float, tuple[RankedBeams, ...]] = field(default_factory=dict)
+
+    def sets(self, within_db: float) -> tuple[RankedBeams, ...]:
+        """The beams of every window in the order in which sets for a tolerated loss take them up, for each horizon."""
+        return self.covering.get(within_db, self.ranked)
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,9 @@ def local_decider(models: RunModels, name: str) -> Decider:
     return Decider([learner.model], temperatures=[learner.progress.best_temperature], shares=[1.0])
 
 
-Decide = Callable[[Recording, NDArray[np.int64]], tuple[RankedBeams, ...]]
+Ranking = tuple[tuple[RankedBeams, ...], Mapping[float, tuple[RankedBeams, ...]]]
+"""The fields `Arm.ranked` and `Arm.covering`."""
+Decide = Callable[[Recording, NDArray[np.int64]], Ranking]
 
 
 @dataclass(frozen=True)
@@ -146,30 +155,35 @@ def arm_sources(models: RunModels, clients: Sequence[str], arms: Sequence[str] =
             if decide is not None:
                 yield ArmSource(arm, client, decide)
     if TEACHER in arms:
-        yield ArmSource(TEACHER, TEACHER, _by_models([models.decider(TEACHER)]))
+        yield ArmSource(TEACHER, TEACHER, _by_models([models.decider(TEACHER)], models.stand_ins(TEACHER)))
     if ENSEMBLE in arms:
-        yield ArmSource(ENSEMBLE, ENSEMBLE, _by_models([models.decider(client) for client in clients]))
+        deciders = [models.decider(client) for client in clients]
+        yield ArmSource(ENSEMBLE, ENSEMBLE, _by_models(deciders, models.stand_ins(TEACHER)))
 
 
 def _decision(models: RunModels, client: str, arm: str) -> Decide | None:
     """How an arm of a client decides; None if the client lacks what it needs."""
     if arm == "federated":
-        return _by_models([models.decider(client)])
+        return _by_models([models.decider(client)], models.stand_ins(client))
     if arm == "local":
-        return _by_models([local_decider(models, client)])
+        return _by_models([local_decider(models, client)], models.stand_ins(client))
     own, task = open_recording(models.federation / "clients" / client), models.experiment.task
     if arm == "beam history":
         return _by_baseline(beam_history, own, task)
     return _by_baseline(nearest_position, own, task) if "gps" in own.sensors else None
 
 
-def _by_models(deciders: Sequence[Decider]) -> Decide:
+def _by_models(deciders: Sequence[Decider], stand_ins: Mapping[float, NDArray[np.uint8]]) -> Decide:
     """By the mean of the calibrated probabilities of some models, or of one."""
 
-    def decide(recording: Recording, starts: NDArray[np.int64]) -> tuple[RankedBeams, ...]:
+    def decide(recording: Recording, starts: NDArray[np.int64]) -> Ranking:
         logits = [torch.from_numpy(torch_logits(one, recording, starts)).double() for one in deciders]
         probs = np.mean([torch.softmax(one, dim=-1).numpy() for one in logits], axis=0)
-        return tuple(RankedBeams.by_probability(probs[:, horizon]) for horizon in range(probs.shape[1]))
+        covering = {
+            within_db: tuple(RankedBeams.by_cover(one, table) for one in probs.swapaxes(0, 1))
+            for within_db, table in stand_ins.items()
+        }
+        return tuple(RankedBeams.by_probability(one) for one in probs.swapaxes(0, 1)), covering
 
     return decide
 
@@ -180,9 +194,9 @@ def _by_baseline(score: Callable[..., NDArray[np.floating]], own: Recording, tas
     )
     known.sort()
 
-    def decide(recording: Recording, starts: NDArray[np.int64]) -> tuple[RankedBeams, ...]:
+    def decide(recording: Recording, starts: NDArray[np.int64]) -> Ranking:
         scores = score(own, known, recording, starts, task)
-        return tuple(RankedBeams.by_rank(scores[:, horizon]) for horizon in range(scores.shape[1]))
+        return tuple(RankedBeams.by_rank(scores[:, horizon]) for horizon in range(scores.shape[1])), {}
 
     return decide
 
@@ -191,7 +205,7 @@ def swept(recording: Recording, sources: Sequence[ArmSource], task: Task) -> Swe
     """The windows of a recording with the decisions of all arms."""
     starts = recording.window_starts(task.num_frames, task.num_future)
     passes, place = np.unique(recording.pass_ids[starts], return_inverse=True)
-    arms = tuple(Arm(one.name, one.owner, one.decide(recording, starts)) for one in sources)
+    arms = tuple(Arm(one.name, one.owner, *one.decide(recording, starts)) for one in sources)
     power = recording.powers(starts, task.num_frames, task.num_future)
     return SweptPasses(power, place.astype(np.int64), len(passes), arms)
 

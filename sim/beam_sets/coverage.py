@@ -137,9 +137,9 @@ def _scores(
     """For each alpha (splits, 3): coverage, beams in a set, and beams of Top-K at the mean of this coverage."""
     scores = {alpha: np.zeros((len(masks), 3)) for alpha in ALPHAS}
     num_beams, share = found.power.shape[-1], 1.0 / len(arm.ranked)
-    for horizon, ranked in enumerate(arm.ranked):
+    for horizon, (by_probability, ranked) in enumerate(zip(arm.ranked, arm.sets(within_db), strict=True)):
         needed = ranked.needed(found.power[:, horizon], within_db)
-        ranks = ranked.ranks_of_good(found.power[:, horizon], within_db)
+        ranks = by_probability.ranks_of_good(found.power[:, horizon], within_db)
         top_k = found.mean_by_pass(ranks[:, None] <= np.arange(1, num_beams + 1))
         curve = np.mean([top_k[~mask].mean(axis=0) for mask in masks], axis=0)
         for alpha, values in scores.items():

@@ -77,7 +77,7 @@ def drift_rows(
     rows = []
     for arm, changed in zip(before.arms, after.arms, strict=True):
         usual, other = (np.zeros((len(masks), one.num_passes)) for one in (before, after))
-        for horizon, (ranked, later) in enumerate(zip(arm.ranked, changed.ranked, strict=True)):
+        for horizon, (ranked, later) in enumerate(zip(arm.sets(within_db), changed.sets(within_db), strict=True)):
             needed = ranked.needed(before.power[:, horizon], within_db)
             needed_later = later.needed(after.power[:, horizon], within_db)
             for number, mask in enumerate(masks):

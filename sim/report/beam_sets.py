@@ -101,9 +101,9 @@ def sets_section(summaries: Sequence[Summary]) -> str:
         [*header, ("Saved", "of a full sweep"), ("Beams alone", "own passes only")], lines, numeric={2, 3, 4, 5}
     )
     sentence = (
-        "A set holds the most probable beams, as many as are needed so that the expected share of windows without a "
-        f"beam within the loss is bounded, for the next pass of a client drawn at random. It is calibrated by "
-        f"{_num_passes(summaries)} passes of all clients, of which each told only how much sets of fixed thresholds "
-        "miss."
+        "A set takes up next the beam that adds most to the probability of one within the loss, and holds as many as "
+        "are needed so that the expected share of windows without such a beam is bounded, for the next pass of a "
+        f"client drawn at random. It is calibrated by {_num_passes(summaries)} passes of all clients, of which each "
+        "told only how much sets of fixed thresholds miss."
     )
     return f"<p>{escape(sentence)}</p>{shown}"

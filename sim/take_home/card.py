@@ -135,9 +135,9 @@ def _sets(manifest: Manifest) -> list[str]:
         return []
     lines = ["## Which beams to sweep", ""]
     lines.append(
-        "The most probable beams, as many as have a cumulative probability above the threshold, hold one within the "
-        "loss for the wanted share of windows or more, on average over the passes of a client drawn from the "
-        "federation. `softbeam predict ... --within 1 --wanted 90` tells them."
+        "Beams are taken up, each time the one that adds most to the probability of a beam within the loss, until that "
+        "is above the threshold. Such a set holds one for the wanted share of windows or more, on average over the "
+        "passes of a client drawn from the federation. `softbeam predict ... --within 1 --wanted 90` tells them."
     )
     lines += ["", f"| within | wanted | thresholds, {len(manifest.horizons)} horizons |", "|---|---|---|"]
     for row in manifest.sets:

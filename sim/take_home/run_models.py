@@ -14,13 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from clients.data.recording import open_recording
+from clients.learning.risk_curve import WITHIN_DB
 from clients.memory import ClientMemory
 from clients.models.decider import Decider
 from clients.models.own import OwnTracker, build_tracker
 from clients.models.own_sensors import add_sensors
 from clients.models.tracker import Tracker
+from clients.told_sets import own_stand_ins
 from clients.training import make_student
 from configs.placement import plugin_folders
 from configs.schema import Experiment
@@ -35,6 +40,8 @@ log = logging.getLogger(__name__)
 
 State = Literal["kept", "latest"]
 TEACHER = "teacher"
+# The part of a federation that the teacher learns from.
+TEACHER_DATA = "server"
 BYTES_PER_NUMBER = 4
 # A memory that is newer than the last round of any run.
 _AFTER_ALL = 10**6
@@ -187,6 +194,16 @@ class RunModels:
         return Decider(
             [self._loaded(name, learner, "kept")], temperatures=[learner["progress"]["best_temperature"]], shares=[1.0]
         )
+
+    def stand_ins(self, name: str) -> dict[float, NDArray[np.uint8]]:
+        """Tolerated loss in dB -> which beams (B, B) stand in for which, by the labels of a client or of the server.
+
+        It is empty where the recording is not on this machine, or has no powers.
+        """
+        folder = self.federation / (TEACHER_DATA if name == TEACHER else f"clients/{name}")
+        if not folder.is_dir() or (own := open_recording(folder)).power is None:
+            return {}
+        return dict(zip(WITHIN_DB, own_stand_ins(own, self.experiment.task), strict=True))
 
     def scores(self, name: str, *, state: State = "kept") -> dict[str, list[float]] | None:
         """The metrics of a model on the common test set, a number for each horizon; None if nobody tested it."""

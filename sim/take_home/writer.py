@@ -239,7 +239,7 @@ def _manifest(models: RunModels, name: str, decider: Decider, state: State) -> M
     row = models.row(name)
     round_number = row.round if state == "latest" else row.kept_round
     # The latest state is another model than the one whose sets were calibrated.
-    sets = guarantees_of(models.summary.get("beam_sets"), name) if state == "kept" else ()
+    sets = guarantees_of(models.summary.get("beam_sets"), name, models.stand_ins(name)) if state == "kept" else ()
     described = describe(
         decider,
         models.experiment,

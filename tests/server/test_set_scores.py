@@ -15,13 +15,13 @@ from server.recorder import read_rounds
 from server.set_scores import set_summary, told_by
 from sim.report.beam_sets import set_rows
 from sim.report.summaries import load_summary
-from tests.clients.learning.test_risk_curve import BEAMS, HORIZONS, windows_of
+from tests.clients.learning.test_risk_curve import BEAMS, HORIZONS, STAND_INS, windows_of
 from tests.conftest import tiny_values
 from tests.sim.cli.test_main import softbeam as command
 
 
 def told(seed: int, passes: int) -> dict[str, Any]:
-    curve, scores = curves_of(*windows_of(seed, passes))
+    curve, scores = curves_of(*windows_of(seed, passes), STAND_INS)
     return told_by(
         {
             "set_passes": float(passes),

@@ -142,7 +142,7 @@ def test_an_ensemble_says_the_mean_of_its_students(run: Path) -> None:
     assert (ensemble.name, ensemble.owner) == (ENSEMBLE, ENSEMBLE)
     probs = [np.exp(torch_logits(models.decider(client), common, starts).astype(np.float64)) for client in clients]
     mean = np.mean([one / one.sum(axis=-1, keepdims=True) for one in probs], axis=0)
-    for horizon, ranked in enumerate(ensemble.decide(common, starts)):
+    for horizon, ranked in enumerate(ensemble.decide(common, starts)[0]):
         np.testing.assert_allclose(ranked.levels, RankedBeams.by_probability(mean[:, horizon]).levels, atol=1e-6)
 
 

@@ -14,6 +14,7 @@ from clients.learning.risk_curve import (
     scores_from,
     to_numbers,
 )
+from clients.learning.stand_ins import measured_stand_ins
 
 HORIZONS, BEAMS = 2, 16
 
@@ -31,6 +32,9 @@ def windows_of(seed: int, passes: int, length: int = 12) -> tuple[np.ndarray, np
     return probs.astype(np.float32), power.astype(np.float32), pass_ids
 
 
+STAND_INS = measured_stand_ins(windows_of(0, 5)[1].reshape(-1, BEAMS), WITHIN_DB)
+
+
 def test_the_grid_rises_from_none_to_every_beam_and_is_finer_near_one() -> None:
     assert GRID[0] == 0.0 and GRID[-1] == 1.0 and np.all(np.diff(GRID) > 0)
     # The last step, to 1 itself, is as long as the two before it together.
@@ -43,14 +47,15 @@ def test_the_sum_of_curves_gives_the_smallest_threshold_of_the_grid_that_all_pas
 ) -> None:
     """It is what a server that had every pass would choose, rounded up to the grid."""
     clients = [windows_of(seed, passes) for seed, passes in ((1, 5), (2, 9), (3, 14))]
-    pooled = sum((curves_of(*one)[0] for one in clients[1:]), curves_of(*clients[0])[0])
+    pooled = sum((curves_of(*one, STAND_INS)[0] for one in clients[1:]), curves_of(*clients[0], STAND_INS)[0])
     assert pooled.num_passes == 28
     places = pooled.thresholds(alpha)
     for horizon in range(HORIZONS):
         for number, within_db in enumerate(WITHIN_DB):
             needed, passes = [], []
             for client, (probs, power, pass_ids) in enumerate(clients):
-                needed.append(RankedBeams.by_probability(probs[:, horizon]).needed(power[:, horizon], within_db))
+                ranked = RankedBeams.by_cover(probs[:, horizon], STAND_INS[number])
+                needed.append(ranked.needed(power[:, horizon], within_db))
                 passes.append(pass_ids + 1000 * client)
             exact = choose_threshold(np.concatenate(needed), np.concatenate(passes), alpha)
             found = GRID[places[horizon, number]]
@@ -71,7 +76,7 @@ def test_the_loss_of_a_new_pass_of_a_client_drawn_by_its_passes_is_at_most_alpha
             probs, power, pass_ids = trackers[one]
             rows = np.isin(pass_ids, [number for owner, number in calibrates if owner == one])
             if rows.any():
-                curve = curve + curves_of(probs[rows], power[rows], pass_ids[rows])[0]
+                curve = curve + curves_of(probs[rows], power[rows], pass_ids[rows], STAND_INS)[0]
         probs, power, pass_ids = trackers[client]
         rows = pass_ids == judged
         threshold = float(GRID[curve.thresholds(alpha)[0, 0]])
@@ -90,12 +95,13 @@ def test_too_few_passes_leave_every_beam_and_one_more_does_not() -> None:
 
 def test_scores_at_thresholds_are_those_of_the_sets() -> None:
     probs, power, pass_ids = windows_of(4, passes=6)
-    curve, scores = curves_of(probs, power, pass_ids)
+    curve, scores = curves_of(probs, power, pass_ids, STAND_INS)
     places = np.array([[3, 9], [12, 20]])
     for loss in range(2):
         coverages, beams = [], []
         for horizon in range(HORIZONS):
-            ranked, threshold = RankedBeams.by_probability(probs[:, horizon]), float(GRID[places[horizon, loss]])
+            ranked = RankedBeams.by_cover(probs[:, horizon], STAND_INS[loss])
+            threshold = float(GRID[places[horizon, loss]])
             needed = ranked.needed(power[:, horizon], WITHIN_DB[loss])
             coverages.append(1.0 - losses_of_passes(needed, pass_ids, threshold).mean())
             beams.append(ranked.sizes(threshold).reshape(6, -1).mean())
@@ -104,7 +110,7 @@ def test_scores_at_thresholds_are_those_of_the_sets() -> None:
 
 
 def test_curves_come_back_from_a_message() -> None:
-    curve, scores = curves_of(*windows_of(5, passes=4))
+    curve, scores = curves_of(*windows_of(5, passes=4), STAND_INS)
     back = curve_from(4.0, to_numbers(curve.missed), HORIZONS)
     np.testing.assert_allclose(back.missed, curve.missed, atol=1e-6)
     again = scores_from(to_numbers(scores.missed), to_numbers(scores.sizes), HORIZONS, BEAMS)
@@ -112,7 +118,7 @@ def test_curves_come_back_from_a_message() -> None:
 
 
 def test_what_is_no_curve_is_refused() -> None:
-    good = curves_of(*windows_of(5, passes=4))[0].missed
+    good = curves_of(*windows_of(5, passes=4), STAND_INS)[0].missed
     rising = good.copy()
     rising[0, 0, 5] = rising[0, 0, 4] + 1.0
     unfinished = np.maximum(good, 0.5)
@@ -129,4 +135,4 @@ def test_what_is_no_curve_is_refused() -> None:
         with pytest.raises(ValueError, match=reason):
             curve_from(passes, np.asarray(values).ravel().tolist(), HORIZONS)
     with pytest.raises(ValueError, match="a set has from 1 to 16 beams"):
-        scores_from((good / 4).ravel().tolist(), [17.0] * (HORIZONS * len(GRID)), HORIZONS, BEAMS)
+        scores_from((good / 4).ravel().tolist(), [17.0] * good.size, HORIZONS, BEAMS)

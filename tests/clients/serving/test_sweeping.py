@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import softbeam
 from clients.data.recording import open_recording
 from clients.learning.beam_sets import RankedBeams
-from clients.serving.sweeping import beams_to_sweep, guarantees_of, thresholds_of
+from clients.learning.stand_ins import alone, to_text
+from clients.serving.sweeping import Guarantee, beams_to_sweep, guarantee_of, guarantees_of
 from sim.take_home.run_models import RunModels
 from sim.take_home.writer import export_model
 from tests.conftest import tiny_values
@@ -48,12 +50,12 @@ def test_an_exported_student_sweeps_the_sets_whose_coverage_and_size_the_summary
     probs = model.predict({"gps": np.asarray(common.sensors["gps"][starts[:, None] + np.arange(8)])})
     power, passes = common.powers(starts, 8, 3), common.pass_ids[starts]
     for row in (one for one in summary["rows"] if one["is_possible"]):
-        thresholds = thresholds_of(model.manifest, within_db=row["within_db"], wanted=1 - row["alpha"])
-        assert list(thresholds) == row["thresholds"]
+        guarantee = guarantee_of(model.manifest, within_db=row["within_db"], wanted=1 - row["alpha"])
+        assert list(guarantee.thresholds) == row["thresholds"]
         found: dict[str, list[float]] = {"held": [], "beams": []}
         for number in np.unique(passes):
             for window in np.flatnonzero(passes == number):
-                for horizon, beams in enumerate(beams_to_sweep(probs[window], thresholds)):
+                for horizon, beams in enumerate(beams_to_sweep(probs[window], guarantee)):
                     lost = 10 * np.log10(power[window, horizon].max() / power[window, horizon, beams].max())
                     found["held"].append(lost <= row["within_db"] + 1e-6)
                     found["beams"].append(len(beams))
@@ -68,9 +70,10 @@ def test_predict_tells_the_beams_to_sweep_also_on_a_node(swept_run: Path, export
     rows = [json.loads(line) for line in command(*words, "--json").out.splitlines()]
     node = [json.loads(line) for line in on_a_node(*words, "--json").stdout.splitlines()]
     assert rows and [row["sweep"] for row in rows] == [row["sweep"] for row in node]
-    for row in rows:
-        for swept, best in zip(row["sweep"], row["beams"], strict=True):
-            assert swept[:5] == best[: len(swept)]  # the most probable first
+    swept, best = ([beams for row in rows for beams in row[name]] for name in ("sweep", "beams"))
+    assert all(len(set(beams)) == len(beams) for beams in swept)
+    # Neighbours stand in for one another, so sets are not just the most probable beams.
+    assert any(beams[:5] != one[: len(beams)] for beams, one in zip(swept, best, strict=True))
     assert "  sweep +0 " in command(*words).out
     assert "sweep" not in json.loads(command(*words[:3], "--json").out.splitlines()[0])
 
@@ -98,11 +101,26 @@ def test_the_card_lists_the_thresholds(exported: Path) -> None:
 def test_a_client_that_told_nothing_and_a_run_without_sets_have_no_thresholds() -> None:
     row: dict[str, Any] = {"within_db": 1.0, "alpha": 0.1, "thresholds": [0.5], "is_possible": True, "coverage": 0.9}
     sets = {"clients": ["000-gps"], "rows": [row, {**row, "alpha": 0.05, "is_possible": False}]}
-    assert guarantees_of(sets, "000-gps") == ({"within_db": 1.0, "alpha": 0.1, "thresholds": [0.5]},)
-    assert guarantees_of(sets, "001-gps") == () == guarantees_of(None, "000-gps")
+    table = {1.0: alone(3)}
+    (found,) = guarantees_of(sets, "000-gps", table)
+    assert found == {"within_db": 1.0, "alpha": 0.1, "thresholds": [0.5], "stand_ins": to_text(alone(3))}
+    assert guarantees_of(sets, "001-gps", table) == () == guarantees_of(None, "000-gps", table)
+    assert guarantees_of(sets, "000-gps", {}) == ()
+
+
+def test_a_model_from_before_there_were_tables_sweeps_the_most_probable_beams(exported: Path) -> None:
+    manifest = softbeam.load_model(exported / "000-gps").manifest
+    older = replace(
+        manifest, sets=tuple({name: row[name] for name in row if name != "stand_ins"} for row in manifest.sets)
+    )
+    found = guarantee_of(older, within_db=1.0, wanted=0.9)
+    assert np.array_equal(found.stand_ins, alone(64))
+    assert not np.array_equal(guarantee_of(manifest, within_db=1.0, wanted=0.9).stand_ins, alone(64))
 
 
 def test_without_a_threshold_every_beam_is_swept() -> None:
     probs = np.array([[0.2, 0.5, 0.3]])
     assert beams_to_sweep(probs, None) == [[1, 2, 0]]
-    assert beams_to_sweep(probs, (0.5,)) == [RankedBeams.by_probability(probs).members(0.5)[0].tolist()]
+    assert beams_to_sweep(probs, Guarantee((0.5,), alone(3))) == [
+        RankedBeams.by_probability(probs).members(0.5)[0].tolist()
+    ]
