@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from clients.learning import beam_sets
 from clients.learning.beam_sets import RankedBeams
 from clients.learning.stand_ins import LEVELS, alone, from_text, measured_stand_ins, to_text
 
@@ -87,6 +88,21 @@ def test_sets_are_smaller_at_the_same_coverage_where_neighbours_overlap() -> Non
         assert np.mean(ranked.needed(power, 3.0) <= threshold) >= 0.95
         sizes.append(ranked.sizes(threshold).mean())
     assert sizes[0] < 0.8 * sizes[1]
+
+
+@pytest.mark.parametrize("num_chosen", [1, 3, BEAMS])
+def test_of_a_large_codebook_the_first_beams_alone_are_chosen_and_every_beam_has_its_place(
+    num_chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (table,) = measured_stand_ins(overlapping(300), [3.0])
+    probs = drawn_probs(30)
+    whole = RankedBeams.by_cover(probs, table)
+    monkeypatch.setattr(beam_sets, "num_greedy", lambda num_beams: num_chosen)
+    ranked = RankedBeams.by_cover(probs, table)
+    assert np.array_equal(ranked.order[:, :num_chosen], whole.order[:, :num_chosen])
+    np.testing.assert_allclose(ranked.levels[:, :num_chosen], whole.levels[:, :num_chosen], atol=1e-12)
+    assert np.array_equal(np.sort(ranked.order, axis=1), np.broadcast_to(np.arange(BEAMS), ranked.order.shape))
+    assert np.all(np.diff(ranked.levels, axis=1) >= 0) and np.all(ranked.levels[:, -1] == 1.0)
 
 
 def test_a_table_is_the_same_after_a_file_of_text() -> None:
