@@ -17,7 +17,7 @@ from clients.data.recording import Recording, open_recording
 from clients.learning.learner import Learner
 from clients.learning.mixture import Mixture
 from clients.learning.risk_curve import WITHIN_DB, curves_of, to_numbers
-from clients.learning.stand_ins import measured_stand_ins
+from clients.learning.stand_ins import checksum, measured_stand_ins
 from clients.training import own_recording
 from configs.schema import Task
 
@@ -42,6 +42,7 @@ def told_sets(kept: Learner | Mixture, context: ClientContext) -> dict[str, floa
     _, scores = curves_of(*judged, stand_ins)
     return {
         "set_passes": float(curve.num_passes),
+        "set_table": float(checksum(stand_ins)),
         "sets.missed": to_numbers(curve.missed),
         "sets.common_missed": to_numbers(scores.missed),
         "sets.common_sizes": to_numbers(scores.sizes),

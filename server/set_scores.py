@@ -34,7 +34,7 @@ _TOLD = {"missed": "sets.missed", "common_missed": "sets.common_missed", "common
 def told_by(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What a client told of its sets, with the metric ``set_passes`` among others, for the line of a round."""
     found = {name: metrics[metric] for name, metric in _TOLD.items() if metric in metrics}
-    return {"sets": {"passes": metrics["set_passes"], **found}}
+    return {"sets": {"passes": metrics["set_passes"], "table": metrics.get("set_table"), **found}}
 
 
 def set_summary(lines: Mapping[str, Mapping[str, Any]], num_horizons: int, num_beams: int) -> dict[str, Any] | None:
@@ -63,6 +63,8 @@ def set_summary(lines: Mapping[str, Mapping[str, Any]], num_horizons: int, num_b
     return {
         "passes": pooled.num_passes,
         "clients": list(curves),
+        # The checksums of the tables that the thresholds hold for (`clients.learning.stand_ins`).
+        "tables": {client: lines[client]["sets"].get("table") for client in curves},
         "rows": [
             _row(pooled, curves, scores, loss=loss, alpha=alpha, num_beams=num_beams)
             for loss in range(len(WITHIN_DB))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,6 +64,11 @@ def alone(num_beams: int) -> NDArray[np.uint8]:
     """(B, B) the table in which each beam stands in for itself alone: sets then hold the most probable beams."""
     found: NDArray[np.uint8] = (LEVELS * np.eye(num_beams)).astype(np.uint8)
     return found
+
+
+def checksum(tables: NDArray[np.uint8]) -> int:
+    """The CRC-32 of tables (X, B, B): thresholds hold for the tables with which they were calibrated, and no others."""
+    return zlib.crc32(np.ascontiguousarray(tables).tobytes())
 
 
 def to_text(table: NDArray[np.uint8]) -> str:

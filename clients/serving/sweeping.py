@@ -10,6 +10,7 @@ H horizons, B beams.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.learning.beam_sets import ALL_BEAMS, RankedBeams
-from clients.learning.stand_ins import alone, from_text, to_text
+from clients.learning.stand_ins import alone, checksum, from_text, to_text
 from clients.serving.manifest import Manifest
+
+log = logging.getLogger(__name__)
 
 
 def guarantees_of(
@@ -30,18 +33,22 @@ def guarantees_of(
     Args:
         beam_sets: the entry of the summary; None where the run has none.
         client: the id of the client; one that told no curve of its own has no thresholds.
-        stand_ins: tolerated loss -> the table (B, B) of the client; empty where its recording is not there.
+        stand_ins: tolerated loss -> the table (B, B) of the client; empty where its recording is not there. Thresholds
+            hold for the tables that calibrated them: with others there is no guarantee.
     """
-    if not stand_ins or beam_sets is None or client not in beam_sets["clients"]:
+    if beam_sets is None or client not in beam_sets["clients"]:
         return ()
-    rows = (row for row in beam_sets["rows"] if row["is_possible"])
-    return tuple(
-        {
-            **{name: row[name] for name in ("within_db", "alpha", "thresholds")},
-            "stand_ins": to_text(stand_ins[row["within_db"]]),
-        }
-        for row in rows
-    )
+    rows = [
+        {name: row[name] for name in ("within_db", "alpha", "thresholds")}
+        for row in beam_sets["rows"]
+        if row["is_possible"]
+    ]
+    if "tables" not in beam_sets:
+        return tuple(rows)  # runs from before there were tables calibrated sets of the most probable beams
+    if not stand_ins or checksum(np.stack(list(stand_ins.values()))) != beam_sets["tables"][client]:
+        log.warning("%s: its labels are not those of the run any more, so its beam sets are left out", client)
+        return ()
+    return tuple({**row, "stand_ins": to_text(stand_ins[row["within_db"]])} for row in rows)
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,10 @@ def guarantee_of(manifest: Manifest, *, within_db: float, wanted: float) -> Guar
     """
     for row in manifest.sets:
         if abs(row["within_db"] - within_db) < 1e-6 and abs(1.0 - row["alpha"] - wanted) < 1e-6:
-            table = row.get(
-                "stand_ins"
-            )  # models that were exported before there were any sweep the most probable beams
             beams = manifest.num_beams
-            return Guarantee(tuple(row["thresholds"]), alone(beams) if table is None else from_text(table, beams))
+            # Without a table, sets of the most probable beams were calibrated.
+            table = from_text(row["stand_ins"], beams) if "stand_ins" in row else alone(beams)
+            return Guarantee(tuple(row["thresholds"]), table)
     there = ", ".join(f"{row['within_db']:g} dB at {100 * (1 - row['alpha']):g} %" for row in manifest.sets)
     raise ValueError(
         f"--within {within_db:g} --wanted {100 * wanted:g}: {manifest.name} has no thresholds for this; there are "

@@ -20,7 +20,6 @@ from clients.data.recording import Recording, open_recording
 from clients.learning.baselines import beam_history, nearest_position
 from clients.learning.beam_sets import RankedBeams
 from clients.models.decider import Decider
-from clients.profile import ClientProfile
 from clients.training import make_learner
 from configs.files import EXPERIMENT
 from configs.loading import build_experiment, load_experiment, to_values
@@ -109,13 +108,11 @@ def local_decider(models: RunModels, name: str) -> Decider:
     stored = models.local_self(name)
     if stored is not None:
         return stored
-    experiment, folder = models.experiment, models.federation
-    (modality,) = models.modalities(name)
-    profile = ClientProfile(name, modality, folder / "clients" / name, folder / "public", folder / "test")
+    experiment, profile = models.experiment, models.profile(name)
     learner = make_learner(profile, experiment, plugins=models.plugins)
     if not learner.material.is_labelled:
         raise ValueError(f"{name}: has no labels, so it cannot learn alone")
-    rounds, training = experiment.expected_rounds(name, modality), learner.training
+    rounds, training = experiment.expected_rounds(name, profile.modality), learner.training
     for number in range(1, rounds + 1):
         learner.learn(None, num_steps=training.steps(number), total_steps=training.total_steps(rounds))
     learner.model.load_state_dict(learner.best_model)

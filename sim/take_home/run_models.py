@@ -18,15 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.data.recording import open_recording
+from clients.data.recording import Recording, open_recording
 from clients.learning.risk_curve import WITHIN_DB
 from clients.memory import ClientMemory
 from clients.models.decider import Decider
 from clients.models.own import OwnTracker, build_tracker
 from clients.models.own_sensors import add_sensors
 from clients.models.tracker import Tracker
+from clients.profile import ClientProfile
 from clients.told_sets import own_stand_ins
-from clients.training import make_student
+from clients.training import make_student, own_recording
 from configs.placement import plugin_folders
 from configs.schema import Experiment
 from configs.spelling import did_you_mean
@@ -195,13 +196,24 @@ class RunModels:
             [self._loaded(name, learner, "kept")], temperatures=[learner["progress"]["best_temperature"]], shares=[1.0]
         )
 
+    def profile(self, name: str) -> ClientProfile:
+        """A client on this machine, with its part of the federation."""
+        (modality,) = self.modalities(name)
+        folder = self.federation
+        return ClientProfile(name, modality, folder / "clients" / name, folder / "public", folder / "test")
+
     def stand_ins(self, name: str) -> dict[float, NDArray[np.uint8]]:
         """Tolerated loss in dB -> which beams (B, B) stand in for which, by the labels of a client or of the server.
 
         It is empty where the recording is not on this machine, or has no powers.
         """
-        folder = self.federation / (TEACHER_DATA if name == TEACHER else f"clients/{name}")
-        if not folder.is_dir() or (own := open_recording(folder)).power is None:
+        if not (self.federation / (TEACHER_DATA if name == TEACHER else f"clients/{name}")).is_dir():
+            return {}
+        if name == TEACHER:
+            own: Recording | None = open_recording(self.federation / TEACHER_DATA)
+        else:
+            own = own_recording(self.profile(name), self.experiment)
+        if own is None or own.power is None:
             return {}
         return dict(zip(WITHIN_DB, own_stand_ins(own, self.experiment.task), strict=True))
 

@@ -13,7 +13,7 @@ import pytest
 import softbeam
 from clients.data.recording import open_recording
 from clients.learning.beam_sets import RankedBeams
-from clients.learning.stand_ins import alone, to_text
+from clients.learning.stand_ins import alone, checksum, to_text
 from clients.serving.sweeping import Guarantee, beams_to_sweep, guarantee_of, guarantees_of
 from sim.take_home.run_models import RunModels
 from sim.take_home.writer import export_model
@@ -100,12 +100,23 @@ def test_the_card_lists_the_thresholds(exported: Path) -> None:
 
 def test_a_client_that_told_nothing_and_a_run_without_sets_have_no_thresholds() -> None:
     row: dict[str, Any] = {"within_db": 1.0, "alpha": 0.1, "thresholds": [0.5], "is_possible": True, "coverage": 0.9}
-    sets = {"clients": ["000-gps"], "rows": [row, {**row, "alpha": 0.05, "is_possible": False}]}
+    rows = [row, {**row, "alpha": 0.05, "is_possible": False}]
     table = {1.0: alone(3)}
+    sets = {"clients": ["000-gps"], "rows": rows, "tables": {"000-gps": float(checksum(alone(3)[None]))}}
     (found,) = guarantees_of(sets, "000-gps", table)
     assert found == {"within_db": 1.0, "alpha": 0.1, "thresholds": [0.5], "stand_ins": to_text(alone(3))}
     assert guarantees_of(sets, "001-gps", table) == () == guarantees_of(None, "000-gps", table)
     assert guarantees_of(sets, "000-gps", {}) == ()
+
+
+def test_thresholds_go_with_the_tables_that_calibrated_them(caplog: pytest.LogCaptureFixture) -> None:
+    row: dict[str, Any] = {"within_db": 1.0, "alpha": 0.1, "thresholds": [0.5], "is_possible": True}
+    older: dict[str, Any] = {"clients": ["000-gps"], "rows": [row]}
+    (found,) = guarantees_of(older, "000-gps", {1.0: alone(3)})
+    assert "stand_ins" not in found  # the most probable beams were calibrated then, and are swept
+    other = {**older, "tables": {"000-gps": float(checksum(alone(3)[None]) ^ 1)}}
+    assert guarantees_of(other, "000-gps", {1.0: alone(3)}) == ()
+    assert "000-gps: its labels are not those of the run any more" in caplog.text
 
 
 def test_a_model_from_before_there_were_tables_sweeps_the_most_probable_beams(exported: Path) -> None:
