@@ -48,6 +48,7 @@ def dressed(command: click.Command, words: str = "") -> click.Command:
     command.context_class = PlainContext
     command.epilog = epilog_of(words) or command.epilog
     vars(command)["format_arguments"] = _omit  # newer versions of click would list them twice
+    _refuse_repetition(command)
     for parameter in command.params:
         if isinstance(parameter.type, click.Path):
             parameter.type = UserPath(path_type=parameter.type.type)
@@ -58,6 +59,34 @@ def dressed(command: click.Command, words: str = "") -> click.Command:
         for name, below in command.commands.items():
             dressed(below, f"{words} {name}".strip())
     return command
+
+
+def _refuse_repetition(command: click.Command) -> None:
+    """Let a command refuse an option that takes one value and is given more often; click would take the last one."""
+    make_parser = command.make_parser
+
+    def careful(ctx: click.Context) -> Any:
+        parser = make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            found = parse(args)
+            # The last part names the parameter of every option and argument that was met, in order.
+            options = [one for one in found[-1] if isinstance(one, click.Option) and _takes_one_value(one)]
+            for option in options:
+                if (times := options.count(option)) > 1:
+                    name = max(option.opts, key=len)
+                    raise click.UsageError(f"{name} was given {times} times, but takes one value: give it once", ctx)
+            return found
+
+        vars(parser)["parse_args"] = parse_once
+        return parser
+
+    vars(command)["make_parser"] = careful
+
+
+def _takes_one_value(option: click.Option) -> bool:
+    return not (option.multiple or option.is_flag or option.count)
 
 
 def _omit(ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -134,6 +134,26 @@ def test_a_wrong_option_is_one_object_of_json_where_the_command_speaks_json(word
     assert "Error: " in answer.err
 
 
+ONE_VALUE = [
+    (words, max(one.opts, key=len))
+    for words, command in COMMANDS.items()
+    for one in command.params
+    if isinstance(one, click.Option) and not (one.multiple or one.is_flag or one.count)
+]
+
+
+@pytest.mark.parametrize(("words", "option"), ONE_VALUE)
+def test_an_option_of_one_value_that_is_given_twice_is_refused_whatever_else_is_wrong(words: str, option: str) -> None:
+    answer = softbeam(*words.split(), option, "1", f"{option}=2")
+    assert answer.code == 2
+    assert f"Error: {option} was given 2 times, but takes one value: give it once" in " ".join(answer.err.split())
+
+
+def test_options_of_many_values_and_flags_may_be_given_again() -> None:
+    again = softbeam("run", "quickstart", "--set", "seed=1", "--set", "seed=2", "--dry-run", "--dry-run")
+    assert again.code == 0 and "seed: 2" in again.out
+
+
 @pytest.mark.parametrize(
     "words",
     [
