@@ -307,6 +307,10 @@ class Experiment(Section):
             self.check_hostility(RECIPES[strategy.name].traits)
             self.check_shares(RECIPES[strategy.name].traits)
             self.check_students(RECIPES[strategy.name].traits)
+        if strategy.hindsight and not self.task.num_future:
+            raise ValueError(
+                "strategy.hindsight: the task decides for now alone, of which later windows say nothing; leave it out"
+            )
         if strategy.secure_sum and round(strategy.participation * num_clients) < 2:
             raise ValueError(
                 f"strategy.participation: {strategy.participation:g} of {num_clients} clients are fewer than two in a "

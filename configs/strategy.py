@@ -117,6 +117,9 @@ class Strategy(Section):
         teacher_starts: whether the pretrained teacher's soft labels for the public set are the targets of round 1.
         teacher_votes: whether the teacher's own answer is one of the contributions.
         mix: share of the teacher's outputs in the targets when ``publish`` is ``mix``.
+        hindsight: whether targets for future slots are corrected by what later windows of the public set say of those
+            slots, since it is recorded (`strategies.hindsight`). It holds for the teacher's answers as well, and so for
+            the control *offline KD*.
         relations: the relations between public samples that come down beside targets or instead of them; None for none.
         keeps: what a client decides by: its ``federated`` student alone, or the ``mixture`` of it with its local self,
             in which the better one on own labels weighs more (`clients.learning.mixture`). The local self learns from
@@ -152,6 +155,7 @@ class Strategy(Section):
     teacher_starts: bool = True
     teacher_votes: bool = True
     mix: float = Field(default=0.5, ge=0, le=1)
+    hindsight: bool = False
     relations: PairRelations | None = None
     keeps: Literal["federated", "mixture"] = "federated"
     privacy: Privacy = Privacy()
@@ -248,6 +252,10 @@ def check_traits(settings: Strategy, traits: Traits) -> None:
         (
             not traits.asks_samples and settings.publish != "ensemble" and not is_left_as_it_is,
             f"publish: {name} publishes no targets for public samples; leave it out",
+        ),
+        (
+            not traits.asks_samples and settings.hindsight,
+            f"hindsight: {name} publishes no targets for public samples; leave it out",
         ),
         (
             not traits.sends_labels and settings.aggregator != Aggregation(),

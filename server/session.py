@@ -312,6 +312,7 @@ def _prepare_teacher(
         total_rounds=experiment.strategy.rounds,
         round=done,
         public_classes=open_public_classes(placement.federation, learner),
+        hindsight=experiment.strategy.hindsight,
     )
     if experiment.strategy.publish == "corrected":
         known_classes(teacher.public_classes())  # It raises if they are missing, before minutes of training.

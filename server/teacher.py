@@ -21,6 +21,7 @@ from clients.models.own import build_tracker
 from clients.models.seeding import torch_seeded
 from configs.schema import Experiment
 from configs.seeding import seed_for
+from strategies.hindsight import NONE, later_samples, with_hindsight
 from strategies.labels import SoftLabels
 from strategies.losses import response_kd, task_loss
 
@@ -93,12 +94,20 @@ class Distiller:
         total_rounds: the number of rounds of the federation.
         round: the number of rounds that the teacher has already learned in.
         public_classes: (N, H) right classes of the public samples, if the server knows them.
+        hindsight: whether its answers are corrected by what it says of later windows (`strategies.hindsight`).
     """
 
     def __init__(
-        self, learner: Learner, *, total_rounds: int, round: int = 0, public_classes: NDArray[np.int64] | None = None
+        self,
+        learner: Learner,
+        *,
+        total_rounds: int,
+        round: int = 0,
+        public_classes: NDArray[np.int64] | None = None,
+        hindsight: bool = False,
     ) -> None:
         self.learner = learner
+        self._hindsight = hindsight
         self._public_classes = public_classes
         self.round = round
         self.total_rounds = total_rounds
@@ -115,7 +124,19 @@ class Distiller:
 
     def answer(self, sample_ids: NDArray[np.int64], temperature: float) -> SoftLabels:
         """The soft labels of the teacher for public samples."""
-        return SoftLabels(sample_ids, self.learner.answer(sample_ids, temperature), temperature)
+        if not self._hindsight:
+            return SoftLabels(sample_ids, self.learner.answer(sample_ids, temperature), temperature)
+        later = self.later_samples()
+        asked = np.union1d(sample_ids, later[sample_ids])
+        asked = asked[asked != NONE]
+        said = SoftLabels(asked, self.learner.answer(asked, temperature), temperature)
+        return with_hindsight(said, later).take(sample_ids)
+
+    def later_samples(self) -> NDArray[np.int64]:
+        """(N, H) the public sample that ends h slots after each one (`strategies.hindsight.later_samples`)."""
+        material = self.learner.material
+        passes = material.public.pass_ids.astype(np.int64)
+        return later_samples(material.public_starts, passes, self.learner.model.task.num_horizons)
 
     def features(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """(N, D) features of public samples, as the teacher computes them."""

@@ -15,6 +15,7 @@ from configs.schema import Experiment
 from sim.inline import InlineGrid
 from strategies.aggregation import Aggregator
 from strategies.codecs.encoding import EncodedLabels, Encoding
+from strategies.hindsight import NONE
 from strategies.labels import SoftLabels
 from strategies.messages.records import RoundAccount
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header, unpack_requests
@@ -82,6 +83,11 @@ class MadeUpTeacher:
 
     def public_classes(self) -> NDArray[np.int64] | None:
         return None if self.best_beams is None else np.repeat(np.array(self.best_beams)[:, None], HORIZONS, axis=1)
+
+    def later_samples(self) -> NDArray[np.int64]:
+        """All public samples are windows of one pass."""
+        later = np.arange(NUM_PUBLIC)[:, None] + np.arange(HORIZONS)
+        return np.where(later < NUM_PUBLIC, later, NONE)
 
     def learn(self, ensemble: SoftLabels | None) -> None:
         self.lesson = ensemble

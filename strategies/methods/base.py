@@ -61,6 +61,9 @@ class Teacher(Protocol):
     def public_classes(self) -> NDArray[np.int64] | None:
         """(N, H) right classes of the public samples; None if the server does not know them."""
 
+    def later_samples(self) -> NDArray[np.int64]:
+        """(N, H) the public sample that ends h slots after each one (`strategies.hindsight.later_samples`)."""
+
     def features(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """(N, D) the teacher's features of public samples; only relations between them are sent."""
 

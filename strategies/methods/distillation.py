@@ -2,7 +2,7 @@
 
 A new aggregation rule needs no subclass (see `strategies.aggregation`), nor does a new mixture of the parts that the
 ``strategy`` section offers (see `configs.recipes`). A new choreography overrides one of ``choose_samples``,
-``aggregate``, ``calibrate``, ``teach``, ``targets`` or ``targets_for``.
+``aggregate``, ``calibrate``, ``look_back``, ``teach``, ``targets`` or ``targets_for``.
 
 N samples, H horizons, C classes.
 """
@@ -21,6 +21,7 @@ from configs.recipes import RECIPES, Traits
 from configs.seeding import rng_for
 from strategies.cache import CachedLabels, TargetCache
 from strategies.codecs.encoding import EncodedLabels, Encoding
+from strategies.hindsight import with_hindsight
 from strategies.labels import Contribution, SoftLabels, normalise_rows
 from strategies.messages.mailbox import Outcome
 from strategies.messages.records import TEACHER, Member
@@ -94,6 +95,10 @@ class DistillationStrategy(Choreography):
         """Sharpen the ensemble as the settings say."""
         probs = sharpen(ensemble.probs, self.settings.sharpen, self.settings.sharpness)
         return SoftLabels(ensemble.sample_ids, probs, ensemble.temperature)
+
+    def look_back(self, labels: SoftLabels) -> SoftLabels:
+        """Correct answers for future slots by those of later windows, if the settings say so."""
+        return with_hindsight(labels, self.teacher.later_samples()) if self.settings.hindsight else labels
 
     def teach(self, ensemble: SoftLabels | None) -> None:
         """Let the teacher learn from everything that was aggregated so far."""
@@ -213,6 +218,8 @@ class DistillationStrategy(Choreography):
         Returns:
             The number of targets published for all.
         """
+        ensemble = None if ensemble is None else self.look_back(ensemble)
+        own_targets = {client: self.look_back(labels) for client, labels in own_targets.items()}
         self.teach(ensemble)
         if ensemble is None or not self.settings.sends_targets:
             return 0

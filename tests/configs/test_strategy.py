@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from configs.loading import load_experiment
 from configs.recipes import RECIPES
 from tests.conftest import tiny_experiment
 
@@ -26,6 +27,7 @@ def refusal(**strategy: Any) -> str:
         ({"answer_filter": "density"}, "strategy.answer_filter: {} asks for no public samples; leave it out"),
         ({"publish": "teacher"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
         ({"publish": "corrected"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
+        ({"hindsight": True}, "strategy.hindsight: {} publishes no targets for public samples; leave it out"),
         ({"relations": {}}, "strategy.relations: {} has no public samples to relate; leave it out"),
     ],
 )
@@ -33,6 +35,12 @@ def test_what_concerns_public_samples_is_refused_where_none_are_asked_for(
     name: str, values: dict[str, Any], text: str
 ) -> None:
     assert text.format(name) in refusal(name=name, **values)
+
+
+def test_hindsight_is_refused_where_nothing_is_foretold() -> None:
+    with pytest.raises(ValueError, match=r"strategy\.hindsight: the task decides for now alone"):
+        load_experiment("quickstart", ["strategy.hindsight=true", "task.num_future=0"])
+    assert load_experiment("quickstart", ["strategy.hindsight=true", "task.num_future=1"]).strategy.hindsight
 
 
 @pytest.mark.parametrize("name", WITHOUT_LABELS)

@@ -17,6 +17,7 @@ from configs.loading import build_experiment
 from configs.schema import Experiment
 from configs.seeding import rng_for
 from server.teacher import Distiller, make_teacher, pretrain
+from strategies.hindsight import with_hindsight
 from strategies.labels import SoftLabels
 
 PASS_LENGTH = 14
@@ -126,6 +127,18 @@ def test_a_teacher_answers_distributions_at_the_temperature_asked_for(federation
     np.testing.assert_array_equal(labels.sample_ids, [0, 3, 7])
     assert labels.temperature == 2.0
     assert labels.probs.shape == (3, 4, 64)
+
+
+def test_hindsight_corrects_what_a_teacher_says_of_single_samples_as_of_all(federation: Path) -> None:
+    teacher = make_teacher(experiment(), federation)
+    plain, wiser = (Distiller(teacher, total_rounds=2, hindsight=hindsight) for hindsight in (False, True))
+    everything = np.arange(len(teacher.material.public_starts))
+    expected = with_hindsight(plain.answer(everything, 2.0), plain.later_samples())
+    assert np.abs(expected.probs - plain.answer(everything, 2.0).probs).max() > 1e-3
+    for asked in (everything, np.array([0, 3, 7])):
+        found = wiser.answer(asked, 2.0)
+        assert np.array_equal(found.sample_ids, asked)
+        np.testing.assert_allclose(found.probs, expected.probs[asked], atol=1e-6)
 
 
 def test_a_teacher_takes_the_steps_of_its_round_also_after_a_stop(federation: Path) -> None:

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from configs.schema import Experiment
 from sim.inline import InlineGrid
 from strategies.codecs.encoding import Encoding
+from strategies.labels import SoftLabels
 from strategies.messages.wire import Reply, Request, pack_replies, unpack_header
 from tests.made_up import (
     BEAMS,
@@ -307,3 +308,28 @@ def test_start_runs_the_rounds_that_are_left_and_reports_each() -> None:
     world.strategy.start(world.grid, evaluate_fn=lambda number, arrays: seen.append(number))
     assert seen == [3, 4]
     assert world.strategy.state.round == 4
+
+
+def foretells_nothing(name: str, number: int, request: Request) -> Reply:
+    """For now the beam of the sample's number, for later slots all beams alike."""
+    ids = request.ask
+    probs = np.full((len(ids), HORIZONS, BEAMS), 1 / BEAMS, np.float32)
+    probs[:, 0] = 0.0
+    probs[np.arange(len(ids)), 0, ids] = 1.0
+    labels = encoding().encode(SoftLabels(ids, probs, 2.0), number)
+    return Reply(encoding().pack(labels), facts={"known_round": number - 1})
+
+
+@pytest.mark.parametrize("hindsight", [False, True])
+def test_with_hindsight_the_ensemble_is_corrected_by_later_windows_before_it_is_taught_and_published(
+    hindsight: bool,
+) -> None:
+    world = World({"000-gps": foretells_nothing}, experiment(hindsight=hindsight))
+    world.round(1)
+    ahead = NUM_PUBLIC - HORIZONS + 1
+    lesson = world.teacher.lesson
+    assert lesson is not None
+    for labels in (published(world), lesson):
+        for horizon in range(1, HORIZONS):
+            best = labels.probs[:ahead, horizon].argmax(axis=-1)
+            assert np.array_equal(best, np.arange(ahead) + horizon) == hindsight
