@@ -38,9 +38,10 @@ class SoftLabels:
             raise ValueError("sample_ids must be non-negative and strictly increasing")
         if not np.isfinite(self.temperature) or self.temperature <= 0:
             raise ValueError(f"temperature must be > 0, got {self.temperature}")
-        if not np.all(np.isfinite(probs)):
-            raise ValueError("probs must be finite, found NaN or infinity")
         row_sums = probs.sum(axis=-1, dtype=np.float64)
+        # The sum of a row is finite only if each of its values is.
+        if not np.all(np.isfinite(row_sums)):
+            raise ValueError("probs must be finite, found NaN or infinity")
         if probs.min(initial=0.0) < 0 or not np.allclose(row_sums, 1.0, atol=SIMPLEX_TOLERANCE):
             raise ValueError("probs must be class distributions; did you pass logits?")
 
@@ -49,6 +50,8 @@ class SoftLabels:
 
     def take(self, sample_ids: NDArray[np.int64]) -> SoftLabels:
         """The labels of ``sample_ids``, which must be sorted and all among these."""
+        if np.array_equal(sample_ids, self.sample_ids):
+            return self
         rows = np.searchsorted(self.sample_ids, sample_ids)
         found = self.sample_ids[np.minimum(rows, len(self) - 1)] if len(self) else np.empty(0, np.int64)
         if not np.array_equal(found, sample_ids):
@@ -102,6 +105,10 @@ class Contribution:
 def normalise_rows(weights: NDArray[np.floating]) -> NDArray[np.float32]:
     """Scale non-negative rows (..., C) to sum to one; a row of zeros becomes uniform."""
     total = weights.sum(axis=-1, keepdims=True, dtype=np.float64)
+    if np.all(total > 0):
+        found = np.empty(weights.shape, np.float32)
+        np.divide(weights, total, out=found, dtype=np.float64, casting="same_kind")
+        return found
     uniform = np.full_like(weights, 1.0 / weights.shape[-1], dtype=np.float64)
     rows: NDArray[np.float64] = np.divide(weights, total, out=uniform, where=total > 0)
     return rows.astype(np.float32)

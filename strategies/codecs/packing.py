@@ -5,6 +5,7 @@ Entropy coding is DEFLATE from the standard library, so that clients need no fur
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -18,9 +19,24 @@ MAX_SAMPLES = 1 << 22
 
 def pack_bits(values: NDArray[np.integer], num_bits: int) -> NDArray[np.uint8]:
     """Pack (N, M) integers below 2^num_bits into (N, ceil(M num_bits / 8)) bytes, highest bit first, then zeros."""
-    shifts = np.arange(num_bits - 1, -1, -1)
-    bits = (values[..., None] >> shifts) & 1
-    return np.packbits(bits.reshape(len(values), values.shape[1] * num_bits).astype(np.uint8), axis=1)
+    num_samples, count = values.shape
+    size, num_bytes = _group(num_bits)
+    if not size:
+        shifts = np.arange(num_bits - 1, -1, -1)
+        bits = (values[..., None] >> shifts) & 1
+        return np.packbits(bits.reshape(num_samples, count * num_bits).astype(np.uint8), axis=1)
+    groups = -(-count // size)
+    padded = values
+    if count % size:
+        padded = np.zeros((num_samples, groups * size), np.int64)
+        padded[:, :count] = values
+    words = np.zeros((num_samples, groups), np.uint64)
+    for place in range(size):
+        words <<= np.uint64(num_bits)
+        words |= padded[:, place::size].astype(np.uint64)
+    # The highest byte of a word comes first, and a group fills the last ones.
+    packed = words.astype(">u8").view(np.uint8).reshape(num_samples, groups, 8)[..., 8 - num_bytes :]
+    return packed.reshape(num_samples, groups * num_bytes)[:, : (count * num_bits + 7) // 8]
 
 
 def unpack_bits(payload: NDArray[np.uint8], num_bits: int, count: int) -> NDArray[np.int64]:
@@ -29,12 +45,35 @@ def unpack_bits(payload: NDArray[np.uint8], num_bits: int, count: int) -> NDArra
     Raises:
         ValueError: padding bits are set.
     """
-    bits = np.unpackbits(payload, axis=1)
-    if np.any(bits[:, count * num_bits :]):
+    size, num_bytes = _group(num_bits)
+    values: NDArray[np.int64]
+    if not size:
+        bits = np.unpackbits(payload, axis=1)
+        if np.any(bits[:, count * num_bits :]):
+            raise ValueError("padding bits must be zero")
+        weights = 1 << np.arange(num_bits - 1, -1, -1)
+        values = bits[:, : count * num_bits].reshape(len(payload), count, num_bits) @ weights
+        return values
+    groups = -(-payload.shape[1] // num_bytes)
+    filled = np.zeros((len(payload), groups, 8), np.uint8)
+    padded = payload
+    if payload.shape[1] % num_bytes:
+        padded = np.zeros((len(payload), groups * num_bytes), np.uint8)
+        padded[:, : payload.shape[1]] = payload
+    filled[..., 8 - num_bytes :] = padded.reshape(len(payload), groups, num_bytes)
+    words = filled.reshape(len(payload), groups * 8).view(">u8").astype(np.int64)
+    values = np.empty((len(payload), groups * size), np.int64)
+    for place in range(size):
+        values[:, place::size] = (words >> (size - 1 - place) * num_bits) & ((1 << num_bits) - 1)
+    if np.any(values[:, count:]):
         raise ValueError("padding bits must be zero")
-    weights = 1 << np.arange(num_bits - 1, -1, -1)
-    values: NDArray[np.int64] = bits[:, : count * num_bits].reshape(len(payload), count, num_bits) @ weights
-    return values
+    return values[:, :count]
+
+
+def _group(num_bits: int) -> tuple[int, int]:
+    """The fewest integers of so many bits that fill whole bytes, and these bytes; (0, 0) where they exceed a word."""
+    size = 8 // math.gcd(num_bits, 8)
+    return (size, size * num_bits // 8) if size * num_bits < 64 else (0, 0)
 
 
 def pack_fields(fields: list[tuple[NDArray[np.integer], int]]) -> NDArray[np.uint8]:
@@ -43,7 +82,13 @@ def pack_fields(fields: list[tuple[NDArray[np.integer], int]]) -> NDArray[np.uin
     Args:
         fields: for each field, its (N, M) integers and the number of bits of each integer.
     """
-    bits = [np.unpackbits(pack_bits(values, num), axis=1)[:, : values.shape[1] * num] for values, num in fields]
+    parts = [pack_bits(values, num_bits) for values, num_bits in fields]
+    if all(values.shape[1] * num_bits % 8 == 0 for values, num_bits in fields[:-1]):
+        return np.concatenate(parts, axis=1)
+    bits = [
+        np.unpackbits(part, axis=1)[:, : values.shape[1] * num_bits]
+        for part, (values, num_bits) in zip(parts, fields, strict=True)
+    ]
     return np.packbits(np.concatenate(bits, axis=1), axis=1)
 
 
@@ -57,7 +102,15 @@ def unpack_fields(rows: NDArray[np.uint8], layout: list[tuple[int, int]]) -> lis
     Raises:
         ValueError: padding bits are set.
     """
-    bits, fields, first = np.unpackbits(rows, axis=1), [], 0
+    fields: list[NDArray[np.int64]] = []
+    first = 0
+    if all(count * num_bits % 8 == 0 for count, num_bits in layout[:-1]):
+        for number, (count, num_bits) in enumerate(layout, 1):
+            last = first + count * num_bits // 8 if number < len(layout) else rows.shape[1]
+            fields.append(unpack_bits(np.ascontiguousarray(rows[:, first:last]), num_bits, count))
+            first = last
+        return fields
+    bits = np.unpackbits(rows, axis=1)
     for count, num_bits in layout:
         last = first + count * num_bits
         fields.append(unpack_bits(np.packbits(bits[:, first:last], axis=1), num_bits, count))

@@ -11,6 +11,11 @@ from strategies.codecs.dense import TOP_LEVEL, check_probabilities, checked_rows
 from strategies.codecs.packing import pack_bits, pack_fields, unpack_bits, unpack_fields
 from strategies.labels import normalise_rows
 
+# The number of rows that are spread at once: what they need should fit into caches.
+_BLOCK = 256
+# The weight of each level of four bits.
+_WEIGHTS = (np.arange(TOP_LEVEL + 1) / TOP_LEVEL) ** 2
+
 
 @dataclass(frozen=True)
 class TopCodec:
@@ -95,7 +100,7 @@ class TopFourBitCodec:
         rest_share = (rest[..., 0] / 255.0) ** 2
         if kept == num_classes and np.any(rest_share > 0):
             raise ValueError("all classes are kept, so no probability may be left for others")
-        weights = (levels / TOP_LEVEL) ** 2
+        weights = _WEIGHTS[levels]
         values = weights / weights.sum(axis=-1, keepdims=True) * (1.0 - rest_share[..., None])
         return _spread(values, order, num_classes, rest_share)
 
@@ -132,8 +137,28 @@ def _bits_for(num_classes: int) -> int:
 
 def _most_likely(probs: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """(N, H, count) classes by falling probability; ties go to the smaller class."""
-    order: NDArray[np.int64] = np.argsort(-probs, axis=-1, kind="stable")[..., :count]
-    return order
+    rows = -probs.reshape(-1, probs.shape[-1])
+    # Sorting values alone is many times faster than sorting classes by them, and says which classes are in.
+    last = np.sort(rows, axis=-1)[:, count - 1 : count]
+    is_in = rows <= last
+    if np.count_nonzero(is_in) == len(rows) * count and not np.any(np.isnan(last)):
+        order = _by_rising(rows, is_in, count)
+    else:
+        # In some rows several classes have the last value, or some value is not a number.
+        is_clear = is_in.sum(axis=-1) == count
+        order = np.empty((len(rows), count), np.int64)
+        order[is_clear] = _by_rising(rows[is_clear], is_in[is_clear], count)
+        order[~is_clear] = np.argsort(rows[~is_clear], axis=-1, kind="stable")[:, :count]
+    return order.reshape(*probs.shape[:-1], count)
+
+
+def _by_rising(rows: NDArray[np.float32], is_in: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """(R, count) the classes of rows (R, C) that are in, by rising value; ties go to the smaller class."""
+    places = np.flatnonzero(is_in)
+    values = rows.reshape(-1)[places].reshape(len(rows), count)
+    order = np.argsort(values, axis=-1, kind="stable") + count * np.arange(len(rows))[:, None]
+    found: NDArray[np.int64] = (places % rows.shape[-1])[order]
+    return found
 
 
 def _spread(
@@ -142,9 +167,21 @@ def _spread(
     """(N, H, C) rows with values at some classes and the rest spread evenly over the others."""
     if np.any(order >= num_classes):
         raise ValueError(f"classes must be below {num_classes}, got {order.max()}")
-    if np.any(np.diff(np.sort(order, axis=-1), axis=-1) == 0):
+    num_kept = order.shape[-1]
+    num_rows = order.size // num_kept
+    places = order.reshape(num_rows, num_kept) + (np.arange(num_rows) * num_classes)[:, None]
+    is_named = np.zeros(num_rows * num_classes, np.bool_)
+    is_named[places] = True
+    if np.count_nonzero(is_named) != order.size:
         raise ValueError("a row names a class twice")
-    num_others = max(num_classes - order.shape[-1], 1)
-    rows = np.repeat((rest / num_others)[..., None], num_classes, axis=-1).astype(np.float64)
-    np.put_along_axis(rows, order, values.astype(np.float64), axis=-1)
-    return normalise_rows(rows)
+    each = (rest / max(num_classes - num_kept, 1)).reshape(num_rows, 1)
+    kept = values.reshape(num_rows, num_kept)
+    found = np.empty((num_rows, num_classes), np.float32)
+    block = np.empty((min(num_rows, _BLOCK), num_classes))
+    for first in range(0, num_rows, _BLOCK):
+        last = min(first + _BLOCK, num_rows)
+        rows = block[: last - first]
+        rows[:] = each[first:last]
+        rows.reshape(-1)[places[first:last] - first * num_classes] = kept[first:last]
+        found[first:last] = normalise_rows(rows)
+    return found.reshape(*order.shape[:-1], num_classes)

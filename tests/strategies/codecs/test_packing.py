@@ -21,7 +21,17 @@ from strategies.codecs.packing import (
 )
 
 
-@pytest.mark.parametrize("num_bits", [1, 4, 6, 8, 10])
+@pytest.mark.parametrize("num_bits", range(1, 17))
+@pytest.mark.parametrize("count", [0, 1, 3, 8])
+def test_bits_are_packed_one_after_the_other(num_bits: int, count: int) -> None:
+    values = rng_for(0, "bits", num_bits).integers(0, 2**num_bits, (5, count))
+    texts = ["".join(f"{value:0{num_bits}b}" for value in row) for row in values]
+    size = (count * num_bits + 7) // 8
+    rows = [[int(text.ljust(8 * size, "0")[8 * at : 8 * at + 8], 2) for at in range(size)] for text in texts]
+    np.testing.assert_array_equal(pack_bits(values, num_bits), np.array(rows, np.uint8).reshape(5, size))
+
+
+@pytest.mark.parametrize("num_bits", range(1, 17))
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
 def test_bits_come_back(num_bits: int, count: int) -> None:
     values = rng_for(0, "bits", num_bits).integers(0, 2**num_bits, (5, count))

@@ -368,3 +368,13 @@ def test_a_codec_that_does_not_exist_is_refused_by_its_name(spec: str) -> None:
 @pytest.mark.parametrize("spec", ["uint4+zlib", "top8-uint4+delta", "top64"])
 def test_suffixes_and_any_number_of_beams_are_found(spec: str) -> None:
     assert find_codec(spec, 64) == find_codec(spec.partition("+")[0], 64)
+
+
+@pytest.mark.parametrize("decimals", [8, 2])
+@pytest.mark.parametrize("count", [1, 5, 64])
+def test_the_kept_beams_are_those_that_sorting_all_of_them_finds(count: int, decimals: int) -> None:
+    probs = np.round(rng_for(0, "kept", decimals).dirichlet(np.full(64, 0.3), (40, 2)), decimals).astype(np.float32)
+    probs[3, 0, :30] = np.nan
+    packed = find_codec(f"top{count}", 64).encode(probs)
+    wanted = np.argsort(-probs, axis=-1, kind="stable")[..., :count]
+    np.testing.assert_array_equal(packed[..., 2 * count :], wanted)
