@@ -10,7 +10,7 @@ This module needs numpy only. K clients, N samples, H horizons, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,31 +76,95 @@ def align(contributions: Sequence[Contribution]) -> Votes:
     Raises:
         ValueError: there is no contribution, or temperatures or row shapes differ.
     """
-    if not contributions:
-        raise ValueError("there is nothing to aggregate: no client contributed")
-    ordered = sorted(contributions, key=lambda contribution: contribution.client)
-    temperatures = {contribution.labels.temperature for contribution in ordered}
-    shapes = {contribution.labels.probs.shape[1:] for contribution in ordered}
-    if len(temperatures) > 1 or len(shapes) > 1:
-        raise ValueError(f"contributions differ in temperature {temperatures} or in row shape {shapes}")
-    sample_ids = np.unique(np.concatenate([contribution.labels.sample_ids for contribution in ordered]))
-    probs = np.zeros((len(ordered), len(sample_ids), *shapes.pop()))
-    answered = np.zeros((len(ordered), len(sample_ids)), dtype=np.bool_)
-    for client, contribution in enumerate(ordered):
-        rows = np.searchsorted(sample_ids, contribution.labels.sample_ids)
-        probs[client, rows] = contribution.labels.probs
-        answered[client, rows] = True
-    all_classes = np.ones(probs.shape[-1], dtype=np.bool_)
-    return Votes(
-        sample_ids=sample_ids,
-        probs=probs,
-        answered=answered,
-        num_examples=np.array([contribution.num_examples for contribution in ordered], dtype=np.float64),
-        temperature=temperatures.pop(),
-        modalities=tuple(contribution.modality for contribution in ordered),
-        ages=np.array([contribution.age for contribution in ordered], dtype=np.float64),
-        seen=np.array([all_classes if one.seen is None else one.seen > 0 for one in ordered]),
-    )
+    grid = _Grid.of(contributions)
+    return grid.votes(0, len(grid.sample_ids))
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Contributions sorted by client, and the samples that at least one of them answered."""
+
+    contributions: Sequence[Contribution]
+    sample_ids: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, contributions: Sequence[Contribution]) -> _Grid:
+        """The grid of some contributions; raises as :func:`align` does."""
+        if not contributions:
+            raise ValueError("there is nothing to aggregate: no client contributed")
+        ordered = sorted(contributions, key=lambda contribution: contribution.client)
+        temperatures = {contribution.labels.temperature for contribution in ordered}
+        shapes = {contribution.labels.probs.shape[1:] for contribution in ordered}
+        if len(temperatures) > 1 or len(shapes) > 1:
+            raise ValueError(f"contributions differ in temperature {temperatures} or in row shape {shapes}")
+        first = ordered[0].labels.sample_ids
+        is_one = all(np.array_equal(one.labels.sample_ids, first) for one in ordered)
+        return cls(ordered, first if is_one else np.unique(np.concatenate([one.labels.sample_ids for one in ordered])))
+
+    @property
+    def row_shape(self) -> tuple[int, int]:
+        """(H, C)."""
+        num_horizons, num_classes = self.contributions[0].labels.probs.shape[1:]
+        return num_horizons, num_classes
+
+    def votes(self, first: int, last: int, *, buffer: NDArray[np.float64] | None = None) -> Votes:
+        """The votes on the samples in places ``first`` to ``last`` of the grid; a buffer spares new memory."""
+        ids, size = self.sample_ids[first:last], last - first
+        shape = (len(self.contributions), size, *self.row_shape)
+        probs = np.empty(shape) if buffer is None else buffer[: np.prod(shape, dtype=int)].reshape(shape)
+        answered = np.zeros(shape[:2], dtype=np.bool_)
+        for place, contribution in enumerate(self.contributions):
+            labels = contribution.labels
+            begin, end = (0, 0) if not size else np.searchsorted(labels.sample_ids, (ids[0], ids[-1] + 1))
+            if end - begin == size:
+                probs[place] = labels.probs[begin:end]
+                answered[place] = True
+                continue
+            probs[place] = 0.0
+            rows = np.searchsorted(ids, labels.sample_ids[begin:end])
+            probs[place, rows] = labels.probs[begin:end]
+            answered[place, rows] = True
+        all_classes = np.ones(shape[-1], dtype=np.bool_)
+        everyone = self.contributions
+        return Votes(
+            sample_ids=ids,
+            probs=probs,
+            answered=answered,
+            num_examples=np.array([contribution.num_examples for contribution in everyone], dtype=np.float64),
+            temperature=everyone[0].labels.temperature,
+            modalities=tuple(contribution.modality for contribution in everyone),
+            ages=np.array([contribution.age for contribution in everyone], dtype=np.float64),
+            seen=np.array([all_classes if one.seen is None else one.seen > 0 for one in everyone]),
+        )
+
+
+BLOCK_BYTES = 1 << 25
+"""The most memory that the probabilities of a block of samples take, unless one sample needs more."""
+
+
+def in_blocks(contributions: Sequence[Contribution], rule: Callable[[Votes], SoftLabels]) -> SoftLabels:
+    """The ensemble by a rule that decides on each sample apart, block by block of samples.
+
+    A thousand clients then need no gigabyte of float64, and the result is that of all samples at once, to the bit.
+
+    Args:
+        contributions: the contributions, in any order.
+        rule: a function of the votes on some samples, which makes the ensemble of these samples.
+
+    Raises:
+        ValueError: as :func:`align` does.
+    """
+    grid = _Grid.of(contributions)
+    num_samples, per_sample = len(grid.sample_ids), len(contributions) * int(np.prod(grid.row_shape))
+    size = max(1, BLOCK_BYTES // (8 * max(per_sample, 1)))
+    if size >= num_samples:
+        return rule(grid.votes(0, num_samples))
+    buffer = np.empty(size * per_sample)
+    found = [
+        rule(grid.votes(first, min(first + size, num_samples), buffer=buffer)).probs
+        for first in range(0, num_samples, size)
+    ]
+    return SoftLabels(grid.sample_ids, np.concatenate(found), contributions[0].labels.temperature)
 
 
 def weighted_mean(votes: Votes, weights: NDArray[np.float64]) -> SoftLabels:

@@ -54,6 +54,8 @@ class CachedLabels:
 
     def update(self, newer: CachedLabels) -> CachedLabels:
         """These labels and those of ``newer``, which replace labels of the same samples."""
+        if np.array_equal(self.sample_ids, newer.sample_ids):
+            return newer
         kept = ~np.isin(self.sample_ids, newer.sample_ids)
         ids = np.concatenate([self.sample_ids[kept], newer.sample_ids])
         order = np.argsort(ids)
@@ -62,6 +64,8 @@ class CachedLabels:
 
     def take(self, wanted: NDArray[np.bool_]) -> CachedLabels:
         """The rows for which ``wanted`` (N,) is true."""
+        if wanted.all():
+            return self
         return CachedLabels(self.sample_ids[wanted], self.payload[wanted], self.rounds[wanted])
 
     def newer_than(self, round_number: int) -> CachedLabels:

@@ -35,6 +35,7 @@ ALIGNMENT = 64
 _HEAD = struct.Struct("<8sIQ")
 _CHECKED_FROM = 12
 _PLAIN = (bool, int, float, str, type(None))
+_PLAIN_TYPES = frozenset(_PLAIN)
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:
@@ -98,6 +99,8 @@ def _described(value: Any, tensors: list[torch.Tensor], ends: list[int]) -> Any:
         tensors.append(value)
         ends.append(begin + size + -size % ALIGNMENT)
         return {"tensor": [str(value.dtype).removeprefix("torch."), list(value.shape), begin]}
+    if isinstance(value, (list, tuple)) and _PLAIN_TYPES.issuperset(map(type, value)):
+        return {"tuple": value} if isinstance(value, tuple) else value
     if isinstance(value, Mapping):
         return {"mapping": [[_key(key), _described(part, tensors, ends)] for key, part in value.items()]}
     if isinstance(value, tuple):

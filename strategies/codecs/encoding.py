@@ -115,7 +115,8 @@ class Encoding:
         """
         below = MAX_SAMPLES if asked is None else int(asked[-1]) + 1 if len(asked) else 0
         sample_ids = unpack_ids(encoded.ids, below=below)
-        if asked is not None and not np.all(np.isin(sample_ids, asked)):
+        is_all = asked is None or np.array_equal(sample_ids, asked)
+        if asked is not None and not is_all and not np.all(np.isin(sample_ids, asked)):
             raise ValueError("answered samples that it was not asked for")
         values, row = encoded.values, self.nothing.payload
         if self.is_compressed:

@@ -400,7 +400,7 @@ def is_over(
         return bool(arrivals)
     if awaited.keys() <= arrivals.keys():
         return True
-    if settings is None:
+    if settings is None or settings.patience is None:
         return False
     asked = [(key, client) for key, sent in awaited.items() for client in sent.requests]
     # A client that failed will not answer any more; counted, it would keep the others from being a quorum.

@@ -50,6 +50,8 @@ class Roster:
         self.nodes: dict[int, set[str]] = {}
         self.present: frozenset[int] = frozenset()
         self._said: dict[str, str] = {}
+        # The node of each client, which is asked for once for each of thousands.
+        self._homes: dict[str, int] = {}
 
     @property
     def here(self) -> frozenset[str]:
@@ -87,11 +89,18 @@ class Roster:
                 events.append(self._admit(node, client, hello))
             except WireError as error:
                 events += self._refusal(f"client {client}", str(error))
+        self._keep_order()
         return events
 
     def update(self, member: Member) -> None:
         """Add a client, or replace what is known about it."""
+        is_new = member.id not in self.members
         self.members[member.id] = member
+        if is_new:
+            self._keep_order()
+
+    def _keep_order(self) -> None:
+        """Put the members into the order of their ids; a node with many clients does this once for all of them."""
         if list(self.members) != (ordered := sorted(self.members)):
             members = [self.members.pop(client) for client in ordered]
             self.members.update({one.id: one for one in members})
@@ -104,7 +113,7 @@ class Roster:
                 f"says that it is {client} ({member.modality}), but {self._title(node)} has the key of "
                 f"{expected.client} ({expected.modality})"
             )
-        home = self._home(client)
+        home = self._homes.get(client)
         before = self.members.get(client)
         if before is not None and before.modality != member.modality:
             raise WireError(f"was a {before.modality} before, and says that it is a {member.modality} now")
@@ -115,13 +124,11 @@ class Roster:
             if not self.nodes[home]:
                 del self.nodes[home]
         self.nodes.setdefault(node, set()).add(client)
-        self.update(member)
+        self._homes[client] = node
+        self.members[client] = member
         if home is not None:
             return Event("moved", client, f"from {self._title(home)} to {self._title(node)}")
         return Event("joined", client, f"on {self._title(node)}")
-
-    def _home(self, client: str) -> int | None:
-        return next((node for node, clients in self.nodes.items() if client in clients), None)
 
     def _title(self, node: int) -> str:
         entry = None if self.registry is None else self.registry.get(node)

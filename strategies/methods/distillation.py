@@ -61,9 +61,11 @@ class DistillationStrategy(Choreography):
         self.down = Encoding(self.settings.codec_down, task.num_horizons, task.num_classes)
         if self.state.cache is None:
             self.state.cache = TargetCache(self.down.nothing)
-        # What clients lack of one cache is packed once for all that know equally much: round, known round -> labels.
-        self._packed_of: TargetCache | None = None
+        # What clients lack and hold of one cache is worked out once for all that know equally much, by round and
+        # known round: the packed labels that they lack, and the digest of those that they hold.
+        self._known_of: TargetCache | None = None
         self._packed: dict[tuple[int, int], EncodedLabels | None] = {}
+        self._digests: dict[tuple[int, int], str | None] = {}
 
     @property
     def num_items(self) -> int:
@@ -187,7 +189,8 @@ class DistillationStrategy(Choreography):
             keeps = held is not None and reply.labels.is_delta
             self.state.answers[member.id] = held.update(cached) if keeps and held is not None else cached
         # A late answer counts only for samples that are asked now: elsewhere it alone would replace a whole ensemble.
-        counts = labels.take(labels.sample_ids[np.isin(labels.sample_ids, plan.asked)])
+        ids = labels.sample_ids
+        counts = labels if np.array_equal(ids, plan.asked) else labels.take(ids[np.isin(ids, plan.asked)])
         return Contribution(
             member.id,
             member.modality,
@@ -249,8 +252,7 @@ class DistillationStrategy(Choreography):
 
     def _lacking(self, cache: TargetCache, known_round: int, now: int) -> EncodedLabels | None:
         """The fresh targets that a client lacks which holds all up to a round, packed; None if it lacks none."""
-        if self._packed_of is not cache:
-            self._packed_of, self._packed = cache, {}
+        self._look_at(cache)
         if (now, known_round) not in self._packed:
             lacking = cache.newest.newer_than(known_round).fresh(now, self.settings.target_lifetime)
             held = self._held(cache, known_round, now) if self.down.is_delta else None
@@ -260,6 +262,19 @@ class DistillationStrategy(Choreography):
     def _cache(self, client: str = "") -> TargetCache:
         """The targets published for a client: its own, or those for all."""
         return self.state.own_caches.get(client) or self.state.cache or TargetCache(self.down.nothing)
+
+    def _digest_held(self, cache: TargetCache, known_round: int, now: int) -> str | None:
+        """The digest of :meth:`_held`; None if the server cannot know it."""
+        self._look_at(cache)
+        if (now, known_round) not in self._digests:
+            held = self._held(cache, known_round, now)
+            self._digests[now, known_round] = None if held is None else held.digest()
+        return self._digests[now, known_round]
+
+    def _look_at(self, cache: TargetCache) -> None:
+        """Forget what was worked out of another cache."""
+        if self._known_of is not cache:
+            self._known_of, self._packed, self._digests = cache, {}, {}
 
     def _held(self, cache: TargetCache, known_round: int, now: int) -> CachedLabels | None:
         """The fresh targets of a client that holds all up to a round; None if the server cannot know them."""
@@ -274,9 +289,9 @@ class DistillationStrategy(Choreography):
         if not isinstance(known, int) or not NO_TARGETS <= known < outcome.round:
             raise WireError(f"known_round must be a round from {NO_TARGETS} to {outcome.round - 1}, got {known!r}")
         self.state.known_rounds[outcome.client] = known
-        held = self._held(self._cache(outcome.client), known, outcome.round)
         digest = reply.facts.get("cache_digest")
-        if digest is not None and held is not None and digest != held.digest():
+        held = None if digest is None else self._digest_held(self._cache(outcome.client), known, outcome.round)
+        if held is not None and digest != held:
             log.warning("client %s holds other targets than were sent to it; it gets them again", outcome.client)
             self.state.known_rounds[outcome.client] = NO_TARGETS
 

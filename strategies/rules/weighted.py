@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.aggregation import Votes, align, confidence, weighted_mean, weighted_product
+from strategies.aggregation import Votes, confidence, in_blocks, weighted_mean, weighted_product
 from strategies.labels import Contribution, SoftLabels
 
 Weight = Callable[[Votes, "Weighted"], NDArray[np.float64]]
@@ -115,7 +115,10 @@ class Weighted:
 
     def aggregate(self, contributions: Sequence[Contribution]) -> SoftLabels:
         """The weighted mean or product of each sample."""
-        votes = align(contributions)
+        return in_blocks(contributions, self._combine)
+
+    def _combine(self, votes: Votes) -> SoftLabels:
+        """The ensemble of some samples, on each of which votes count apart from all others."""
         product = np.ones((1, 1, 1))
         for name in self.weights:
             product = product * WEIGHTS[name](votes, self)

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
+from strategies import aggregation
 from strategies.aggregation import Aggregator, align
 from strategies.labels import Contribution, SoftLabels
 from strategies.registry import AGGREGATORS, build_plugin, find_class
@@ -113,6 +114,20 @@ def test_the_order_of_clients_is_irrelevant_to_the_bit(rule: Aggregator, given: 
     expected = rule.aggregate(given)
     for order in permutations(given):
         ensemble = rule.aggregate(order)
+        np.testing.assert_array_equal(ensemble.sample_ids, expected.sample_ids)
+        np.testing.assert_array_equal(ensemble.probs, expected.probs)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 8 * 4 * HORIZONS * BEAMS * 2])
+def test_a_rule_finds_the_same_in_blocks_of_samples_to_the_bit(
+    rule: Aggregator, num_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = [contribution(f"{number:03d}-gps", range(7), alpha=number + 0.1) for number in range(4)]
+    for given in (ragged(), alike):
+        monkeypatch.setattr(aggregation, "BLOCK_BYTES", 1 << 30)
+        expected = rule.aggregate(given)
+        monkeypatch.setattr(aggregation, "BLOCK_BYTES", num_bytes)
+        ensemble = rule.aggregate(given)
         np.testing.assert_array_equal(ensemble.sample_ids, expected.sample_ids)
         np.testing.assert_array_equal(ensemble.probs, expected.probs)
 
