@@ -109,14 +109,18 @@ def take_round(context: ClientContext, request: Request) -> Work:
         exchange = kind(context, learner, request, state.get("exchange", {}))
     except BehindError as error:
         return Reply(error=str(error), facts={"known_round": error.known_round})
-    predicts = [*exchange.predicts(), *_scored(context)]
+    experiment, round_number = context.placement.experiment, context.header.round
+    is_scored = experiment.is_scored(context.profile.id, context.profile.modality, round_number)
+    predicts = [*exchange.predicts(), *(_scored(context) if is_scored else ())]
     loss = yield _next_round(learner, exchange.lesson(), context, predicts)
     said = exchange.answer()
     local = yield from _local_self(kind, context, state)
     kept = _kept(learner, local)
-    metrics = {**said.metrics, **window_bound(context), **_evaluate(kept, context, prefix="")}
-    metrics |= _evaluate_now(learner, context, metrics)
-    if context.header.round == context.placement.experiment.strategy.rounds:
+    metrics: MetricValues = {**said.metrics, **window_bound(context), **_validation(kept, context, prefix="")}
+    if is_scored:
+        metrics |= _evaluate(kept, context, prefix="")
+    metrics |= _evaluate_now(learner, context, metrics, is_scored=is_scored)
+    if round_number == experiment.strategy.rounds:
         metrics |= told_sets(kept, context)
     if isinstance(kept, Mixture) and not context.placement.experiment.strategy.privacy.has_noise:
         metrics["federated_share"] = kept.share
@@ -201,18 +205,21 @@ def _scored(context: ClientContext) -> list[WindowsToPredict]:
     return [WindowsToPredict(common, common.window_starts(task.num_frames, task.num_future))]
 
 
-def _evaluate_now(learner: Learner, context: ClientContext, kept: MetricValues) -> MetricValues:
+def _evaluate_now(
+    learner: Learner, context: ClientContext, kept: MetricValues, *, is_scored: bool = True
+) -> MetricValues:
     """The scores of the current state on the common test set, and whether it is the state that is kept (1 or 0).
 
     Args:
         learner: the student after its round.
         context: where the client runs.
         kept: the scores of the state that validated best; the current state has the same ones if it is that state.
+        is_scored: whether scores are wanted in this round.
     """
     experiment = context.placement.experiment
     # Which state is kept follows from the validation score, which no account with noise covers.
     metrics: MetricValues = {} if experiment.strategy.privacy.has_noise else {"kept": float(learner.is_best)}
-    if context.profile.test is None:
+    if context.profile.test is None or not is_scored:
         return metrics
     if learner.is_best and experiment.strategy.keeps == "federated":
         return metrics | {name.replace(".", "_now."): kept[name] for name in kept if name.startswith("common.")}
@@ -222,6 +229,13 @@ def _evaluate_now(learner: Learner, context: ClientContext, kept: MetricValues) 
     return metrics | {f"common_now.{metric}": values for metric, values in scores.items()}
 
 
+def _validation(learner: Learner | Mixture, context: ClientContext, *, prefix: str) -> MetricValues:
+    """The best validation score; none without validation, or where no privacy account covers it."""
+    if context.placement.experiment.strategy.privacy.has_noise or learner.validation is None:
+        return {}
+    return {f"{prefix}validation": learner.validation}
+
+
 def _evaluate(learner: Learner | Mixture, context: ClientContext, *, prefix: str) -> MetricValues:
     """The scores on the common test set and on the client's own test passes, and the best validation score.
 
@@ -229,9 +243,7 @@ def _evaluate(learner: Learner | Mixture, context: ClientContext, *, prefix: str
     """
     experiment, privacy = context.placement.experiment, context.placement.experiment.strategy.privacy
     lengths = (experiment.task.num_frames, experiment.task.num_future)
-    metrics: MetricValues = {}
-    if not privacy.has_noise and learner.validation is not None:
-        metrics[f"{prefix}validation"] = learner.validation
+    metrics = _validation(learner, context, prefix=prefix)
     places: list[tuple[Recording, dict[str, NDArray[np.int64]]]] = []
     own = own_recording(context.profile, experiment)
     if own is not None and own.is_labelled and not privacy.has_account:

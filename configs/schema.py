@@ -448,6 +448,10 @@ class Experiment(Section):
         nodes = self.nodes_of(client, modality)
         return nodes is None or nodes.first_round <= round_number <= (nodes.last_round or round_number)
 
+    def is_scored(self, client: str, modality: str, round_number: int) -> bool:
+        """Whether a client is scored on test sets in a round: also in the last one in which it is there."""
+        return self.strategy.is_scored(round_number) or round_number == self.rounds_of(client, modality)[-1]
+
     def expected_rounds(self, client: str, modality: str) -> int:
         """The average number of rounds in which a client takes part; its learning-rate schedule ends with the last."""
         return max(1, round(self.strategy.participation * len(self.rounds_of(client, modality))))

@@ -134,6 +134,10 @@ class Strategy(Section):
             patience the clock decides which answers are in time, so such a run is not reproducible to the bit.
         quorum: the share of the clients asked in a round that must have answered before ``patience`` counts.
         round_timeout_s: the seconds after which a client that has not answered is recorded as missing.
+        evaluate_every: learners are scored on test sets in every round whose number this divides, in the last one, and
+            in the last one in which a client is there. A round between has no scores, which spares a client up to a
+            third of its work; what is learned, validated and kept is the same. In the summary, a client has no scores
+            where it last took part in a round between, as may be with ``participation`` below 1.
     """
 
     name: str = "distillation"
@@ -164,6 +168,7 @@ class Strategy(Section):
     patience: float | None = Field(default=None, ge=1)
     quorum: float = Field(default=0.5, gt=0, le=1)
     round_timeout_s: float = Field(default=600.0, gt=0)
+    evaluate_every: int = Field(default=1, ge=1, le=MAX_ROUNDS)
 
     @model_validator(mode="before")
     @classmethod
@@ -217,6 +222,10 @@ class Strategy(Section):
     def sends_targets(self) -> bool:
         """Whether soft labels come down."""
         return self.relations is None or self.relations.share < 1
+
+    def is_scored(self, round_number: int) -> bool:
+        """Whether all learners are scored on test sets in a round."""
+        return round_number % self.evaluate_every == 0 or round_number == self.rounds
 
     @property
     def codec_down(self) -> str:

@@ -62,16 +62,17 @@ class Metrics:
         )
         self._round = Gauge("softbeam_round", "Last round completed.", registry=self.registry)
 
-    def observe(self, account: RoundAccount, *, teacher_score: float) -> None:
+    def observe(self, account: RoundAccount, *, teacher_score: float | None) -> None:
         """Count a round.
 
         Args:
             account: the account of the round.
-            teacher_score: the main metric of the teacher after the round, as it is recorded.
+            teacher_score: the main metric of the teacher after the round, as it is recorded; None leaves the last one.
         """
         self._rounds.inc()
         self._round.set(account.round)
-        self._score.set(teacher_score)
+        if teacher_score is not None:
+            self._score.set(teacher_score)
         for phase, seconds in account.seconds.items():
             self._seconds.labels(phase).observe(seconds)
         for client, entry in account.clients.items():

@@ -46,14 +46,15 @@ class TeacherRound:
     """The teacher after a round.
 
     Attributes:
-        kept: the scores on the common test set of the state that is kept: the one that validated best so far.
-        now: the scores of the state in which the round left it.
+        kept: the scores on the common test set of the state that is kept: the one that validated best so far; None in a
+            round without scores.
+        now: the scores of the state in which the round left it; None in a round without scores.
         is_kept: whether both are the same state: the round's update is kept.
         validation: the validation score of the state that is kept; None without validation windows.
     """
 
-    kept: Scores
-    now: Scores
+    kept: Scores | None
+    now: Scores | None
     is_kept: bool
     validation: float | None
 
@@ -88,8 +89,8 @@ class Recorder:
             "num_targets": account.num_targets,
             "seconds": dict(account.seconds),
             "teacher": {
-                "common": teacher.kept.to_dict(),
-                "common_now": teacher.now.to_dict(),
+                "common": None if teacher.kept is None else teacher.kept.to_dict(),
+                "common_now": None if teacher.now is None else teacher.now.to_dict(),
                 "kept": teacher.is_kept,
                 "validation": teacher.validation,
             },
@@ -143,7 +144,7 @@ class Recorder:
         for client in sorted({*controls, *(client for line in rounds for client in line["clients"])}):
             metrics = controls.get(client, {})
             lines = [line["clients"][client] for line in rounds if client in line["clients"]]
-            scored = [line.get(f"passes_{main}") for line in lines if line["common"]]
+            scored = [line.get(f"passes_{main}") for line in without_stale(lines) if line["common"]]
             found = {arm: metrics.get(f"{arm}.passes.{main}") for arm in CONTROL_ARMS}
             found["federated"] = scored[-1] if scored else None
             # A list of another length is of other passes.
@@ -324,10 +325,20 @@ def _client_line(entry: ClientRound, wording: Wording) -> dict[str, Any]:
     }
 
 
+def without_stale(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The lines of a client by round, or none of them where what it scored last is not what it is now.
+
+    That is so where it was not scored after the last round in which its answer counted (``strategy.evaluate_every``).
+    """
+    counted = [line for line in lines if not line["problem"]]
+    return lines if not counted or counted[-1]["common"] else ()
+
+
 def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     lines = [line["clients"][member.id] for line in rounds if member.id in line["clients"]]
-    scored = [line["common"] for line in lines if line["common"]]
-    now = [line["common_now"] for line in lines if line["common_now"]]
+    current = without_stale(lines)
+    scored = [line["common"] for line in current if line["common"]]
+    now = [line["common_now"] for line in current if line["common_now"]]
     return {
         "id": member.id,
         "modality": member.modality,
@@ -342,7 +353,7 @@ def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequenc
         "uplink_bytes": sum(line["uplink_bytes"] for line in lines),
         "downlink_bytes": sum(line["downlink_bytes"] for line in lines),
         "refused": sum(bool(line["problem"]) for line in lines),
-        **_by_test(member, controls, lines),
+        **_by_test(member, controls, current),
     }
 
 

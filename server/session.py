@@ -266,21 +266,26 @@ class RunSession:
         """Record a round, then save a checkpoint.
 
         Returns:
-            The metrics of the teacher on the common test set, one number per horizon; None if no round was accounted.
+            The metrics of the teacher on the common test set, one number per horizon; None if no round was accounted or
+            the round has no scores.
         """
         account = self.strategy.account
         if account is None:
             return None
-        learner, scores = self.teacher.learner, self.teacher.evaluate(self.common)
-        now = scores if learner.is_best else self.teacher.evaluate(self.common, best=False)
+        learner = self.teacher.learner
+        scores = self.teacher.evaluate(self.common) if self.strategy.settings.is_scored(round_number) else None
+        now = scores if scores is None or learner.is_best else self.teacher.evaluate(self.common, best=False)
         self.recorder.write_round(account, TeacherRound(scores, now, learner.is_best, learner.validation))
         self.checkpoint()
         self.status.complete(round_number)
         self._count_round(round_number)
         wording = self.teacher.task.wording
-        main, metric = scores.mean(wording.main), wording.main_metric
+        main, metric = None if scores is None else scores.mean(wording.main), wording.main_metric
         self.metrics.observe(account, teacher_score=main)
         self.metrics.write(self.recorder.folder)
+        if scores is None or main is None:
+            log.info("round %d: no scores", round_number)
+            return None
         shown = f"{main * metric.scale:.{metric.decimals}f}"
         log.info("round %d: teacher %s %s %s", round_number, metric.title, shown, metric.unit)
         return MetricRecord({name: list(values) for name, values in scores.to_dict().items()})

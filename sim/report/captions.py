@@ -121,7 +121,11 @@ def _learning_curves(runs: Sequence[Run]) -> list[str]:
     sentences.append(f"Dashed: {alone}for the teacher, before the federation.")
     if "offline_kd" in arms:
         sentences.append("Level and finely dotted: the same clients by offline KD, for as many steps.")
-    if any(not entry["common"] for entry in entries):
+    lines = [line for run in runs for line in run.rounds]
+    scored = [line for line in lines if line["teacher"].get("common")]
+    if len(scored) < len(lines):
+        sentences.append("Learners were scored in these rounds only (strategy.evaluate_every).")
+    if any(not entry["common"] for line in scored for entry in line["clients"].values()):
         sentences.append("A gap is a round without a score.")
     return sentences
 

@@ -82,17 +82,24 @@ def draw_learning_curves(runs: Sequence[Run]) -> Figure:
         colour = PALETTE[row.modality]
         if len(runs) == 1 and len(row.clients) <= MAX_LINES:
             for client in row.clients:
-                _plot(axis, _by_round(runs, _scores_of([client], main)), color=colour, linewidth=0.8, alpha=0.45)
-        mean = _by_round(runs, _scores_of(row.clients, main))
+                _plot(
+                    axis,
+                    _by_round(runs, _scores_of([client], main), is_score=True),
+                    color=colour,
+                    linewidth=0.8,
+                    alpha=0.45,
+                )
+        mean = _by_round(runs, _scores_of(row.clients, main), is_score=True)
         _plot(axis, mean, color=colour, marker="o", markersize=3, label="federated, kept")
-        _plot_now(axis, _by_round(runs, _scores_of(row.clients, main, "common_now")), colour, "federated, now")
+        now = _by_round(runs, _scores_of(row.clients, main, "common_now"), is_score=True)
+        _plot_now(axis, now, colour, "federated, now")
         for control in CONTROL_ARMS:
             level = arm_spread(_summaries(runs), control, main, clients=row.clients)
             _level(axis, level, colour, ARM_TITLES[control], style=CONTROL_STYLES[control])
     before = teacher_spread(_summaries(runs), "before", main)
-    teacher = _by_round(runs, lambda line: score(line["teacher"]["common"], main))
+    teacher = _by_round(runs, lambda line: score(line["teacher"]["common"], main), is_score=True)
     _plot(axes[-1], teacher, color=INK, marker="o", markersize=3, label="kept")
-    now = _by_round(runs, lambda line: score(line["teacher"].get("common_now"), main))
+    now = _by_round(runs, lambda line: score(line["teacher"].get("common_now"), main), is_score=True)
     _plot_now(axes[-1], now, INK, "now")
     _level(axes[-1], before, INK, "before the federation")
     for axis in axes:
@@ -233,8 +240,13 @@ def _modalities(runs: Sequence[Run]) -> list[Row]:
     return table_rows(_summaries(runs), by_client=False)
 
 
-def _by_round(runs: Sequence[Run], value: Callable[[Mapping[str, Any]], float | None]) -> Points:
-    numbers = sorted({line["round"] for run in runs for line in run.rounds})
+def _by_round(
+    runs: Sequence[Run], value: Callable[[Mapping[str, Any]], float | None], *, is_score: bool = False
+) -> Points:
+    """A value by round; scores without the rounds in which nobody was to be scored (`strategy.evaluate_every`)."""
+    numbers = sorted(
+        {line["round"] for run in runs for line in run.rounds if not is_score or line["teacher"].get("common")}
+    )
     lines = [{line["round"]: line for line in run.rounds} for run in runs]
     return [(n, spread(value(by_number[n]) for by_number in lines if n in by_number)) for n in numbers]
 
