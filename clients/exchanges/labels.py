@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from clients.learning.state import as_arrays, as_tensors
 from clients.privacy import book_release, noise_rng
 from configs.strategy import PairRelations
 from strategies.cache import CachedLabels
-from strategies.codecs.encoding import Encoding
+from strategies.codecs.encoding import EncodedLabels, Encoding
 from strategies.labels import SoftLabels
 from strategies.messages.wire import NO_TARGETS, Request, WireError
 from strategies.privacy import privatise, reveal_top1
@@ -52,6 +53,71 @@ def decode_targets(encoding: Encoding, cached: CachedLabels, temperature: float,
     return _decoded[key]
 
 
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """How this process last went from targets that a client knew to those that it holds now.
+
+    Attributes:
+        known: the targets that the client and the server knew.
+        sent: the targets that the server sent; None for none.
+        setting: what else the result depends on.
+        held: the targets that the client holds then.
+        digest: their digest.
+    """
+
+    known: CachedLabels
+    sent: EncodedLabels | None
+    setting: tuple[str | int | None, ...]
+    held: CachedLabels
+    digest: str
+
+    def is_of(self, known: CachedLabels, sent: EncodedLabels | None, setting: tuple[str | int | None, ...]) -> bool:
+        """Whether another client takes the same step; its arrays are compared with those of the last one."""
+        if self.setting != setting or not all(map(np.array_equal, _parts(self.known), _parts(known))):
+            return False
+        if sent is self.sent or sent is None or self.sent is None:
+            return sent is self.sent
+        mine, theirs = self.sent, sent
+        return mine.is_delta == theirs.is_delta and all(
+            np.array_equal(one, other) and one.dtype == other.dtype
+            for one, other in ((mine.ids, theirs.ids), (mine.values, theirs.values), (mine.rounds, theirs.rounds))
+        )
+
+
+_steps: list[_Step] = []
+"""The last step, if there was one. Other clients that this process serves mostly take the same."""
+
+
+def _parts(cached: CachedLabels) -> Iterable[NDArray[np.generic]]:
+    return cached.arrays().values()
+
+
+def held_targets(
+    encoding: Encoding, known: CachedLabels, sent: EncodedLabels | None, *, now: int, lifetime: int | None
+) -> tuple[CachedLabels, str]:
+    """The fresh targets that a client holds once it got what it lacked, and their digest.
+
+    A process works this out once for all clients that knew the same and got the same, so nobody may change the result.
+
+    Args:
+        encoding: how targets are encoded.
+        known: the targets that the client and the server knew.
+        sent: the targets that the server sent; None for none.
+        now: the round.
+        lifetime: the number of rounds for which targets are fresh; None for ever.
+
+    Raises:
+        ValueError: what was sent was not packed by this encoding, or against other targets.
+    """
+    setting = (encoding.spec, encoding.num_horizons, encoding.num_classes, now, lifetime)
+    if not _steps or not _steps[0].is_of(known, sent, setting):
+        held = known.fresh(now, lifetime)
+        if sent is not None:
+            held = held.update(encoding.unpack(sent, reference=held)).fresh(now, lifetime)
+        _steps[:] = [_Step(known, sent, setting, held, held.digest())]
+    return _steps[0].held, _steps[0].digest
+
+
 class LabelExchange(Exchange):
     """Exchanges soft labels; it keeps the published targets and, if answers are sent as differences, the answers.
 
@@ -76,10 +142,7 @@ class LabelExchange(Exchange):
         else:
             raise BehindError(max(kept, default=NO_TARGETS))
         now, lifetime = context.header.round, self.settings.target_lifetime
-        held = self.known.fresh(now, lifetime)
-        if request.targets is not None:
-            held = held.update(self.down.unpack(request.targets, reference=held)).fresh(now, lifetime)
-        self.held, self.digest = held, held.digest()
+        self.held, self.digest = held_targets(self.down, self.known, request.targets, now=now, lifetime=lifetime)
         # The client's first answers, for the attack that repeats them.
         self.first: dict[str, torch.Tensor] | None = state.get("first")
         # The answers after each of the last two rounds, since the server may not have received the last ones.

@@ -29,6 +29,7 @@ from configs.loading import build_experiment
 from configs.placement import Placement
 from configs.schema import Experiment
 from server.recorder import read_rounds
+from strategies.cache import CachedLabels
 from strategies.codecs.encoding import Encoding
 from strategies.messages.wire import bytes_by_client
 from tests.conftest import tiny_values
@@ -56,6 +57,7 @@ class Counts:
         learners: the number of learners built, by owner.
         steps: the number of optimizer steps.
         decoded: the number of decodings, by the number of rows.
+        hashed: how often targets were hashed.
         swapped: the number of times that each file of the run folder was put in its place, complete.
         opened: the number of times that each path of the run folder was opened for writing, temporary ones included.
         processes: what was started.
@@ -67,6 +69,7 @@ class Counts:
     learners: Counter[str] = field(default_factory=Counter)
     steps: int = 0
     decoded: Counter[int] = field(default_factory=Counter)
+    hashed: int = 0
     swapped: Counter[str] = field(default_factory=Counter)
     opened: Counter[str] = field(default_factory=Counter)
     processes: list[str] = field(default_factory=list)
@@ -121,7 +124,7 @@ sys.addaudithook(_tell)  # Python has no way to take one away again
 def counting(run: Path) -> Iterator[Counts]:
     """Count what happens in this process while the context lasts."""
     counts = Counts(run)
-    build, step, decode = Learner.__init__, Adam.step, Encoding.decode
+    build, step, decode, digest = Learner.__init__, Adam.step, Encoding.decode, CachedLabels.digest
 
     def built(self: Learner, *arguments: Any, **settings: Any) -> None:
         counts.learners[settings["name"]] += 1
@@ -135,7 +138,12 @@ def counting(run: Path) -> Iterator[Counts]:
         counts.decoded[len(cached)] += 1
         return decode(self, cached, temperature)
 
+    def hashed(self: CachedLabels) -> str:
+        counts.hashed += 1
+        return digest(self)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CachedLabels, "digest", hashed)
         patch.setattr(Learner, "__init__", built)
         patch.setattr(Adam, "step", stepped)
         patch.setattr(Encoding, "decode", decoded)
@@ -236,6 +244,14 @@ def test_a_process_decodes_the_targets_of_a_round_once_for_all_its_clients(count
     assert counts.decoded[num_public(placement)] == ROUNDS
     # The server decodes each answer once.
     assert counts.decoded[ASKED] == ROUNDS * len(CLIENTS)
+
+
+def test_targets_are_hashed_once_a_round_by_the_server_and_once_by_a_process_for_all_its_clients(
+    counted: Counted,
+) -> None:
+    _, counts = counted
+    # For the controls each client hashes what it got.
+    assert counts.hashed == len(CLIENTS) + 2 * ROUNDS
 
 
 def test_an_inline_run_starts_no_process(counted: Counted) -> None:

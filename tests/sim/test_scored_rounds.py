@@ -88,8 +88,6 @@ def test_a_client_that_last_took_part_in_a_round_without_scores_has_none_in_the_
     last = {client: line["round"] for line in read_rounds(folder) for client in line["clients"]}
     summary = json.loads((folder / "summary.json").read_text())
     scored = {client["id"]: client["federated"] is not None for client in summary["clients"]}
-    is_current = {
-        client: number == 5 or (client == "002-lidar" and number == 3) for client, number in last.items()
-    }
+    is_current = {client: number == 5 or (client == "002-lidar" and number == 3) for client, number in last.items()}
     assert {client: scored[client] for client in last} == is_current
     assert set(is_current.values()) == {True, False}
