@@ -164,16 +164,25 @@ def at_a_small_size(words: Words, place: Place) -> None:
         "strategy.public_samples": 24,
         "engine": {"name": "inline", "workers": 1},
     }
-    # Ahead of the command's own settings, which win; fewer seeds behind them.
+    # Ahead of the command's own settings, which win.
     position = words.index(config) + 1
     replaced = [word for key, value in sizes.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     fewer = ["--seeds", "0,1"] if "--seeds" in words else []
-    softbeam([*words[:position], *replaced, *words[position:], *fewer])
+    softbeam(instead([*words[:position], *replaced, *words[position:]], *fewer))
+
+
+def instead(words: Words, *options: str) -> Words:
+    """The words with these options, each of which takes the place of one of that name, but ``--set`` is added."""
+    found, named = list(words), {option for option in options if option.startswith("--") and option != "--set"}
+    for option in named.intersection(words):
+        position = found.index(option)
+        del found[position : position + 2]
+    return [*found, *options]
 
 
 def with_(*more: str) -> Callable[[Words, Place], None]:
-    """A way that adds options which make a command small."""
-    return lambda words, place: softbeam([*with_paths(words, place), *more])
+    """A way with options which make a command small."""
+    return lambda words, place: softbeam(instead(with_paths(words, place), *more))
 
 
 # One case of the benchmark of few passes, with as few steps as there are rounds.
@@ -187,7 +196,7 @@ SMALLEST = (
 def export(words: Words, place: Place) -> None:
     """Write the positions of a few passes to a folder of its own."""
     own = ["another" if word == "OUT" else word for word in words]
-    softbeam([*own, "--passes", "2", "--modalities", "gps"])
+    softbeam(instead(own, "--passes", "2", "--modalities", "gps"))
     assert list((place.folder / "another").glob("*.csv"))
 
 
