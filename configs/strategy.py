@@ -135,8 +135,8 @@ class Strategy(Section):
         quorum: the share of the clients asked in a round that must have answered before ``patience`` counts.
         round_timeout_s: the seconds after which a client that has not answered is recorded as missing.
         evaluate_every: learners are scored on test sets in every round whose number this divides, in the last one, and
-            in the last one in which a client is there. A round between has no scores, which spares a client up to a
-            third of its work; what is learned, validated and kept is the same. In the summary, a client has no scores
+            in the last one in which a client is there. A round between has no scores, which spares work; what is
+            learned, validated and kept is the same. In the summary, a client has no scores
             where it last took part in a round between, as may be with ``participation`` below 1.
     """
 

@@ -331,7 +331,9 @@ def without_stale(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, A
     That is so where it was not scored after the last round in which its answer counted (``strategy.evaluate_every``).
     """
     counted = [line for line in lines if not line["problem"]]
-    return lines if not counted or counted[-1]["common"] else ()
+    # A node without the common test set has scores on its own test all the same.
+    is_scored = not counted or any(counted[-1].get(part) for part in ("common", OWN_TEST, *SITE_TESTS))
+    return lines if is_scored else ()
 
 
 def _client_summary(member: Member, controls: Mapping[str, Any], rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:

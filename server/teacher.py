@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -134,6 +135,10 @@ class Distiller:
 
     def later_samples(self) -> NDArray[np.int64]:
         """(N, H) the public sample that ends h slots after each one (`strategies.hindsight.later_samples`)."""
+        return self._later
+
+    @cached_property
+    def _later(self) -> NDArray[np.int64]:
         material = self.learner.material
         passes = material.public.pass_ids.astype(np.int64)
         return later_samples(material.public_starts, passes, self.learner.model.task.num_horizons)

@@ -221,8 +221,10 @@ class DistillationStrategy(Choreography):
         Returns:
             The number of targets published for all.
         """
-        ensemble = None if ensemble is None else self.look_back(ensemble)
-        own_targets = {client: self.look_back(labels) for client, labels in own_targets.items()}
+        ensemble = None if ensemble is None else self._checked(self.look_back(ensemble), "look_back")
+        own_targets = {
+            client: self._checked(self.look_back(labels), "look_back") for client, labels in own_targets.items()
+        }
         self.teach(ensemble)
         if ensemble is None or not self.settings.sends_targets:
             return 0

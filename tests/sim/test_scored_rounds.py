@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from configs.loading import build_experiment
-from server.recorder import read_rounds
+from server.recorder import read_rounds, without_stale
 from sim.report.captions import captions_of
 from sim.report.figures import Run, draw_learning_curves
 from tests.conftest import tiny_values
@@ -91,3 +91,13 @@ def test_a_client_that_last_took_part_in_a_round_without_scores_has_none_in_the_
     is_current = {client: number == 5 or (client == "002-lidar" and number == 3) for client, number in last.items()}
     assert {client: scored[client] for client in last} == is_current
     assert set(is_current.values()) == {True, False}
+
+
+@pytest.mark.parametrize("part", ["common", "own"])
+def test_scores_on_any_test_of_the_last_round_are_not_stale(part: str) -> None:
+    """A node without the common test set is scored on its own test alone."""
+    scored = {"problem": "", "common": None, "own": None, part: {"top5": [0.5]}}
+    between = {"problem": "", "common": None, "own": None}
+    assert list(without_stale([between, scored])) == [between, scored]
+    assert list(without_stale([scored, between])) == []
+    assert list(without_stale([scored, {**between, "problem": "away"}])) != []
