@@ -260,7 +260,12 @@ PASSED_BY = (
     *("configs/", "sim/", "clients/data/", "clients/models/", "clients/learning/calibration.py"),
     *("clients/learning/density.py", "clients/learning/metrics.py", "clients/learning/optimizer.py"),
     *("clients/learning/state.py", "clients/learning/cohort.py", "clients/cohort.py"),
-    *("strategies/losses.py", "strategies/codecs/dense.py", "strategies/codecs/sparse.py"),
+    *(
+        "clients/learning/classification.py",
+        "strategies/losses.py",
+        "strategies/codecs/dense.py",
+        "strategies/codecs/sparse.py",
+    ),
     *("strategies/codecs/packing.py", "strategies/codecs/table.py", "server/status.py"),
     *("clients/adversary.py", "clients/privacy.py", "clients/health.py", "clients/profile.py"),
 )
@@ -291,7 +296,7 @@ print(json.dumps({name: sorted(lines) for name, lines in seen.items()}))
 """
 
 
-def test_one_round_is_followed_through_at_most_24_files_and_3200_lines(home: Path) -> None:
+def test_one_round_is_followed_through_at_most_22_files_and_3200_lines(home: Path) -> None:
     """Counts the files that a round of the default strategy runs through, and the lines of the functions it enters."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "SOFTBEAM_HOME": str(home)}
     done = subprocess.run(
@@ -312,7 +317,7 @@ def test_one_round_is_followed_through_at_most_24_files_and_3200_lines(home: Pat
                 if first in first_lines:
                     lines[file] += (node.end_lineno or first) - first + 1
     assert {"strategies/messages/mailbox.py", "clients/exchanges/labels.py"} <= lines.keys()
-    assert len(lines) <= 24, sorted(lines)
+    assert len(lines) <= 22, sorted(lines)
     assert lines.total() <= 3200
 
 

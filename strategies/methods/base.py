@@ -29,7 +29,7 @@ from configs.schema import Experiment
 from configs.seeding import rng_for
 from strategies.aggregation import Aggregator
 from strategies.cache import CachedLabels, TargetCache
-from strategies.labels import SoftLabels
+from strategies.labels import Contribution, SoftLabels
 from strategies.messages.mailbox import Mailbox, Outcome
 from strategies.messages.records import (
     ClientRound,
@@ -42,7 +42,7 @@ from strategies.messages.records import (
 )
 from strategies.messages.roster import check_metrics, warning_of, with_counts, worked_seconds
 from strategies.messages.wire import ROUND, Reply, Request, WireError
-from strategies.own_code import OwnCodeError, blaming, checked_clients, is_own
+from strategies.own_code import OwnCodeError, apply_rule, blaming, checked_clients, is_own
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,9 @@ class Choreography(Strategy):
         self.experiment = experiment
         self.settings = experiment.strategy
         self.aggregator = aggregator
+        # What a user's own class returns is checked; ours is held by tests.
+        self._is_own = is_own(self)
+        self._may_have_own_rule = self._is_own or is_own(aggregator)
         self.teacher = teacher
         self.num_public = num_public
         self.state = state or FederationState()
@@ -259,9 +262,19 @@ class Choreography(Strategy):
         num_asked = max((len(request.ask) for request in requests.values()), default=0)
         return RoundAccount(round_number, dict(sorted(clients.items())), num_asked, num_targets, clock.laps)
 
+    def apply_rule(self, contributions: Sequence[Contribution]) -> SoftLabels:
+        """What the rule makes of contributions; of a user's own rule, every mistake is told in one line.
+
+        Raises:
+            OwnCodeError: a user's own rule raised, or what it returned is no ensemble of the contributions.
+        """
+        if self._may_have_own_rule:
+            return apply_rule(self.aggregator, contributions)
+        return self.aggregator.aggregate(contributions)
+
     def _invited(self, round_number: int) -> list[str]:
         found = self.invite(round_number)
-        return checked_clients(found, self, "invite", members=self.mailbox.members) if is_own(self) else found
+        return checked_clients(found, self, "invite", members=self.mailbox.members) if self._is_own else found
 
     def _judge(self, outcome: Outcome, member: Member, plan: RoundPlan) -> tuple[Any, ClientRound]:
         """The contribution of a client and its record, which names a problem if the answer does not count."""

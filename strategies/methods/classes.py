@@ -19,7 +19,6 @@ from strategies.messages.records import Member
 from strategies.messages.wire import Reply, Request, WireError
 from strategies.methods.base import Choreography, RoundPlan
 from strategies.methods.distillation import DistillationStrategy
-from strategies.own_code import apply_rule
 
 
 class ClassLabelStrategy(DistillationStrategy):
@@ -41,7 +40,7 @@ class ClassLabelStrategy(DistillationStrategy):
 
     def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
         """The ensemble of the clients alone: the teacher answers for samples, not for classes."""
-        return apply_rule(self.aggregator, contributions)
+        return self.apply_rule(contributions)
 
     def teach(self, ensemble: SoftLabels | None) -> None:
         """Let the teacher learn from its own labels only: it cannot learn from soft labels of classes."""

@@ -27,7 +27,7 @@ from strategies.messages.mailbox import Outcome
 from strategies.messages.records import TEACHER, Member
 from strategies.messages.wire import NO_TARGETS, Reply, Request, WireError, encoded_record
 from strategies.methods.base import Choreography, RoundPlan
-from strategies.own_code import apply_rule, checked_labels, checked_samples, is_own
+from strategies.own_code import checked_labels, checked_samples
 from strategies.relations import draw_groups, pack_relations
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class DistillationStrategy(Choreography):
 
     def aggregate(self, contributions: Sequence[Contribution], asked: NDArray[np.int64]) -> SoftLabels:
         """The ensemble of all voters."""
-        return apply_rule(self.aggregator, self.voters(contributions, asked))
+        return self.apply_rule(self.voters(contributions, asked))
 
     def calibrate(self, ensemble: SoftLabels) -> SoftLabels:
         """Sharpen the ensemble as the settings say."""
@@ -151,8 +151,9 @@ class DistillationStrategy(Choreography):
             self.state.cache = self._cache().publish(self.down.encode(first, 0))
         relations = self.relate(round_number)
         chosen = self.choose_samples(round_number)
-        samples = checked_samples(chosen, self, "choose_samples", count=self.num_items)
-        return RoundPlan(round_number, samples, relations)
+        if self._is_own:
+            chosen = checked_samples(chosen, self, "choose_samples", count=self.num_items)
+        return RoundPlan(round_number, chosen, relations)
 
     def request(self, client: str, plan: RoundPlan) -> Request:
         """The targets that a client lacks, the teacher's relations and the samples to answer."""
@@ -242,7 +243,7 @@ class DistillationStrategy(Choreography):
 
     def _checked(self, found: SoftLabels, hook: str) -> SoftLabels:
         """What a hook returned, checked if the strategy is a user's own."""
-        if not is_own(self):
+        if not self._is_own:
             return found
         task = self.experiment.task
         return checked_labels(found, self, hook, shape=(task.num_horizons, task.num_classes), count=self.num_public)
