@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from configs.seeding import rng_for
+from sim.bench.codec_cost import two_rounds
 from strategies.codecs.packing import (
     compress,
+    deflate,
     expand,
     pack_bits,
     pack_fields,
@@ -19,6 +21,7 @@ from strategies.codecs.packing import (
     unpack_fields,
     unpack_ids,
 )
+from strategies.codecs.table import CODECS
 
 
 @pytest.mark.parametrize("num_bits", range(1, 17))
@@ -78,6 +81,28 @@ def test_what_hardly_changed_takes_few_bytes_as_a_difference() -> None:
     now = before.copy()
     now[rng.integers(0, 200, 20), 3] += 1
     assert len(compress(now, reference=before)) < len(compress(now)) / 20
+
+
+def test_repetitions_and_runs_are_both_found() -> None:
+    drawn = rng_for(0, "repeated").integers(0, 256, 400, dtype=np.uint8).tobytes()
+    assert len(deflate(20 * drawn)) < 2 * len(drawn)  # Runs alone would find nothing here.
+    values = rng_for(0, "sparse").choice(np.array([0, 1, 255], np.uint8), 20_000, p=[0.9, 0.05, 0.05]).tobytes()
+    assert len(deflate(values)) < len(zlib.compress(values, 5))
+    assert zlib.decompress(deflate(values)) == values
+
+
+@pytest.mark.parametrize("spec", CODECS)
+def test_a_difference_takes_hardly_more_bytes_than_the_longest_search_finds(spec: str) -> None:
+    before, now = (CODECS[spec].encode(probs) for probs in two_rounds(0, 400))
+    difference = compress(now, reference=before)
+    longest = zlib.compress(zlib.decompress(difference.tobytes()), 9)
+    assert len(difference) < 1.03 * len(longest)
+
+
+def test_what_was_packed_with_the_longest_search_is_read() -> None:
+    array = arrays()[0]
+    old = np.frombuffer(zlib.compress(array.tobytes(), 9), np.uint8)
+    np.testing.assert_array_equal(expand(old, array.shape, array.dtype), array)
 
 
 @pytest.mark.parametrize(
