@@ -1,7 +1,8 @@
 """A client's federated student beside its local self; what fits the client's own labels better weighs more.
 
 The local self learns from the client's own labels alone, with as many steps. Where the federation misleads a client,
-its student fits the client's labels badly, and the client decides by its local self.
+its student fits the client's labels badly, and the client decides by its local self. At a site of which a client has no
+labels its local self knows nothing, so there it decides by its federated student.
 
 N windows, H horizons, C classes.
 """
@@ -36,6 +37,9 @@ TINY = 1e-12
 @dataclass(frozen=True)
 class Mixture:
     """What a client decides by: the weighted mean of the calibrated probabilities of two students.
+
+    In windows of another site than the client's own it decides by the federated student alone. Where a recording does
+    not say from which site it is, all of it counts as the client's own.
 
     Source: the linear opinion pool, M. Stone, Annals of Mathematical Statistics 32 (1961) 1339.
 
@@ -76,13 +80,18 @@ class Mixture:
         return self.probs(recording, starts)
 
     def probs(self, recording: Recording, starts: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, H, C) the weighted mean of the calibrated probabilities of both trackers."""
+        """(N, H, C) the weighted mean of the calibrated probabilities of both trackers, at the client's own site."""
         found: NDArray[np.float32] = self._probs(recording, starts).numpy()
         return found
 
     def _probs(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
         federated, local = (_calibrated(one, recording, starts) for one in (self.federated, self.local))
-        return self.share * federated + (1.0 - self.share) * local
+        mixed = self.share * federated + (1.0 - self.share) * local
+        own = self.federated.material.recording.sites
+        if not own or not recording.sites:
+            return mixed
+        is_own = torch.from_numpy(np.isin(starts, recording.windows_at(starts, own)))
+        return torch.where(is_own[:, None, None], mixed, federated)
 
 
 def weigh(federated: Learner, local: Learner) -> Mixture:

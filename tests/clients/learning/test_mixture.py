@@ -88,6 +88,22 @@ def test_a_mixture_scores_the_mean_of_the_probabilities(street: Recording, publi
     assert kept.evaluate(street, starts).mean("top1") == pytest.approx(expected)
 
 
+def test_at_another_site_a_client_decides_by_its_federated_student(street: Recording, public: Recording) -> None:
+    passes = sorted(set(street.pass_ids.tolist()))
+    half = len(passes) // 2
+    own = replace(street, sites={"here": tuple(passes)})
+    elsewhere = replace(street, sites={"here": tuple(passes[:half]), "there": tuple(passes[half:])})
+    one, other = taught(own, public, rounds=2), taught(own, public, rounds=6)
+    kept, starts = Mixture(one, other, 0.25), street.window_starts(4, 2)
+    is_there = street.pass_ids[starts] >= passes[half]
+    assert 0 < is_there.sum() < len(starts)
+    mixed = 0.25 * one.probs(street, starts) + 0.75 * other.probs(street, starts)
+    found = kept.probs(elsewhere, starts)
+    np.testing.assert_allclose(found[~is_there], mixed[~is_there], atol=1e-6)
+    np.testing.assert_array_equal(found[is_there], one.probs(street, starts)[is_there])
+    np.testing.assert_allclose(kept.probs(street, starts), mixed, atol=1e-6)  # it names no site
+
+
 def test_the_local_self_of_a_federation_is_the_control_and_the_record_says_what_was_kept(tmp_path: Path) -> None:
     placement = place(tiny_experiment(keeps="mixture"), tmp_path / "run")
     run_apps(placement)
