@@ -149,11 +149,15 @@ class Distiller:
         return self.learner.predict_features(material.public, material.public_starts[sample_ids])
 
     def learn(self, ensemble: SoftLabels | None) -> None:
-        """Learn for one round from the server's own labels and from the ensemble; None is no ensemble."""
+        """Learn for one round from the server's own labels and from the ensemble; None is no ensemble.
+
+        The clients know passes that the server does not, and the server's held-out passes are few. So what was learned
+        is kept unless these passes refute it.
+        """
         self.round += 1
         training = self.learner.training
         num_steps, total_steps = training.steps(self.round), training.total_steps(self.total_rounds)
-        self.learner.learn(public_lesson(ensemble), num_steps=num_steps, total_steps=total_steps)
+        self.learner.learn(public_lesson(ensemble), num_steps=num_steps, total_steps=total_steps, prefers_newest=True)
 
     def evaluate(self, recording: Recording, *, best: bool = True) -> Scores:
         """Score the teacher that validated best, or the current one, on every window of a labelled recording."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from clients.data.material import Material
 from clients.data.recording import Recording
-from clients.learning.calibration import fit_temperature
+from clients.learning.calibration import fit_temperature, is_refuted
 from clients.learning.optimizer import AdamW, Optimizer
 from clients.learning.speed import can_be_perturbed, draw_speeds, play, read_played
 from clients.learning.task import BEAM_TRACKING, LearningTask, Scores
@@ -145,12 +146,14 @@ class LearningProgress:
         steps: the number of optimizer steps taken in this phase.
         rate_factor: the factor of the ``plateau`` schedule on the learning rate.
         stalled: the number of rounds since the best score, or since the rate was halved.
-        best_score: the highest validation score so far: the geometric mean of the calibrated probability of the right
-            class on the validation windows, in (0, 1]; -1 before the first. On a few passes it says more than a share
-            of hits does.
-        best_round: the round of the best score.
+        best_score: the validation score of the tracker that is kept, which is the highest so far unless the newest is
+            preferred: the geometric mean of the calibrated probability of the right class on the validation windows, in
+            (0, 1]; -1 before the first. On a few passes it says more than a share of hits does.
+        best_round: the round of the tracker that is kept.
         confidence_temperature: the temperature that calibrates the tracker on its validation windows.
-        best_temperature: the same temperature for the tracker with the best score.
+        best_temperature: the same temperature for the tracker that is kept.
+        peak_by_pass: where the newest is preferred, what each held-out pass says of the tracker with the highest score
+            so far: the mean logarithm of the probability of the right class.
     """
 
     round: int = 0
@@ -161,6 +164,7 @@ class LearningProgress:
     best_round: int = 0
     confidence_temperature: float = 1.0
     best_temperature: float = 1.0
+    peak_by_pass: list[float] = field(default_factory=list)
 
 
 class Learner:
@@ -241,7 +245,7 @@ class Learner:
         self.progress.steps = 0
         self.progress.rate_factor = 1.0
 
-    def learn(self, lesson: Lesson | None, *, num_steps: int, total_steps: int) -> float:
+    def learn(self, lesson: Lesson | None, *, num_steps: int, total_steps: int, prefers_newest: bool = False) -> float:
         """Learn for one round: digest a lesson and revisit own labels, then validate.
 
         Args:
@@ -250,6 +254,8 @@ class Learner:
                 nothing changes.
             num_steps: the number of optimizer steps in this round.
             total_steps: the number of optimizer steps in this phase; the schedule ends there.
+            prefers_newest: whether the tracker as it is now is kept unless the held-out passes refute it
+                (`clients.learning.calibration.is_refuted`); else it is kept only if it validates best.
 
         Returns:
             The mean loss; 0 without lesson and labels.
@@ -263,7 +269,7 @@ class Learner:
         with torch_seeded(steps.dropout_seed, self.device):
             self.model.train()
             loss = take_steps(self.optimizer, steps.losses, steps.rates, max_grad_norm=self.training.max_grad_norm)
-        self.end_round(steps, loss)
+        self.end_round(steps, loss, prefers_newest=prefers_newest)
         return loss
 
     def begin_round(self, lesson: Lesson | None, *, num_steps: int, total_steps: int) -> RoundSteps | None:
@@ -285,7 +291,7 @@ class Learner:
             dropout_seed=seed_for(self.seed, self.name, "dropout", self.progress.round),
         )
 
-    def end_round(self, steps: RoundSteps, loss: float) -> None:
+    def end_round(self, steps: RoundSteps, loss: float, *, prefers_newest: bool = False) -> None:
         """Count the steps of a round, whose mean loss is given, and validate.
 
         Raises:
@@ -294,7 +300,7 @@ class Learner:
         if not np.isfinite(loss):
             raise ValueError(f"{self.name}: the loss is {loss}, which is not finite; lower the learning rate")
         self.progress.steps += len(steps.rates)
-        self._validate()
+        self._validate(prefers_newest)
 
     def logits(self, recording: Recording, starts: NDArray[np.int64]) -> Tensor:
         """(N, H, C) logits for training."""
@@ -417,6 +423,28 @@ class Learner:
         self.best_model = state["best_model"]
         self.progress = LearningProgress(**state["progress"])
 
+    def _is_not_refuted(self) -> bool:
+        """Whether the held-out passes let the current tracker take the place of the kept one."""
+        progress = self.progress
+        if not progress.peak_by_pass:
+            progress.peak_by_pass = self._scores_by_pass(best=True)
+        now = self._scores_by_pass(best=False)
+        if is_refuted(now, progress.peak_by_pass):
+            return False
+        if fmean(now) >= fmean(progress.peak_by_pass):
+            progress.peak_by_pass = now
+        return True
+
+    def _scores_by_pass(self, *, best: bool) -> list[float]:
+        """The mean logarithm of the probability of the right class, for each held-out pass."""
+        recording, starts = self.material.recording, self.material.validation
+        temperature = self.progress.best_temperature if best else self.progress.confidence_temperature
+        logits = self.predict(recording, starts, best=best) / temperature
+        classes = torch.from_numpy(self.classes(recording, starts)).unsqueeze(-1)
+        scores = torch.log_softmax(logits, dim=-1).gather(-1, classes).flatten(1).mean(dim=1).numpy()
+        passes = recording.pass_ids[starts]
+        return [float(scores[passes == number].mean()) for number in np.unique(passes)]
+
     def _batch_losses(
         self, is_digest: list[bool], lesson: Lesson | None, rng: np.random.Generator
     ) -> Iterator[Callable[[], Tensor]]:
@@ -444,8 +472,11 @@ class Learner:
             return rate * cosine(taken, total_steps)
         return rate * (self.progress.rate_factor if training.schedule == "plateau" else 1.0)
 
-    def _validate(self) -> None:
-        """Keep the tracker if its validation score is the best so far; without validation windows keep the last."""
+    def _validate(self, prefers_newest: bool) -> None:
+        """Keep the tracker if its validation score is the best so far; without validation windows keep the last.
+
+        Where the newest is preferred, it is kept with a lower score, too, as long as no held-out pass refutes it.
+        """
         progress, starts = self.progress, self.material.validation
         score = progress.best_score
         if len(starts):
@@ -454,7 +485,10 @@ class Learner:
             classes = self.classes(recording, starts)
             progress.confidence_temperature, loss = fit_temperature(logits, torch.from_numpy(classes))
             score = math.exp(-loss)
-        if score >= progress.best_score:
+        is_kept = score >= progress.best_score
+        if prefers_newest and len(starts):
+            is_kept = self._is_not_refuted()
+        if is_kept:
             progress.best_score, progress.best_round, progress.stalled = score, progress.round, 0
             progress.best_temperature = progress.confidence_temperature
             self.best_model = _copy(self.model)

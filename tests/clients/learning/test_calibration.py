@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
 import torch
 
-from clients.learning.calibration import CANDIDATES, fit_temperature
+from clients.learning.calibration import CANDIDATES, fit_temperature, is_refuted
 
 
 def drawn(scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,3 +35,22 @@ def test_the_loss_is_the_cross_entropy_at_the_temperature_found() -> None:
     temperature, loss = fit_temperature(logits, beams)
     expected = -torch.log_softmax(logits / temperature, -1).gather(-1, beams.unsqueeze(-1)).mean()
     assert abs(loss - float(expected)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("now", "peak", "expected"),
+    [
+        pytest.param([-3.0], [-2.5], False, id="one pass is a coin toss"),
+        pytest.param([-3.0], [-2.0], True, id="unless the right class has less than half its probability"),
+        pytest.param([-3.0, -2.0], [-2.0, -2.9], False, id="passes disagree"),
+        pytest.param([-2.2, -2.2], [-2.0, -2.1], True, id="passes agree that it is worse"),
+        pytest.param([-2.2, -2.2, -2.1], [-2.0, -2.1, -2.3], False, id="three passes disagree"),
+        pytest.param([-1.0, -1.5], [-2.0, -1.6], False, id="better"),
+        pytest.param([-2.0, -1.6], [-2.0, -1.6], False, id="the same"),
+        pytest.param([-2.1, -1.7], [-2.0, -1.6], True, id="worse by the same on every pass"),
+    ],
+)
+def test_held_out_passes_refute_what_is_worse_by_more_than_their_standard_error(
+    now: Sequence[float], peak: Sequence[float], expected: bool
+) -> None:
+    assert is_refuted(now, peak) is expected

@@ -311,6 +311,26 @@ def test_without_validation_windows_the_last_tracker_is_kept(street: Recording, 
     assert one.progress.best_round == 2
 
 
+def test_a_newest_tracker_that_is_preferred_is_kept_until_held_out_passes_refute_it(
+    street: Recording, public: Recording
+) -> None:
+    one = learner(street, public)
+    one.learn(None, num_steps=STEPS, total_steps=100, prefers_newest=True)
+    first, second = one.progress.peak_by_pass
+    apart = [first + 3.0, second - 2.0]  # its mean is higher, but one pass contradicts
+    one.progress.best_score, one.progress.peak_by_pass = 0.9, apart
+    one.learn(None, num_steps=STEPS, total_steps=100, prefers_newest=True)
+    assert one.is_best
+    assert_equal(one.best_model, weights(one))
+    assert one.progress.peak_by_pass == apart  # so that small losses do not add up
+    assert one.validation is not None
+    assert one.validation < 0.9  # the score is that of what is kept
+    one.progress.peak_by_pass = [first + 3.0, second + 3.0]
+    one.learn(None, num_steps=STEPS, total_steps=100, prefers_newest=True)
+    assert not one.is_best
+    assert one.progress.best_round == 2
+
+
 def test_the_plateau_schedule_halves_the_rate_when_validation_stalls(street: Recording, public: Recording) -> None:
     one = learner(street, public, schedule="plateau")
     one.progress.best_score = 2.0
