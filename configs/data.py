@@ -312,6 +312,11 @@ class StreetData(Federation):
         return self
 
     @property
+    def has_sites(self) -> bool:
+        """Whether clients and samples may be from several sites."""
+        return self.world.sites > 1
+
+    @property
     def site_names(self) -> tuple[str, ...]:
         """The names of the sites, such as ``site-0``, in the order of their numbers."""
         return tuple(f"site-{number}" for number in range(self.world.sites))
@@ -360,6 +365,11 @@ class FolderData(Federation):
             if nodes.faults != Faults():
                 raise ValueError(f"nodes.{number}.faults: the data of a folder stays as it is; leave them out")
         return self
+
+    @property
+    def has_sites(self) -> bool:
+        """Whether clients and samples may be from several sites; the folder says it, and nobody has read it yet."""
+        return True
 
     @property
     def beams_are_from(self) -> str:
@@ -424,6 +434,11 @@ class DeepSenseData(Federation):
             if name in held_out and not path.startswith("test_from"):
                 raise ValueError(f"{path}: {name} is held out, so it gives tests alone; name another site")
         return self
+
+    @property
+    def has_sites(self) -> bool:
+        """Whether clients and samples may be from several sites."""
+        return len(self.sites) > 1
 
     @property
     def groups(self) -> tuple[Nodes, ...]:

@@ -311,6 +311,8 @@ class Experiment(Section):
             raise ValueError(
                 "strategy.hindsight: the task decides for now alone, of which later windows say nothing; leave it out"
             )
+        if strategy.asks == "own_site" and not self.data.has_sites:
+            raise ValueError("strategy.asks: this federation has one site, which all samples are from; leave it out")
         if strategy.secure_sum and round(strategy.participation * num_clients) < 2:
             raise ValueError(
                 f"strategy.participation: {strategy.participation:g} of {num_clients} clients are fewer than two in a "

@@ -102,6 +102,9 @@ class Strategy(Section):
         rounds: the number of rounds.
         participation: share of the clients that is invited to a round, at least one; drawn anew in each.
         public_samples: public samples drawn in a round; 0 takes all.
+        asks: which of the drawn samples a client answers: ``all``, or those that were recorded at its ``own_site``.
+            Clients of other sites know little of these, so they have no vote on them, and answers are shorter. A client
+            that names no site answers all.
         ask_cached: whether drawn samples whose target is fresh are asked again.
         target_lifetime: the rounds after its own in which a target is fresh; nobody learns from stale ones. None: all.
         answer_filter: whether clients answer everything, what they are certain of, or what looks like their own data.
@@ -145,6 +148,7 @@ class Strategy(Section):
     rounds: int = Field(default=8, ge=1, le=MAX_ROUNDS)
     participation: float = Field(default=1.0, gt=0, le=1)
     public_samples: int = Field(default=0, ge=0, le=1_000_000_000)
+    asks: Literal["all", "own_site"] = "all"
     ask_cached: bool = True
     target_lifetime: int | None = Field(default=None, ge=1, le=MAX_ROUNDS)
     answer_filter: Literal["none", "confidence", "density"] = "none"
@@ -213,9 +217,10 @@ class Strategy(Section):
                 f"secure_sum: {self.aggregator.name} needs the answer of each client, and a sum has none; "
                 "use aggregator: {name: mean}"
             )
-        if self.answer_filter != "none" or self.late_rounds or self.patience is not None:
+        if self.answer_filter != "none" or self.asks != "all" or self.late_rounds or self.patience is not None:
             raise ValueError(
-                "secure_sum: all must answer all samples in time; leave answer_filter, late_rounds and patience out"
+                "secure_sum: all must answer all samples in time; leave answer_filter, asks, late_rounds and patience "
+                "out"
             )
 
     @property
@@ -257,6 +262,10 @@ def check_traits(settings: Strategy, traits: Traits) -> None:
         (
             not traits.asks_samples and settings.answer_filter != "none",
             f"answer_filter: {name} asks for no public samples; leave it out",
+        ),
+        (
+            not traits.asks_samples and settings.asks != "all",
+            f"asks: {name} asks for no public samples; leave it out",
         ),
         (
             not traits.asks_samples and settings.publish != "ensemble" and not is_left_as_it_is,

@@ -137,6 +137,13 @@ class Distiller:
         """(N, H) the public sample that ends h slots after each one (`strategies.hindsight.later_samples`)."""
         return self._later
 
+    def samples_at(self, site: str) -> NDArray[np.int64]:
+        """The public samples that were recorded at a site, ascending."""
+        material = self.learner.material
+        return np.flatnonzero(
+            np.isin(material.public_starts, material.public.windows_at(material.public_starts, [site]))
+        )
+
     @cached_property
     def _later(self) -> NDArray[np.int64]:
         material = self.learner.material

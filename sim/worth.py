@@ -54,10 +54,19 @@ SMALL_SCENARIO = (
     "engine.name=inline",
 )
 """Four clients with eight passes each, on a scenario of 130 passes or more."""
-# What the server lacks -> the settings of a street on which it lacks that.
+# What the server lacks -> the settings of a street on which it lacks that. With two masts there is a client of each
+# sensor at each, public set and test are from both, and the server has labels from the first alone.
 CONDITIONS = {
     "night": ("data.world.night_probability=0.5", "data.server_drive=day"),
     "rain": ("data.world.rain_probability=0.5", "data.server_drive=day"),
+    "site": (
+        "data.world.sites=2",
+        "data.nodes=[{modality: camera, count: 2}, {modality: radar, count: 2}, "
+        "{modality: lidar, count: 2}, {modality: gps, count: 2}]",
+        "data.server_from=[site-0]",
+        "data.public_from=[site-0, site-1]",
+        "data.test_from=[site-0, site-1]",
+    ),
 }
 
 

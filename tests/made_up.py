@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +39,14 @@ def experiment_of(num_clients: int, **strategy: Any) -> Experiment:
         },
         "strategy": strategy,
     }
+    return build_experiment(values, origin="test")
+
+
+def experiment_of_two_sites(**strategy: Any) -> Experiment:
+    """The same experiment on a street with two masts."""
+    values = experiment().model_dump(mode="json")
+    values["data"]["world"] = {"sites": 2}
+    values["strategy"].update(strategy)
     return build_experiment(values, origin="test")
 
 
@@ -89,6 +97,10 @@ class MadeUpTeacher:
         later = np.arange(NUM_PUBLIC)[:, None] + np.arange(HORIZONS)
         return np.where(later < NUM_PUBLIC, later, NONE)
 
+    def samples_at(self, site: str) -> NDArray[np.int64]:
+        """Each site has a half of the public set."""
+        return np.arange(NUM_PUBLIC)[: NUM_PUBLIC // 2] if site == "site-0" else np.arange(NUM_PUBLIC // 2, NUM_PUBLIC)
+
     def learn(self, ensemble: SoftLabels | None) -> None:
         self.lesson = ensemble
         self.lessons.append([] if ensemble is None else ensemble.sample_ids.tolist())
@@ -115,7 +127,7 @@ def build(
     )
 
 
-def introducing(names: Sequence[str]) -> ClientApp:
+def introducing(names: Sequence[str], sites: Mapping[str, str] | None = None) -> ClientApp:
     """An app whose nodes introduce themselves as GPS clients of these names, by partition; rounds are to be added."""
     app = ClientApp()
 
@@ -123,6 +135,7 @@ def introducing(names: Sequence[str]) -> ClientApp:
     def hello(message: Message, context: Context) -> Message:
         name = names[int(context.node_config["partition-id"])]
         facts: dict[str, Any] = {"modality": "gps", "num_examples": 7, "num_passes": 2, "num_parameters": 100}
+        facts |= {"site": sites[name]} if sites and name in sites else {}
         return Message(pack_replies(unpack_header(message.content), {name: Reply(facts=facts)}), reply_to=message)
 
     return app
@@ -141,11 +154,12 @@ class World:
         *,
         teacher: MadeUpTeacher | None = None,
         strategy_class: type[DistillationStrategy] = DistillationStrategy,
+        sites: Mapping[str, str] | None = None,
     ) -> None:
         self.requests: list[dict[str, Request]] = []
         self.teacher = teacher or MadeUpTeacher()
         self.strategy = build(strategy_class, settings, teacher=self.teacher)
-        app = introducing(list(works))
+        app = introducing(list(works), sites)
 
         @app.train("round")
         def take_part(message: Message, context: Context) -> Message:

@@ -204,7 +204,9 @@ def bench_few(
 @bench_cli.command("worth")
 def bench_worth(
     labels: Annotated[str, typer.Option(help="Labelled passes of a server that lacks nothing else.")] = "4,8,16,32",
-    lacks: Annotated[str, typer.Option(help="What a server lacks: night, rain, a sensor.")] = "night,rain,camera,lidar",
+    lacks: Annotated[
+        str, typer.Option(help="What a server lacks: night, rain, site, a sensor.")
+    ] = "night,rain,site,camera,lidar",
     lacking_at: Annotated[int, typer.Option(help="Labelled passes of a server that lacks something.", min=1)] = 16,
     deepsense: Annotated[Path | None, typer.Option(help="A measured scenario with positions, such as 9.")] = None,
     scenario_labels: Annotated[str, typer.Option(help="Labelled passes of the server in this scenario.")] = "2,3,4",
@@ -214,7 +216,7 @@ def bench_worth(
     workers: WorkersOption = 0,
     sheet: SheetOption = None,
 ) -> None:
-    """Measure what the exchange adds to one-way distillation, by what the server lacks; 20 minutes on two cores.
+    """Measure what the exchange adds to one-way distillation, by what the server lacks; half an hour on two cores.
 
     Federated minus offline KD and minus local only, with paired intervals over seeds and test passes. An empty
     --lacks or --labels leaves these cases out.

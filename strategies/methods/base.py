@@ -64,6 +64,9 @@ class Teacher(Protocol):
     def later_samples(self) -> NDArray[np.int64]:
         """(N, H) the public sample that ends h slots after each one (`strategies.hindsight.later_samples`)."""
 
+    def samples_at(self, site: str) -> NDArray[np.int64]:
+        """The public samples that were recorded at a site, ascending."""
+
     def features(self, sample_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """(N, D) the teacher's features of public samples; only relations between them are sent."""
 

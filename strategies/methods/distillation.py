@@ -61,6 +61,8 @@ class DistillationStrategy(Choreography):
         self.down = Encoding(self.settings.codec_down, task.num_horizons, task.num_classes)
         if self.state.cache is None:
             self.state.cache = TargetCache(self.down.nothing)
+        # The samples that clients of a site are asked about, by round and site.
+        self._asked_at: dict[tuple[int, str], NDArray[np.int64]] = {}
         # What clients lack and hold of one cache is worked out once for all that know equally much, by round and
         # known round: the packed labels that they lack, and the digest of those that they hold.
         self._known_of: TargetCache | None = None
@@ -161,7 +163,7 @@ class DistillationStrategy(Choreography):
         answers = self.state.answers.get(client)
         return Request(
             targets=self._lacking(self._cache(client), known, plan.round),
-            ask=plan.asked,
+            ask=self._asked_of(client, plan),
             known_round=known,
             answered_round=0 if answers is None else int(answers.rounds.max()),
             arrays=plan.relations,
@@ -247,6 +249,16 @@ class DistillationStrategy(Choreography):
             return found
         task = self.experiment.task
         return checked_labels(found, self, hook, shape=(task.num_horizons, task.num_classes), count=self.num_public)
+
+    def _asked_of(self, client: str, plan: RoundPlan) -> NDArray[np.int64]:
+        """The samples of a round that a client answers: all, or those of its own site."""
+        site = self.mailbox.members[client].site if self.settings.asks == "own_site" else ""
+        if not site:
+            return plan.asked
+        if (plan.round, site) not in self._asked_at:
+            at_site = np.isin(plan.asked, self.teacher.samples_at(site))
+            self._asked_at[plan.round, site] = plan.asked[at_site]
+        return self._asked_at[plan.round, site]
 
     def _draw(self, round_number: int) -> NDArray[np.int64]:
         """The public samples that a round is about."""

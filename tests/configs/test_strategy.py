@@ -27,6 +27,7 @@ def refusal(**strategy: Any) -> str:
         ({"answer_filter": "density"}, "strategy.answer_filter: {} asks for no public samples; leave it out"),
         ({"publish": "teacher"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
         ({"publish": "corrected"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
+        ({"asks": "own_site"}, "strategy.asks: {} asks for no public samples; leave it out"),
         ({"hindsight": True}, "strategy.hindsight: {} publishes no targets for public samples; leave it out"),
         ({"relations": {}}, "strategy.relations: {} has no public samples to relate; leave it out"),
     ],
@@ -41,6 +42,13 @@ def test_hindsight_is_refused_where_nothing_is_foretold() -> None:
     with pytest.raises(ValueError, match=r"strategy\.hindsight: the task decides for now alone"):
         load_experiment("quickstart", ["strategy.hindsight=true", "task.num_future=0"])
     assert load_experiment("quickstart", ["strategy.hindsight=true", "task.num_future=1"]).strategy.hindsight
+
+
+def test_own_sites_are_refused_where_there_is_one() -> None:
+    with pytest.raises(ValueError, match=r"strategy\.asks: this federation has one site, which all samples are from"):
+        load_experiment("quickstart", ["strategy.asks=own_site"])
+    assert load_experiment("multi-site", ["strategy.asks=own_site"]).strategy.asks == "own_site"
+    assert load_experiment("deepsense-sites").strategy.asks == "own_site"
 
 
 @pytest.mark.parametrize("name", WITHOUT_LABELS)

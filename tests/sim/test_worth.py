@@ -82,7 +82,7 @@ def test_a_server_lacks_what_its_case_says_and_nothing_else() -> None:
 
 
 def test_what_no_server_can_lack_is_refused() -> None:
-    with pytest.raises(ValueError, match="--lacks: 'fog' is unknown; use night, rain, camera, radar, lidar, gps"):
+    with pytest.raises(ValueError, match="--lacks: 'fog' is unknown; use night, rain, site, camera, radar, lidar, gps"):
         cases(lacks=["fog"])
 
 

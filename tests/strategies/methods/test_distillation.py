@@ -27,6 +27,7 @@ from tests.made_up import (
     encoding,
     experiment,
     experiment_of,
+    experiment_of_two_sites,
     published,
 )
 
@@ -318,6 +319,39 @@ def foretells_nothing(name: str, number: int, request: Request) -> Reply:
     probs[np.arange(len(ids)), 0, ids] = 1.0
     labels = encoding().encode(SoftLabels(ids, probs, 2.0), number)
     return Reply(encoding().pack(labels), facts={"known_round": number - 1})
+
+
+def test_where_each_answers_for_its_own_site_nobody_else_votes_on_its_samples() -> None:
+    names = ["000-gps", "001-gps", "002-gps"]
+    world = World(
+        {name: answers_beam(number) for number, name in enumerate(names)},
+        experiment_of_two_sites(asks="own_site", public_samples=8),
+        sites={"000-gps": "site-0", "001-gps": "site-1"},
+    )
+    account = world.round(1)
+    drawn = world.request_to("002-gps").ask  # it names no site, and answers all
+    assert len(drawn) == 8
+    here, there = drawn[drawn < NUM_PUBLIC // 2], drawn[drawn >= NUM_PUBLIC // 2]
+    np.testing.assert_array_equal(world.request_to("000-gps").ask, here)
+    np.testing.assert_array_equal(world.request_to("001-gps").ask, there)
+    assert [account.clients[name].problem for name in names] == ["", "", ""]
+    found = published(world, newer_than=0)
+    np.testing.assert_allclose(found.take(here).probs[:, 0, :3], [[0.5, 0.0, 0.5]] * len(here))
+    np.testing.assert_allclose(found.take(there).probs[:, 0, :3], [[0.0, 0.5, 0.5]] * len(there))
+
+
+def test_a_client_of_whose_site_no_sample_was_drawn_is_asked_for_none_and_counts_as_answered() -> None:
+    def answers_nothing(name: str, number: int, request: Request) -> Reply:
+        assert len(request.ask) == 0
+        return Reply(facts={"known_round": number - 1})
+
+    world = World(
+        {"000-gps": answers_beam(1), "001-gps": answers_nothing},
+        experiment_of_two_sites(asks="own_site"),
+        sites={"000-gps": "site-0", "001-gps": "site-1"},
+    )
+    world.strategy.choose_samples = lambda number: np.arange(3)  # type: ignore[method-assign]
+    assert {entry.problem for entry in world.round(1).clients.values()} == {""}
 
 
 @pytest.mark.parametrize("hindsight", [False, True])
