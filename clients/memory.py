@@ -13,11 +13,12 @@ when its process is killed, and the server waits for the disk, for all clients a
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from clients.learning.state import BROKEN, SUFFIX, pack_state, unpack_state
+from clients.learning.state import BROKEN, SUFFIX, pack_state, room_for, unpack_state
 from configs.files import make_folder, remove_leftovers, swap_in, write_durably
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class ClientMemory:
             if int(path.stem) >= before_round:
                 continue
             try:
-                return unpack_state(path.read_bytes())
+                return unpack_state(_content(path))
             except MemoryError:
                 raise  # The file itself is not damaged.
             except Exception as error:
@@ -77,6 +78,16 @@ class ClientMemory:
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob(f"[0-9]*{SUFFIX}"))
+
+
+def _content(path: Path) -> memoryview:
+    """The content of a file, which becomes a state in place."""
+    with path.open("rb", buffering=0) as file:
+        content = room_for(os.fstat(file.fileno()).st_size)
+        size = 0
+        while size < len(content) and (read := file.readinto(content[size:])):
+            size += read
+        return content[:size]
 
 
 def set_aside(path: Path, error: Exception) -> None:

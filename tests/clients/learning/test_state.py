@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.learning.state import as_arrays, as_tensors, pack_state, unpack_state
+from clients.learning.state import ALIGNMENT, as_arrays, as_tensors, pack_state, room_for, unpack_state
 
 
 def test_a_state_comes_back_as_it_was() -> None:
@@ -50,6 +50,17 @@ def test_what_comes_back_can_be_written_to_without_touching_the_content() -> Non
     content = pack_state({"weight": torch.zeros(4)})
     unpack_state(content)["weight"] += 1
     assert torch.equal(unpack_state(content)["weight"], torch.zeros(4))
+
+
+def test_tensors_are_parts_of_a_content_that_may_be_written_to() -> None:
+    content = pack_state({"weight": torch.arange(4.0), "ids": torch.arange(3)})
+    room = room_for(len(content))
+    room[:] = content
+    found = unpack_state(room)
+    assert torch.equal(found["weight"], torch.arange(4.0)) and torch.equal(found["ids"], torch.arange(3))
+    assert found["weight"].data_ptr() % ALIGNMENT == found["ids"].data_ptr() % ALIGNMENT == 0
+    found["ids"] += 1
+    assert bytes(room[-ALIGNMENT:]) == torch.arange(1, 4).numpy().tobytes() + bytes(ALIGNMENT - 24)
 
 
 def test_equal_states_are_equal_bytes() -> None:
