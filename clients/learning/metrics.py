@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,8 @@ def misses(ranked: NDArray[np.int64], best: NDArray[np.int64], delta: int = 5) -
     Where there are only two beams, the second guess counts as the third one too.
     """
     guesses = ranked[:, :3]
-    guesses = np.pad(guesses, ((0, 0), (0, 3 - guesses.shape[1])), mode="edge")
+    if guesses.shape[1] < 3:
+        guesses = np.pad(guesses, ((0, 0), (0, 3 - guesses.shape[1])), mode="edge")
     distance = np.abs(guesses - best[:, None]) / delta
     capped: NDArray[np.float64] = np.minimum(distance, 1.0)
     return capped
@@ -182,7 +183,7 @@ class BeamMetrics:
 
     def to_dict(self) -> dict[str, list[float]]:
         """The metrics as a dictionary: metric name -> one number per horizon."""
-        return {name: list(row) for name, row in asdict(self).items()}
+        return {name: list(row) for name, row in vars(self).items()}
 
     def mean(self, name: str) -> float:
         """One metric, averaged over the horizons."""
