@@ -256,8 +256,14 @@ class DistillationStrategy(Choreography):
         if not site:
             return plan.asked
         if (plan.round, site) not in self._asked_at:
-            at_site = np.isin(plan.asked, self.teacher.samples_at(site))
-            self._asked_at[plan.round, site] = plan.asked[at_site]
+            at_site = self.teacher.samples_at(site)
+            if len(at_site) == 0 and not any(known == site for _, known in self._asked_at):
+                log.warning(
+                    "strategy.asks: the public set has no sample of %s, so clients there answer none; add the site to "
+                    "data.public_from, or leave asks out",
+                    site,
+                )
+            self._asked_at[plan.round, site] = plan.asked[np.isin(plan.asked, at_site)]
         return self._asked_at[plan.round, site]
 
     def _draw(self, round_number: int) -> NDArray[np.int64]:

@@ -354,6 +354,22 @@ def test_a_client_of_whose_site_no_sample_was_drawn_is_asked_for_none_and_counts
     assert {entry.problem for entry in world.round(1).clients.values()} == {""}
 
 
+def test_a_site_without_public_samples_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(
+        {"000-gps": answers_beam(1), "001-gps": lambda name, number, request: Reply(facts={"known_round": number - 1})},
+        experiment_of_two_sites(asks="own_site"),
+        sites={"000-gps": "site-0", "001-gps": "site-2"},
+    )
+    with caplog.at_level("WARNING"):
+        for number in (1, 2):
+            assert {entry.problem for entry in world.round(number).clients.values()} == {""}
+    told = [text for text in caplog.messages if "public set" in text]
+    assert told == [
+        "strategy.asks: the public set has no sample of site-2, so clients there answer none; add the site to "
+        "data.public_from, or leave asks out"
+    ]
+
+
 @pytest.mark.parametrize("hindsight", [False, True])
 def test_with_hindsight_the_ensemble_is_corrected_by_later_windows_before_it_is_taught_and_published(
     hindsight: bool,
