@@ -313,7 +313,7 @@ class StreetData(Federation):
 
     @property
     def has_sites(self) -> bool:
-        """Whether clients and samples may be from several sites."""
+        """Whether clients and samples have a site."""
         return self.world.sites > 1
 
     @property
@@ -368,7 +368,7 @@ class FolderData(Federation):
 
     @property
     def has_sites(self) -> bool:
-        """Whether clients and samples may be from several sites; the folder says it, and nobody has read it yet."""
+        """Whether clients and samples have a site; the folder says it, and nobody has read it yet."""
         return True
 
     @property
@@ -437,8 +437,8 @@ class DeepSenseData(Federation):
 
     @property
     def has_sites(self) -> bool:
-        """Whether clients and samples may be from several sites."""
-        return len(self.sites) > 1
+        """Whether clients and samples have a site."""
+        return bool(self.sites)
 
     @property
     def groups(self) -> tuple[Nodes, ...]:

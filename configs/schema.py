@@ -312,7 +312,7 @@ class Experiment(Section):
                 "strategy.hindsight: the task decides for now alone, of which later windows say nothing; leave it out"
             )
         if strategy.asks == "own_site" and not self.data.has_sites:
-            raise ValueError("strategy.asks: this federation has one site, which all samples are from; leave it out")
+            raise ValueError("strategy.asks: this federation names no sites; leave it out")
         if strategy.secure_sum and round(strategy.participation * num_clients) < 2:
             raise ValueError(
                 f"strategy.participation: {strategy.participation:g} of {num_clients} clients are fewer than two in a "

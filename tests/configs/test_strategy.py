@@ -44,11 +44,15 @@ def test_hindsight_is_refused_where_nothing_is_foretold() -> None:
     assert load_experiment("quickstart", ["strategy.hindsight=true", "task.num_future=1"]).strategy.hindsight
 
 
-def test_own_sites_are_refused_where_there_is_one() -> None:
-    with pytest.raises(ValueError, match=r"strategy\.asks: this federation has one site, which all samples are from"):
+def test_own_sites_are_refused_where_there_are_none() -> None:
+    with pytest.raises(ValueError, match=r"strategy\.asks: this federation names no sites; leave it out"):
         load_experiment("quickstart", ["strategy.asks=own_site"])
     assert load_experiment("multi-site", ["strategy.asks=own_site"]).strategy.asks == "own_site"
     assert load_experiment("deepsense-sites").strategy.asks == "own_site"
+    one = "data.sites=[{name: here, folder: ../shared/real-deepsense/scenario9}]"
+    assert load_experiment("deepsense-sites", [one]).strategy.asks == "own_site"
+    with pytest.raises(ValueError, match=r"strategy\.asks: this federation names no sites"):
+        load_experiment("deepsense", ["strategy.asks=own_site"])
 
 
 @pytest.mark.parametrize("name", WITHOUT_LABELS)

@@ -206,8 +206,8 @@ def test_a_run_in_which_nothing_is_kept_after_the_first_round_says_so_beside_wha
 ) -> None:
     validate = Learner._validate
 
-    def only_the_first_is_best(self: Learner) -> None:
-        validate(self)
+    def only_the_first_is_best(self: Learner, prefers_newest: bool) -> None:
+        validate(self, False)
         self.progress.best_score = 2.0  # more than any score
 
     monkeypatch.setattr(Learner, "_validate", only_the_first_is_best)

@@ -65,6 +65,7 @@ def assert_close(one: Learner, other: Learner, tolerance: float = TOLERANCE) -> 
         assert torch.equal(own["step"], optimizers[1][place]["step"])
         torch.testing.assert_close(optimizers[1][place]["exp_avg"], own["exp_avg"], atol=tolerance, rtol=1e-4)
     progress = [state["progress"] for state in states]
+    assert [one.pop("peak_by_pass") for one in progress] == [[], []]  # students keep what validates best
     assert progress[1] == pytest.approx(progress[0], abs=tolerance)
 
 
