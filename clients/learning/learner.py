@@ -423,26 +423,28 @@ class Learner:
         self.best_model = state["best_model"]
         self.progress = LearningProgress(**state["progress"])
 
-    def _is_not_refuted(self) -> bool:
-        """Whether the held-out passes let the current tracker take the place of the kept one."""
-        progress = self.progress
+    def _is_refuted(self, logits: Tensor, classes: Tensor) -> bool:
+        """Whether the held-out passes refute the current tracker; if they do not, it may become the peak.
+
+        Args:
+            logits: (N, H, C) what it decides on the validation windows.
+            classes: (N, H) the right classes there.
+        """
+        progress, recording, starts = self.progress, self.material.recording, self.material.validation
         if not progress.peak_by_pass:
-            progress.peak_by_pass = self._scores_by_pass(best=True)
-        now = self._scores_by_pass(best=False)
+            kept = self.predict(recording, starts, best=True)
+            progress.peak_by_pass = self._scores_by_pass(kept / progress.best_temperature, classes)
+        now = self._scores_by_pass(logits / progress.confidence_temperature, classes)
         if is_refuted(now, progress.peak_by_pass):
-            return False
+            return True
         if fmean(now) >= fmean(progress.peak_by_pass):
             progress.peak_by_pass = now
-        return True
+        return False
 
-    def _scores_by_pass(self, *, best: bool) -> list[float]:
+    def _scores_by_pass(self, logits: Tensor, classes: Tensor) -> list[float]:
         """The mean logarithm of the probability of the right class, for each held-out pass."""
-        recording, starts = self.material.recording, self.material.validation
-        temperature = self.progress.best_temperature if best else self.progress.confidence_temperature
-        logits = self.predict(recording, starts, best=best) / temperature
-        classes = torch.from_numpy(self.classes(recording, starts)).unsqueeze(-1)
-        scores = torch.log_softmax(logits, dim=-1).gather(-1, classes).flatten(1).mean(dim=1).numpy()
-        passes = recording.pass_ids[starts]
+        scores = torch.log_softmax(logits, dim=-1).gather(-1, classes.unsqueeze(-1)).flatten(1).mean(dim=1).numpy()
+        passes = self.material.recording.pass_ids[self.material.validation]
         return [float(scores[passes == number].mean()) for number in np.unique(passes)]
 
     def _batch_losses(
@@ -475,19 +477,17 @@ class Learner:
     def _validate(self, prefers_newest: bool) -> None:
         """Keep the tracker if its validation score is the best so far; without validation windows keep the last.
 
-        Where the newest is preferred, it is kept with a lower score, too, as long as no held-out pass refutes it.
+        Where the newest is preferred, it is kept with a lower score, too, unless the held-out passes refute it.
         """
         progress, starts = self.progress, self.material.validation
-        score = progress.best_score
+        score, is_kept = progress.best_score, True
         if len(starts):
             recording = self.material.recording
             logits = self.predict(recording, starts, best=False)
-            classes = self.classes(recording, starts)
-            progress.confidence_temperature, loss = fit_temperature(logits, torch.from_numpy(classes))
+            classes = torch.from_numpy(self.classes(recording, starts))
+            progress.confidence_temperature, loss = fit_temperature(logits, classes)
             score = math.exp(-loss)
-        is_kept = score >= progress.best_score
-        if prefers_newest and len(starts):
-            is_kept = self._is_not_refuted()
+            is_kept = not self._is_refuted(logits, classes) if prefers_newest else score >= progress.best_score
         if is_kept:
             progress.best_score, progress.best_round, progress.stalled = score, progress.round, 0
             progress.best_temperature = progress.confidence_temperature

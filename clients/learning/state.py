@@ -60,7 +60,8 @@ def pack_state(state: Mapping[str, Any]) -> bytes:
     ends: list[int] = []
     description = json.dumps(_described(state, tensors, ends)).encode()
     parts: list[bytes | memoryview] = [struct.pack("<Q", len(description)), description]
-    parts.append(bytes(-(_HEAD.size + len(description)) % ALIGNMENT))
+    size = _HEAD.size + len(description)
+    parts.append(bytes(-size % ALIGNMENT))
     written = 0
     for tensor, end in zip(tensors, ends, strict=True):
         content = _content(tensor)
