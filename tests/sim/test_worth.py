@@ -81,6 +81,14 @@ def test_a_server_lacks_what_its_case_says_and_nothing_else() -> None:
     assert len({case.key for case in cases()}) == 8
 
 
+def test_a_server_that_lacks_a_site_has_labels_of_the_first_and_everything_else_is_from_both() -> None:
+    (case,) = cases(labels=[], lacks=["site"], seeds=[0])
+    data = case.experiment.data
+    assert data.server_from == ("site-0",)
+    assert data.public_from == data.test_from == ("site-0", "site-1")
+    assert [nodes.count for nodes in data.nodes] == [2, 2, 2, 2]  # they are dealt to the sites in turn
+
+
 def test_what_no_server_can_lack_is_refused() -> None:
     with pytest.raises(ValueError, match="--lacks: 'fog' is unknown; use night, rain, site, camera, radar, lidar, gps"):
         cases(lacks=["fog"])
