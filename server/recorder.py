@@ -46,8 +46,7 @@ class TeacherRound:
     """The teacher after a round.
 
     Attributes:
-        kept: the scores on the common test set of the state that is kept: the one that validated best so far; None in a
-            round without scores.
+        kept: the scores on the common test set of the state that is kept; None in a round without scores.
         now: the scores of the state in which the round left it; None in a round without scores.
         is_kept: whether both are the same state: the round's update is kept.
         validation: the validation score of the state that is kept; None without validation windows.

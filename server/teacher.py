@@ -167,12 +167,12 @@ class Distiller:
         self.learner.learn(public_lesson(ensemble), num_steps=num_steps, total_steps=total_steps, prefers_newest=True)
 
     def evaluate(self, recording: Recording, *, best: bool = True) -> Scores:
-        """Score the teacher that validated best, or the current one, on every window of a labelled recording."""
+        """Score the teacher that is kept, or the current one, on every window of a labelled recording."""
         task = self.learner.model.task
         return self.learner.evaluate(recording, recording.window_starts(task.num_frames, task.num_future), best=best)
 
     def evaluate_by_site(self, recording: Recording) -> dict[str, dict[str, list[float]]]:
-        """The scores of the teacher that validated best on each part of the common test set.
+        """The scores of the teacher that is kept on each part of the common test set.
 
         Returns:
             Name of `clients.data.recording.SITE_TESTS` -> metrics; empty in a federation with one site.

@@ -49,8 +49,9 @@ def is_clear(change: Spread | None) -> bool:
 def kept_sentences(runs: Sequence[Run]) -> list[str]:
     """What is to be known of learners that kept nothing of what they learned: of the teacher, and of clients.
 
-    A learner keeps the state that validated best. The teacher begins with the one from before the federation, and a
-    client with that of its first round. Runs of older versions do not say what was kept; nothing is said of them.
+    A client keeps the state that validated best, and the teacher its newest one unless held-out passes refute it. The
+    teacher begins with the one from before the federation, and a client with that of its first round. Runs of older
+    versions do not say what was kept; nothing is said of them.
     """
     sentences = []
     for run in runs:
@@ -58,8 +59,8 @@ def kept_sentences(runs: Sequence[Run]) -> list[str]:
         flags = _flags(line["teacher"] for line in run.rounds)
         if flags and not any(flags):
             sentences.append(
-                f"The teacher never improved{where}: in none of {_count(len(flags), 'round')} did it validate better "
-                "than before the federation, so every update was discarded, and its result is the one from before."
+                f"The teacher never improved{where}: in each of {_count(len(flags), 'round')} its held-out passes "
+                "spoke against it, so every update was discarded, and its result is the one from before the federation."
             )
         stuck = []
         for client in run.summary["clients"]:

@@ -1,7 +1,8 @@
 """The models that a run left behind: its students, and its teacher.
 
-A student is *kept* in the state that validated best, and *latest* as its last round left it. What a client decides by
-is its kept student or, where ``strategy.keeps`` is ``mixture``, that together with its local self.
+A student is *kept* in the state that validated best, the teacher in its newest one that held-out passes do not refute,
+and both are *latest* as their last round left them. What a client decides by is its kept student or, where
+``strategy.keeps`` is ``mixture``, that together with its local self.
 """
 
 from __future__ import annotations

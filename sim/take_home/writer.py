@@ -99,7 +99,7 @@ def export_model(
         out: the folder for the folder of the model.
         form: what is written.
         int8: whether graphs in eight bits are written besides.
-        state: the state that validated best, or the one after the last round.
+        state: the state that is kept, or the one after the last round.
         progress: is called where the data of the run has to be made again first.
 
     Raises:

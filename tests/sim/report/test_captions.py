@@ -129,7 +129,7 @@ TEACHER = "The teacher never improved"
 @pytest.mark.parametrize(
     ("kept", "sentences"),
     [
-        (((False, False), (True, True), (True, True)), [f"{TEACHER}: in none of 2 rounds"]),
+        (((False, False), (True, True), (True, True)), [f"{TEACHER}: in each of 2 rounds"]),
         (((False, True), (True, True), (True, True)), []),
         (
             ((True, False), (True, False), (True, True)),
