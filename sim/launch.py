@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from inspect import signature, unwrap
 from operator import attrgetter
 from pathlib import Path
+from queue import Empty, Queue, SimpleQueue
 from types import CodeType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,10 +48,13 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 FLEET = "flwr.server.superlink.fleet.vce"
 RAY_BACKEND = f"{FLEET}.backend.raybackend"
 ACTORS = "flwr.simulation.ray_transport.ray_actor"
+LINK_STATE = "flwr.server.superlink.linkstate.in_memory_linkstate"
 ADDRESS_TIMEOUT_S = 5.0
 """How long a Ray cluster named by the environment has to take a connection."""
 _SET_BY_RAY = {"RAY_CLIENT_MODE", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"}
 """The variables that Ray puts into the environment when it is imported."""
+HANDING_POLL_S = 0.1
+"""How often the thread that hands messages to whoever serves nodes looks whether the run is over."""
 MAX_WORKERS = 4096  # threads that may wait for clients; Flower starts as many as it has workers
 
 
@@ -261,15 +266,18 @@ def _repaired_flower(is_over: threading.Event, engine: Engine) -> Iterator[None]
     """Repair faults of Flower's simulation runtime, and keep the handlers of signals, while a run lasts.
 
     Stock Flower hands messages to a dead worker again and again, serves at most ``cores + 4`` or 32 clients at a
-    time, waits for a client that will never answer and leaves the ServerApp behind when it breaks down.
+    time, waits for a client that will never answer, looks through all messages for each node ten times a second, and
+    leaves the ServerApp behind when it breaks down.
     """
+    pushed: SimpleQueue[str] = SimpleQueue()
     replacements: list[tuple[str, str, object]] = [
         ("flwr.supercore.telemetry", "FLWR_TELEMETRY_ENABLED", "0"),  # the variable was read when flwr was imported
         (f"{FLEET}.vce_api", "ThreadPoolExecutor", partial(ThreadPoolExecutor, max_workers=MAX_WORKERS)),
         (RAY_BACKEND, "RayBackend", _sturdy_backend(is_over, engine)),
         # Ray would end this process at SIGTERM without a word, already while it starts.
         ("ray._private.utils", "set_sigterm_handler", _keeping(signal.SIGTERM)),
-        ("flwr.simulation.run_simulation", "InMemoryGrid", _closing_grid(is_over)),
+        ("flwr.simulation.run_simulation", "InMemoryGrid", _closing_grid(is_over, pushed)),
+        (f"{FLEET}.vce_api", "add_messages_to_queue", _handing_over(pushed)),
     ]
     with ExitStack() as repairs:
         for module, name, replacement in replacements:
@@ -281,17 +289,41 @@ def _repaired_flower(is_over: threading.Event, engine: Engine) -> Iterator[None]
         yield
 
 
-def _closing_grid(is_over: threading.Event) -> type[Grid]:
-    """The grid of Flower, changed so that a ServerApp that waits for replies learns that the run is over."""
+def _closing_grid(is_over: threading.Event, pushed: SimpleQueue[str]) -> type[Grid]:
+    """The grid of Flower, changed: it notes the ids of what is pushed, and who waits learns that the run is over."""
     from flwr.superlink.grid import InMemoryGrid
 
     class ClosingGrid(InMemoryGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            message_ids = list(super().push_messages(messages))
+            for message_id in message_ids:
+                pushed.put(message_id)
+            return message_ids
+
         def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
             if is_over.is_set():
                 raise RunOverError("engine.name=ray: Ray has stopped; softbeam resume goes on from the last round")
             return super().pull_messages(message_ids)
 
     return ClosingGrid
+
+
+def _handing_over(pushed: SimpleQueue[str]) -> Callable[[Any, Queue[Message], object, threading.Event], None]:
+    """Flower's thread that hands messages to whoever serves nodes, changed: it takes those that were pushed, in order.
+
+    That of Flower asks for the messages of each node, and each time looks through those of all nodes: with a thousand
+    nodes this takes longer than their work, and its share grows with the square of their number.
+    """
+
+    def add_messages_to_queue(state: Any, queue: Queue[Message], nodes: object, is_over: threading.Event) -> None:
+        while not is_over.is_set():
+            with suppress(Empty):
+                message = state.message_ins_store.get(pushed.get(timeout=HANDING_POLL_S))
+                if message is not None:  # The ServerApp may have given it up.
+                    message.metadata.delivered_at = datetime.now(UTC).isoformat()
+                    queue.put(message)
+
+    return add_messages_to_queue
 
 
 def _sturdy_backend(is_over: threading.Event, engine: Engine) -> type[Backend]:
@@ -426,6 +458,10 @@ PRIVATE_NAMES = (
     ),
     PrivateName("flwr.simulation.run_simulation", "InMemoryGrid"),
     PrivateName("flwr.superlink.grid", "InMemoryGrid.pull_messages", ("message_ids",)),
+    PrivateName("flwr.superlink.grid", "InMemoryGrid.push_messages", ("messages",)),
+    PrivateName(f"{FLEET}.vce_api", "run_api", mentions=("add_messages_to_queue",)),
+    PrivateName(f"{FLEET}.vce_api", "add_messages_to_queue", ("state", "queue", "nodes_mapping", "f_stop")),
+    PrivateName(LINK_STATE, "InMemoryLinkState.get_message_ins", mentions=("message_ins_store", "delivered_at")),
     PrivateName("flwr.supercore.telemetry", "FLWR_TELEMETRY_ENABLED"),
     PrivateName(f"{FLEET}.vce_api", "ThreadPoolExecutor"),
     # It has to import the backend when a run starts: one that it had imported before, we could not replace there.

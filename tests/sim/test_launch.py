@@ -10,14 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import wraps
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.serverapp import Grid, ServerApp
 
 from configs.schema import Engine
@@ -117,10 +120,11 @@ def introduce(grid: Grid) -> dict[int, ConfigRecord]:
 
 @dataclass(frozen=True)
 class Talk:
-    """Facts by partition, and by round the answers by partition."""
+    """Facts by partition, by round the answers by partition, and the searches of all messages for those of a node."""
 
     facts: dict[int, ConfigRecord]
     rounds: list[dict[int, Answer]]
+    searches: list[int] = field(default_factory=list)
 
 
 def hold(engine: Engine, moods: tuple[str, ...]) -> Talk:
@@ -161,7 +165,17 @@ def ray_talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
     (folder / "clients" / "__init__.py").write_text("")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield hold(RAY, (*SHARED_ROUNDS, "die", "ok"))
+        searches, search = list[int](), InMemoryLinkState.get_message_ins
+
+        @wraps(search)
+        def counted(self: InMemoryLinkState, node_id: int, *others: Any, **named: Any) -> list[Message]:
+            searches.append(node_id)
+            return search(self, node_id, *others, **named)
+
+        patch.setattr(InMemoryLinkState, "get_message_ins", counted)
+        talk = hold(RAY, (*SHARED_ROUNDS, "die", "ok"))
+        talk.searches.extend(searches)
+        yield talk
 
 
 def test_a_handler_that_fails_in_any_way_is_an_error_reply_and_the_others_go_on(inline_talk: Talk) -> None:
@@ -184,6 +198,11 @@ def test_each_node_holds_its_own_partition(inline_talk: Talk) -> None:
 def test_both_engines_give_the_same_replies(inline_talk: Talk, ray_talk: Talk) -> None:
     assert ray_talk.rounds[: len(SHARED_ROUNDS)] == inline_talk.rounds
     assert sorted(ray_talk.facts) == sorted(inline_talk.facts)
+
+
+@starts_ray
+def test_nobody_looks_through_the_messages_of_all_nodes_for_those_of_one(ray_talk: Talk) -> None:
+    assert ray_talk.searches == []
 
 
 @starts_ray
@@ -290,7 +309,9 @@ def test_a_flower_without_a_name_that_ray_needs_is_refused_by_that_name(
 def test_a_flower_without_a_module_that_ray_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_engine(RAY)  # imports what imports it
     monkeypatch.setitem(sys.modules, f"{FLEET}.vce_api", None)
-    assert f" lacks: {FLEET}.vce_api.ThreadPoolExecutor, {FLEET}.vce_api.start_vce; " in refusal()
+    needed = [f"{FLEET}.vce_api.{name.path}" for name in PRIVATE_NAMES if name.module == f"{FLEET}.vce_api"]
+    assert len(needed) > 1
+    assert f" lacks: {', '.join(needed)}; " in refusal()
 
 
 def test_a_flower_that_would_call_ours_with_other_arguments_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
