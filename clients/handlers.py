@@ -24,7 +24,7 @@ from clients.exchanges.labels import decode_targets
 from clients.exchanges.table import EXCHANGES
 from clients.learning.cohort import Learning
 from clients.learning.learner import Learner, Lesson, WindowsToPredict
-from clients.learning.lessons import public_lesson
+from clients.learning.lessons import client_lesson
 from clients.learning.mixture import Mixture, weigh
 from clients.models.tracker import count_parameters
 from clients.privacy import window_bound
@@ -69,7 +69,7 @@ def train_controls(context: ClientContext, request: Request) -> Work:
     for targets in (None, taught):
         learner = Exchange.make_learner(context)
         for _ in range(_expected_rounds(context)):
-            yield _next_round(learner, public_lesson(targets, learner.material.held), context)
+            yield _next_round(learner, client_lesson(targets, learner.material, strategy.own_site_share), context)
         learners.append(learner)
     local, offline = learners
     metrics |= _evaluate(local, context, prefix="local.")

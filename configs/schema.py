@@ -313,6 +313,8 @@ class Experiment(Section):
             )
         if strategy.asks == "own_site" and not self.data.has_sites:
             raise ValueError("strategy.asks: this federation names no sites; leave it out")
+        if strategy.own_site_share > 0 and not self.data.has_sites:
+            raise ValueError("strategy.own_site_share: this federation names no sites; leave it out")
         if strategy.secure_sum and round(strategy.participation * num_clients) < 2:
             raise ValueError(
                 f"strategy.participation: {strategy.participation:g} of {num_clients} clients are fewer than two in a "

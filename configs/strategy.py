@@ -105,6 +105,9 @@ class Strategy(Section):
         asks: which of the drawn samples a client answers: ``all``, or those that were recorded at its ``own_site``.
             Clients of other sites know little of these, so they have no vote on them, and answers are shorter. A client
             that names no site answers all.
+        own_site_share: share of a client's digest batches that are drawn from the targets of its own site alone; the
+            others are drawn from all. A client that names no site learns from all alike. The control *offline KD* does
+            the same.
         ask_cached: whether drawn samples whose target is fresh are asked again.
         target_lifetime: the rounds after its own in which a target is fresh; nobody learns from stale ones. None: all.
         answer_filter: whether clients answer everything, what they are certain of, or what looks like their own data.
@@ -149,6 +152,7 @@ class Strategy(Section):
     participation: float = Field(default=1.0, gt=0, le=1)
     public_samples: int = Field(default=0, ge=0, le=1_000_000_000)
     asks: Literal["all", "own_site"] = "all"
+    own_site_share: float = Field(default=0.0, ge=0, le=1)
     ask_cached: bool = True
     target_lifetime: int | None = Field(default=None, ge=1, le=MAX_ROUNDS)
     answer_filter: Literal["none", "confidence", "density"] = "none"
@@ -266,6 +270,10 @@ def check_traits(settings: Strategy, traits: Traits) -> None:
         (
             not traits.asks_samples and settings.asks != "all",
             f"asks: {name} asks for no public samples; leave it out",
+        ),
+        (
+            not traits.asks_samples and settings.own_site_share > 0,
+            f"own_site_share: {name} publishes no targets for public samples; leave it out",
         ),
         (
             not traits.asks_samples and settings.publish != "ensemble" and not is_left_as_it_is,

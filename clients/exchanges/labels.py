@@ -17,8 +17,8 @@ from clients.context import ClientContext
 from clients.exchanges.base import Answer, BehindError, Exchange, Facts, State
 from clients.learning.density import trusted
 from clients.learning.learner import Learner, Lesson, WindowsToPredict
-from clients.learning.lessons import public_lesson
-from clients.learning.relation_lesson import ComparedSamples, JointLesson, RelationLesson
+from clients.learning.lessons import JointLesson, client_lesson
+from clients.learning.relation_lesson import ComparedSamples, RelationLesson
 from clients.learning.state import as_arrays, as_tensors
 from clients.privacy import book_release, noise_rng
 from configs.strategy import PairRelations
@@ -223,12 +223,13 @@ class PublicExchange(LabelExchange):
 
     def lesson(self) -> Lesson | None:
         """The targets, together with the teacher's relations between samples if it sent any."""
-        labels, wanted = public_lesson(self.targets(), self.learner.material.held), self.settings.relations
+        targets, wanted = self.targets(), self.settings.relations
+        labels = client_lesson(targets, self.learner.material, self.settings.own_site_share)
         groups = [] if wanted is None else self._compared(wanted)
         if wanted is None or not groups:
             return labels
         if labels is not None:
-            return JointLesson(labels, RelationLesson(groups, labels.targets), wanted.share)
+            return JointLesson(labels, RelationLesson(groups, targets), wanted.share)
         # Relations teach no beams: a client without labels that learned only from them would answer at random.
         return RelationLesson(groups) if self.learner.material.is_labelled else None
 

@@ -10,9 +10,11 @@ N windows or public samples, H horizons, B beams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.learning.learner import Batch, Learner, window_batches
+from clients.data.material import Material
+from clients.learning.learner import Batch, Learner, Lesson, window_batches
 
 
 class Targets(Protocol):
@@ -64,6 +67,29 @@ class PublicLesson:
             yield Batch(learner, partial(learner.read, material.public, starts), loss)
 
 
+@dataclass(frozen=True)
+class JointLesson:
+    """Two lessons, whose batches alternate.
+
+    Attributes:
+        first: the first lesson.
+        second: the second lesson.
+        share: the share of the digest batches that belong to the second lesson, in [0, 1]; they are spread evenly.
+    """
+
+    first: Lesson
+    second: Lesson
+    share: float
+
+    def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
+        """The losses of both lessons, one batch after the other."""
+        first, second = self.first.losses(learner, rng), self.second.losses(learner, rng)
+        for step in count():
+            # Of n batches, round(n * share) belong to the second lesson.
+            is_second = math.floor((step + 1) * self.share + 0.5) > math.floor(step * self.share + 0.5)
+            yield next(second if is_second else first)
+
+
 def public_lesson(targets: Targets | None, held: NDArray[np.int64] | None = None) -> PublicLesson | None:
     """The lesson that consists of targets; None if there are no targets.
 
@@ -75,3 +101,22 @@ def public_lesson(targets: Targets | None, held: NDArray[np.int64] | None = None
         return None
     there = np.ones(len(targets.sample_ids), bool) if held is None else np.isin(targets.sample_ids, held)
     return PublicLesson(targets, np.flatnonzero(there)) if there.any() else None
+
+
+def client_lesson(targets: Targets | None, material: Material, own_site_share: float) -> Lesson | None:
+    """The lesson of a client that consists of targets, some of its batches from the client's own site alone.
+
+    Args:
+        targets: soft labels of public samples; None if there are none.
+        material: what the client learns from.
+        own_site_share: the share of batches from its own site, in [0, 1]; the others are of all that it holds. A client
+            that names no site, or has no target there, learns from all alike.
+    """
+    lesson = public_lesson(targets, material.held)
+    if lesson is None or own_site_share == 0:
+        return lesson
+    starts = material.public_starts[lesson.targets.sample_ids[lesson.rows]]
+    is_own = np.isin(starts, material.public.windows_at(starts, material.recording.sites))
+    if not is_own.any():
+        return lesson
+    return JointLesson(lesson, PublicLesson(lesson.targets, lesson.rows[is_own]), own_site_share)

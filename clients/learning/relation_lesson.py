@@ -1,22 +1,20 @@
-"""Lessons of relations between public samples, and of two kinds of knowledge at once.
+"""Lessons of relations between public samples.
 
 N public samples, D features.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.learning.learner import Learner, Lesson
+from clients.learning.learner import Learner
 from clients.learning.lessons import Targets
 
 
@@ -63,26 +61,3 @@ class RelationLesson:
         rows = np.searchsorted(targets.sample_ids, group.sample_ids[known])
         logits, probs = learner.decide_on(features)[torch.from_numpy(known)], torch.from_numpy(targets.probs[rows])
         return loss + float(known.mean()) * learner.losses.distillation(logits, probs, targets.temperature)
-
-
-@dataclass(frozen=True)
-class JointLesson:
-    """Two lessons, whose batches alternate.
-
-    Attributes:
-        first: the first lesson.
-        second: the second lesson.
-        share: the share of the digest batches that belong to the second lesson, in [0, 1]; they are spread evenly.
-    """
-
-    first: Lesson
-    second: Lesson
-    share: float
-
-    def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
-        """The losses of both lessons, one batch after the other."""
-        first, second = self.first.losses(learner, rng), self.second.losses(learner, rng)
-        for step in count():
-            # Of n batches, round(n * share) belong to the second lesson.
-            is_second = math.floor((step + 1) * self.share + 0.5) > math.floor(step * self.share + 0.5)
-            yield next(second if is_second else first)

@@ -27,6 +27,7 @@ def refusal(**strategy: Any) -> str:
         ({"answer_filter": "density"}, "strategy.answer_filter: {} asks for no public samples; leave it out"),
         ({"publish": "teacher"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
         ({"publish": "corrected"}, "strategy.publish: {} publishes no targets for public samples; leave it out"),
+        ({"own_site_share": 0.5}, "strategy.own_site_share: {} publishes no targets for public samples; leave it out"),
         ({"asks": "own_site"}, "strategy.asks: {} asks for no public samples; leave it out"),
         ({"hindsight": True}, "strategy.hindsight: {} publishes no targets for public samples; leave it out"),
         ({"relations": {}}, "strategy.relations: {} has no public samples to relate; leave it out"),
@@ -47,6 +48,8 @@ def test_hindsight_is_refused_where_nothing_is_foretold() -> None:
 def test_own_sites_are_refused_where_there_are_none() -> None:
     with pytest.raises(ValueError, match=r"strategy\.asks: this federation names no sites; leave it out"):
         load_experiment("quickstart", ["strategy.asks=own_site"])
+    with pytest.raises(ValueError, match=r"strategy\.own_site_share: this federation names no sites; leave it out"):
+        load_experiment("quickstart", ["strategy.own_site_share=0.5"])
     assert load_experiment("multi-site", ["strategy.asks=own_site"]).strategy.asks == "own_site"
     assert load_experiment("deepsense-sites").strategy.asks == "own_site"
     one = "data.sites=[{name: here, folder: ../shared/real-deepsense/scenario9}]"

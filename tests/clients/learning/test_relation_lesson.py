@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from clients.learning.learner import Learner
-from clients.learning.relation_lesson import ComparedSamples, JointLesson, RelationLesson
+from clients.learning.lessons import JointLesson
+from clients.learning.relation_lesson import ComparedSamples, RelationLesson
 from clients.profile import ClientProfile
 from clients.training import make_learner
 from configs.schema import Experiment
