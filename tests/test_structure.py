@@ -44,7 +44,6 @@ TESTED_IN = {
     "clients.exchanges.baselines": "sim/test_strategy_laws.py",
     "clients.exchanges.classes": "sim/test_strategy_laws.py",
     "clients.exchanges.labels": "strategies/methods/test_cache_agreement.py",
-    "clients.learning.lessons": "clients/learning/test_learner.py",
     "clients.learning.task": "clients/learning/test_classification.py",
     "clients.exchanges.table": "clients/test_app.py",
     "clients.handlers": "clients/test_app.py",
