@@ -19,6 +19,7 @@ from configs.data_facts import with_facts
 from configs.schema import Experiment
 from configs.section import Section
 from configs.spelling import asked, did_you_mean
+from configs.strategy import keys_without_use
 from configs.yaml_files import (
     CONFIG_FOLDER,
     EXTENDS,
@@ -62,12 +63,14 @@ DATA_SOURCES = (
 )
 
 
-def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(source: str | Path, overrides: Sequence[str] = (), *, strategy: str = "") -> Experiment:
     """Read an experiment.
 
     Args:
         source: a YAML file, or the name of one in ``configs/``.
         overrides: ``dotted.path=value`` entries, values as in YAML.
+        strategy: the name of a strategy in place of the file's own. What the file says for which it has no use
+            (:func:`idle_keys`) is left out then. Empty keeps the file's.
 
     Raises:
         ValueError: the file is missing or not YAML, or a key, a type or a range is wrong; one line per mistake.
@@ -80,7 +83,28 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
     config = read_config(find_config(source))
     if "parts" in config.values:
         raise ValueError(f"{config.files[0]}: this is a study, not an experiment; use softbeam study")
-    return checked_config(Experiment, config, overrides)
+    for key in _idle_keys(config, strategy):
+        del config.values["strategy"][key]
+    return checked_config(Experiment, config, [*overrides, *([f"strategy.name={strategy}"] if strategy else [])])
+
+
+def idle_keys(source: str | Path, strategy: str) -> list[str]:
+    """The keys of the ``strategy`` section of a YAML file that another strategy has no use for.
+
+    Args:
+        source: a YAML file, or the name of one in ``configs/``.
+        strategy: the name of a strategy.
+
+    Example:
+        >>> idle_keys("deepsense", "fedavg")
+        ['keeps']
+    """
+    return _idle_keys(read_config(find_config(source)), strategy)
+
+
+def _idle_keys(config: ConfigValues, strategy: str) -> list[str]:
+    section = config.values.get("strategy")
+    return keys_without_use(section, strategy) if isinstance(section, Mapping) else []
 
 
 def build_experiment(values: Any, *, origin: str) -> Experiment:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -242,6 +243,52 @@ class Strategy(Section):
         return self.downlink_codec or self.codec
 
 
+@dataclass(frozen=True)
+class Use:
+    """What gives a key of the ``strategy`` section a meaning.
+
+    Attributes:
+        trait: the attribute of `Traits` that a method needs for it.
+        idle: the value with which the key says nothing.
+        why: why a method without the trait has no use for it, after the name of the method.
+    """
+
+    trait: str
+    idle: object
+    why: str
+
+
+_NO_TARGETS = "publishes no targets for public samples"
+USES: Mapping[str, Use] = {
+    "answer_filter": Use("asks_samples", "none", "asks for no public samples"),
+    "asks": Use("asks_samples", "all", "asks for no public samples"),
+    "own_site_share": Use("asks_samples", 0.0, _NO_TARGETS),
+    "publish": Use("asks_samples", "ensemble", _NO_TARGETS),
+    "hindsight": Use("asks_samples", False, _NO_TARGETS),
+    "aggregator": Use("sends_labels", Aggregation(), "aggregates no soft labels"),
+    "relations": Use("relates", None, "has no public samples to relate"),
+    "keeps": Use("sends_labels", "federated", "has no student that targets could mislead"),
+}
+"""The keys that some methods have no use for, and that nothing is lost without."""
+
+
+def keys_without_use(given: Iterable[str], name: str) -> list[str]:
+    """Those of some keys of the ``strategy`` section that a strategy has no use for.
+
+    Args:
+        given: the keys.
+        name: the name of the strategy; nothing is known of a user's own class here, so all keys have a use for it.
+
+    Example:
+        >>> keys_without_use(["rounds", "keeps"], "fedavg")
+        ['keeps']
+    """
+    if name not in RECIPES:
+        return []
+    traits = RECIPES[name].traits
+    return [key for key in given if key in USES and not getattr(traits, USES[key].trait)]
+
+
 def check_traits(settings: Strategy, traits: Traits) -> None:
     """Refuse settings that a method would ignore or could not keep.
 
@@ -258,42 +305,14 @@ def check_traits(settings: Strategy, traits: Traits) -> None:
     name, privacy = settings.name, settings.privacy
     # Recipes say what they publish. A user's own class has no recipe, so nobody chose the default of the section.
     is_left_as_it_is = name not in RECIPES and settings.publish == Strategy.model_fields["publish"].default
+    for key, use in USES.items():
+        is_given = getattr(settings, key) != use.idle and not (key == "publish" and is_left_as_it_is)
+        if is_given and not getattr(traits, use.trait):
+            raise ValueError(f"{key}: {name} {use.why}; leave it out")
     refusals = [
         (
             not traits.summable and settings.secure_sum,
             f"secure_sum: {name} does not sum soft labels of public samples",
-        ),
-        (
-            not traits.asks_samples and settings.answer_filter != "none",
-            f"answer_filter: {name} asks for no public samples; leave it out",
-        ),
-        (
-            not traits.asks_samples and settings.asks != "all",
-            f"asks: {name} asks for no public samples; leave it out",
-        ),
-        (
-            not traits.asks_samples and settings.own_site_share > 0,
-            f"own_site_share: {name} publishes no targets for public samples; leave it out",
-        ),
-        (
-            not traits.asks_samples and settings.publish != "ensemble" and not is_left_as_it_is,
-            f"publish: {name} publishes no targets for public samples; leave it out",
-        ),
-        (
-            not traits.asks_samples and settings.hindsight,
-            f"hindsight: {name} publishes no targets for public samples; leave it out",
-        ),
-        (
-            not traits.sends_labels and settings.aggregator != Aggregation(),
-            f"aggregator: {name} aggregates no soft labels; leave it out",
-        ),
-        (
-            not traits.relates and settings.relations is not None,
-            f"relations: {name} has no public samples to relate; leave it out",
-        ),
-        (
-            not traits.sends_labels and settings.keeps == "mixture",
-            f"keeps: {name} has no student that targets could mislead; leave it out",
         ),
         (
             traits.needs_targets and not settings.sends_targets,

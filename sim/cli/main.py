@@ -221,7 +221,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment, or several; the last lines that it prints are the run folders."""
-    from configs.loading import load_experiment
+    from configs.loading import idle_keys, load_experiment
     from configs.yaml_files import find_config, read_config
     from sim.experiments import continue_experiment, run_experiment
 
@@ -233,11 +233,16 @@ def run(
         if go_on:
             raise ValueError("--continue: it cannot be used with --on; softbeam resume RUN continues a stopped run")
         overrides += [*overrides_of(on), "engine.name=deployment"]
+    wanted = _strategies(strategy)
     experiments = [
-        load_experiment(config, [*overrides, *seed, *one])
+        load_experiment(config, [*overrides, *seed, *controls], strategy=name)
         for seed in [[f"seed={seed}"] for seed in parse_seeds(seeds)] or [[]]
-        for one in _strategy_overrides(strategy)
+        for name, controls in wanted
     ]
+    for name, idle in ((name, idle_keys(config, name)) for name, _ in wanted):
+        if idle:
+            left_out = ", ".join(f"strategy.{key}" for key in idle)
+            typer.echo(f"{name}: {left_out} of {config} left out, for which it has no use", err=True)
     if dry_run:
         _preview(experiments, plugins, as_json=as_json)
         return
@@ -385,15 +390,15 @@ def _preview(experiments: list[Experiment], plugins: tuple[Path, ...], *, as_jso
     typer.echo("---\n".join(preview_text(experiment, cost) for experiment, cost in found), nl=False)
 
 
-def _strategy_overrides(names: str) -> list[list[str]]:
-    """The overrides of each strategy; the controls, which are the same for all, are trained once, with ``local``."""
+def _strategies(names: str) -> list[tuple[str, list[str]]]:
+    """Each strategy with its overrides; the controls, which are the same for all, are trained once, with ``local``."""
     from configs.recipes import RECIPES
 
     if not names:
-        return [[]]
+        return [("", [])]
     wanted = list(RECIPES) if names == "all" else [name.strip() for name in names.split(",")]
     with_controls = "local" if "local" in wanted else wanted[0]
-    return [[f"strategy.name={name}", f"controls={'true' if name == with_controls else 'false'}"] for name in wanted]
+    return [(name, [f"controls={'true' if name == with_controls else 'false'}"]) for name in wanted]
 
 
 if __name__ == "__main__":

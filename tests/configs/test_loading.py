@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from configs.loading import (
     commit_of_source,
     data_digest,
     experiment_digest,
+    idle_keys,
     load_experiment,
     to_values,
 )
+from configs.recipes import RECIPES
 from configs.schema import Experiment
+from configs.strategy import USES
 from configs.yaml_files import find_config
 
 SMALLEST: dict[str, Any] = {
@@ -346,6 +350,47 @@ def test_a_missing_file_is_refused_and_the_known_names_are_given(tmp_path: Path)
 def test_a_short_name_stands_for_a_file_in_configs() -> None:
     assert find_config("quickstart").name == "quickstart.yaml"
     assert load_experiment("quickstart") == load_experiment(find_config("quickstart"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("config_name", ["quickstart", "deepsense", "deepsense-scenario9", "deepsense-sites"])
+def test_every_strategy_runs_on_every_ready_federation(config_name: str, name: str) -> None:
+    assert load_experiment(config_name, strategy=name).strategy.name == name
+
+
+GIVEN: dict[str, Any] = {
+    "answer_filter": "confidence",
+    "asks": "own_site",
+    "own_site_share": 0.5,
+    "publish": "teacher",
+    "hindsight": True,
+    "aggregator": {"name": "median"},
+    "relations": {"pairs": 2},
+    "keeps": "mixture",
+}
+"""For each key that some strategies have no use for, a value that says something."""
+
+
+@pytest.mark.parametrize(("key", "value"), GIVEN.items())
+def test_what_another_strategy_has_no_use_for_is_left_out_of_the_file_and_refused_after_set(
+    key: str, value: Any, tmp_path: Path
+) -> None:
+    config, override = tmp_path / "mine.yaml", f"strategy.{key}={json.dumps(value)}"
+    config.write_text(yaml.safe_dump({"extends": "deepsense-sites", "strategy": {key: value}}))
+    without = [name for name, recipe in RECIPES.items() if not getattr(recipe.traits, USES[key].trait)]
+    assert without and GIVEN.keys() == USES.keys()
+    for name in without:
+        assert key in idle_keys(config, name)
+        plain = load_experiment("deepsense-sites", strategy=name)
+        assert load_experiment(config, strategy=name).strategy == plain.strategy
+        with pytest.raises(ValueError, match=rf"strategy\.{key}: {name} .*; leave it out"):
+            load_experiment("deepsense-sites", [override], strategy=name)
+    assert to_values(load_experiment(config))["strategy"][key] != to_values(plain)["strategy"][key]
+
+
+def test_nothing_is_left_out_for_the_strategy_of_the_file_or_for_one_of_a_users_own() -> None:
+    assert idle_keys("deepsense-sites", "") == idle_keys("deepsense-sites", "distillation") == []
+    assert idle_keys("deepsense-sites", "mine:Strategy") == []
 
 
 @pytest.mark.parametrize("name", ["quickstart", "deepsense-scenario9", "deepsense-scenario5"])
