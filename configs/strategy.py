@@ -106,9 +106,9 @@ class Strategy(Section):
         asks: which of the drawn samples a client answers: ``all``, or those that were recorded at its ``own_site``.
             Clients of other sites know little of these, so they have no vote on them, and answers are shorter. A client
             that names no site answers all.
-        own_site_share: share of a client's digest batches that are drawn from the targets of its own site alone; the
-            others are drawn from all. A client that names no site learns from all alike. The control *offline KD* does
-            the same.
+        own_site_share: share of a client's digest batches of soft labels that are drawn from the targets of its own
+            site alone; the others are drawn from all. A client that names no site, or has no labels, learns from all
+            alike. The control *offline KD* does the same.
         ask_cached: whether drawn samples whose target is fresh are asked again.
         target_lifetime: the rounds after its own in which a target is fresh; nobody learns from stale ones. None: all.
         answer_filter: whether clients answer everything, what they are certain of, or what looks like their own data.
@@ -191,8 +191,6 @@ class Strategy(Section):
     def _parts_fit(self) -> Strategy:
         if self.ask_cached is False and self.target_lifetime is None:
             raise ValueError("target_lifetime: without it no cached sample would ever be asked again; give a number")
-        if self.secure_sum:
-            self._check_summable()
         if self.privacy.has_noise and self.answer_filter != "none":
             raise ValueError(
                 f"privacy.noise_multiplier: which samples pass answer_filter {self.answer_filter} says something of a "
@@ -202,6 +200,8 @@ class Strategy(Section):
             self._check_without_targets()
         if self.name in RECIPES:
             check_traits(self, RECIPES[self.name].traits)
+        if self.secure_sum:
+            self._check_summable()
         return self
 
     def _check_without_targets(self) -> None:

@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from clients.data.recording import Recording
 from clients.learning.learner import Batch, Learner, Lesson, RoundSteps, WindowsToPredict
-from clients.learning.lessons import PublicLesson
+from clients.learning.lessons import JointLesson, PublicLesson
 from clients.models.device import device_of, returned, sent
 from clients.models.stacked import StackedTracker, architecture_of
 from clients.models.tracker import BeamTracker, Windows, read_windows
@@ -64,10 +64,17 @@ class Learning:
     @property
     def stack(self) -> Hashable | None:
         """What rounds must have in common to be learned as one; None for one that is learned alone."""
-        if not (self.lesson is None or isinstance(self.lesson, PublicLesson)):
+        if not _gives_batches(self.lesson):
             return None
         architecture = architecture_of(self.learner.model)
         return None if architecture is None else (architecture, self.num_steps)
+
+
+def _gives_batches(lesson: Lesson | None) -> bool:
+    """Whether all losses of a lesson are those of batches of windows, on which a stack can decide."""
+    if isinstance(lesson, JointLesson):
+        return _gives_batches(lesson.first) and _gives_batches(lesson.second)
+    return lesson is None or isinstance(lesson, PublicLesson)
 
 
 def learn_together(rounds: Sequence[Learning]) -> list[float | BaseException]:

@@ -17,7 +17,7 @@ from clients.data.recording import Recording
 from clients.learning.class_lessons import ClassLesson
 from clients.learning.cohort import Learning, learn_together, outcome_of
 from clients.learning.learner import Learner, Lesson, WindowsToPredict
-from clients.learning.lessons import public_lesson
+from clients.learning.lessons import JointLesson, PublicLesson, public_lesson
 from clients.models.stacked import StackedTracker
 from clients.models.tracker import predict
 from tests.clients.learning.test_learner import learner, targets, weights
@@ -69,13 +69,25 @@ def assert_close(one: Learner, other: Learner, tolerance: float = TOLERANCE) -> 
     assert progress[1] == pytest.approx(progress[0], abs=tolerance)
 
 
+def joint_lesson(public: Recording) -> JointLesson:
+    """Two of three batches are drawn from the first half of the targets alone."""
+    found = targets(public)
+    every = np.arange(len(found.sample_ids))
+    return JointLesson(PublicLesson(found, every), PublicLesson(found, every[: len(every) // 2]), 2 / 3)
+
+
+@pytest.mark.parametrize("lesson_of", [lambda public: public_lesson(targets(public)), joint_lesson])
 @pytest.mark.parametrize("training", [{}, {"perturbed_share": 0.5}, {"schedule": "plateau"}], ids=str)
 def test_three_rounds_together_are_those_of_each_alone_within_1e_5(
-    street: Recording, public: Recording, training: dict[str, Any], stacks: list[int]
+    street: Recording,
+    public: Recording,
+    training: dict[str, Any],
+    lesson_of: Callable[[Recording], Lesson],
+    stacks: list[int],
 ) -> None:
     alone, together = crew(street, public, **training), crew(street, public, **training)
     for number in range(3):
-        lesson = public_lesson(targets(public)) if number else None
+        lesson = lesson_of(public) if number else None
         losses = [one.learn(lesson, num_steps=STEPS, total_steps=3 * STEPS) for one in alone]
         assert learn(together, lesson) == pytest.approx(losses, abs=TOLERANCE)
         for one, other in zip(alone, together, strict=True):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
+from torch import Tensor
 
+import clients.learning.lessons
 from clients.data.recording import open_recording
+from clients.learning.learner import Learner
+from clients.learning.lessons import JointLesson
 from configs.loading import build_experiment
 from configs.placement import Placement
 from sim.report.exports import as_csv
@@ -27,8 +32,9 @@ from tests.sim.data.test_sites import write_site
 METRICS = ("top1", "top3", "top5", "dba", "dba_k3", "power_loss_db")
 
 
-def tiny_run(run: Path, **data: Any) -> Placement:
+def tiny_run(run: Path, *, own_site_share: float = 0.0, **data: Any) -> Placement:
     values = tiny_values(rounds=2)
+    values["strategy"]["own_site_share"] = own_site_share
     values["data"] = {"source": "deepsense", "nodes": [{"modality": "gps", "count": 2}], **data}
     values["students"] = {"gps": values["students"]["gps"]}
     placement = place(build_experiment(values, origin="test"), run)
@@ -50,6 +56,25 @@ def sited(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, str]) -> 
         patch.setenv("SOFTBEAM_HOME", str(root / "home"))
         sites = [{"name": name, "folder": folder, "held_out": name == "there"} for name, folder in folders.items()]
         return tiny_run(root / "run", sites=sites)
+
+
+def test_students_and_offline_kd_draw_batches_from_their_own_site(
+    tmp_path: Path, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[str] = []
+
+    class Counted(JointLesson):
+        def losses(self, learner: Learner, rng: np.random.Generator) -> Iterator[Callable[[], Tensor]]:
+            assert self.share == 0.5
+            learned.append(learner.name)
+            return super().losses(learner, rng)
+
+    monkeypatch.setattr(clients.learning.lessons, "JointLesson", Counted)
+    monkeypatch.setenv("SOFTBEAM_HOME", str(tmp_path / "home"))
+    sites = [{"name": name, "folder": folder} for name, folder in folders.items()]
+    tiny_run(tmp_path / "run", own_site_share=0.5, sites=sites)
+    # Two rounds with the control, and two with the federation.
+    assert sorted(learned) == sorted(4 * ["000-gps", "001-gps", "002-gps", "003-gps"])
 
 
 def windows_of(placement: Placement) -> dict[str, int]:
