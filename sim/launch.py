@@ -459,6 +459,7 @@ PRIVATE_NAMES = (
     PrivateName("flwr.simulation.run_simulation", "InMemoryGrid"),
     PrivateName("flwr.superlink.grid", "InMemoryGrid.pull_messages", ("message_ids",)),
     PrivateName("flwr.superlink.grid", "InMemoryGrid.push_messages", ("messages",)),
+    PrivateName("flwr.superlink.grid", "InMemoryGrid.send_and_receive", mentions=("push_messages",)),
     PrivateName(f"{FLEET}.vce_api", "run_api", mentions=("add_messages_to_queue",)),
     PrivateName(f"{FLEET}.vce_api", "add_messages_to_queue", ("state", "queue", "nodes_mapping", "f_stop")),
     PrivateName(LINK_STATE, "InMemoryLinkState.get_message_ins", mentions=("message_ins_store", "delivered_at")),

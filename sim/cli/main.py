@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import tomllib
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -233,7 +234,7 @@ def run(
         if go_on:
             raise ValueError("--continue: it cannot be used with --on; softbeam resume RUN continues a stopped run")
         overrides += [*overrides_of(on), "engine.name=deployment"]
-    wanted = _strategies(strategy)
+    wanted = _strategies(strategy, without_use=partial(idle_keys, config))
     experiments = [
         load_experiment(config, [*overrides, *seed, *controls], strategy=name)
         for seed in [[f"seed={seed}"] for seed in parse_seeds(seeds)] or [[]]
@@ -390,14 +391,19 @@ def _preview(experiments: list[Experiment], plugins: tuple[Path, ...], *, as_jso
     typer.echo("---\n".join(preview_text(experiment, cost) for experiment, cost in found), nl=False)
 
 
-def _strategies(names: str) -> list[tuple[str, list[str]]]:
-    """Each strategy with its overrides; the controls, which are the same for all, are trained once, with ``local``."""
+def _strategies(names: str, without_use: Callable[[str], list[str]]) -> list[tuple[str, list[str]]]:
+    """Each strategy with its overrides; the controls are trained once.
+
+    They digest and decide by keys of the YAML file as the federated students do, so they are trained with a strategy
+    for which none of these is left out, if there is one: with ``local`` if it is such a one, else with the first.
+    """
     from configs.recipes import RECIPES
 
     if not names:
         return [("", [])]
     wanted = list(RECIPES) if names == "all" else [name.strip() for name in names.split(",")]
-    with_controls = "local" if "local" in wanted else wanted[0]
+    whole = [name for name in wanted if not without_use(name)] or wanted
+    with_controls = "local" if "local" in whole else whole[0]
     return [(name, [f"controls={'true' if name == with_controls else 'false'}"]) for name in wanted]
 
 

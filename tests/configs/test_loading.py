@@ -354,7 +354,7 @@ def test_a_short_name_stands_for_a_file_in_configs() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("config_name", ["quickstart", "deepsense", "deepsense-scenario9", "deepsense-sites"])
-def test_every_strategy_runs_on_every_ready_federation(config_name: str, name: str) -> None:
+def test_every_strategy_is_taken_in_place_of_that_of_a_ready_federation(config_name: str, name: str) -> None:
     assert load_experiment(config_name, strategy=name).strategy.name == name
 
 

@@ -128,6 +128,29 @@ def test_a_run_whose_settings_were_edited_is_not_resumed(key: str, tmp_path: Pat
         resume_experiment(first, quiet)
 
 
+@pytest.mark.parametrize(
+    ("names", "with_controls"),
+    [
+        ("local,distillation,fedavg", "distillation"),
+        ("fedavg,local", "local"),
+        ("distillation,scarlet", "distillation"),
+    ],
+)
+def test_controls_are_trained_with_a_strategy_for_which_nothing_of_the_file_is_left_out(
+    names: str, with_controls: str
+) -> None:
+    answer = CliRunner().invoke(cli, ["run", "deepsense-sites", "--strategies", names, "--dry-run", "--json"])
+    assert answer.exit_code == 0, answer.output
+    previews = json.loads(answer.stdout)
+    experiments = [one["experiment"] for one in (previews if isinstance(previews, list) else [previews])]
+    assert [one["strategy"]["name"] for one in experiments] == names.split(",")
+    assert [one["strategy"]["name"] for one in experiments if one["controls"]] == [with_controls]
+    told = [line for line in answer.stderr.splitlines() if line.endswith("left out, for which it has no use")]
+    idle = [name for name in names.split(",") if name in ("local", "fedavg")]
+    assert [line.partition(":")[0] for line in told] == idle
+    assert all("strategy.keeps" in line or "strategy.asks" in line for line in told)
+
+
 def test_strategies_run_one_by_one_and_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump(tiny_values(rounds=1)))

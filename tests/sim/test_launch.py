@@ -120,7 +120,7 @@ def introduce(grid: Grid) -> dict[int, ConfigRecord]:
 
 @dataclass(frozen=True)
 class Talk:
-    """Facts by partition, by round the answers by partition, and the searches of all messages for those of a node."""
+    """Facts by partition, by round the answers by partition, and the nodes for which all messages were searched."""
 
     facts: dict[int, ConfigRecord]
     rounds: list[dict[int, Answer]]
