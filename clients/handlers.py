@@ -68,8 +68,9 @@ def train_controls(context: ClientContext, request: Request) -> Work:
     learners: list[Learner] = []
     for targets in (None, taught):
         learner = Exchange.make_learner(context)
+        lesson = client_lesson(targets, learner.material, strategy.own_site_share)
         for _ in range(_expected_rounds(context)):
-            yield _next_round(learner, client_lesson(targets, learner.material, strategy.own_site_share), context)
+            yield _next_round(learner, lesson, context)
         learners.append(learner)
     local, offline = learners
     metrics |= _evaluate(local, context, prefix="local.")
