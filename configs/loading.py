@@ -83,26 +83,22 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = (), *, strate
     config = read_config(find_config(source))
     if "parts" in config.values:
         raise ValueError(f"{config.files[0]}: this is a study, not an experiment; use softbeam study")
-    for key in _idle_keys(config, strategy):
+    for key in idle_keys(config, strategy):
         del config.values["strategy"][key]
     return checked_config(Experiment, config, [*overrides, *([f"strategy.name={strategy}"] if strategy else [])])
 
 
-def idle_keys(source: str | Path, strategy: str) -> list[str]:
+def idle_keys(config: ConfigValues, strategy: str) -> list[str]:
     """The keys of the ``strategy`` section of a YAML file that another strategy has no use for.
 
     Args:
-        source: a YAML file, or the name of one in ``configs/``.
+        config: the values of the file.
         strategy: the name of a strategy.
 
     Example:
-        >>> idle_keys("deepsense", "fedavg")
+        >>> idle_keys(read_config(find_config("deepsense")), "fedavg")
         ['keeps']
     """
-    return _idle_keys(read_config(find_config(source)), strategy)
-
-
-def _idle_keys(config: ConfigValues, strategy: str) -> list[str]:
     section = config.values.get("strategy")
     return keys_without_use(section, strategy) if isinstance(section, Mapping) else []
 

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -226,7 +226,8 @@ def run(
     from configs.yaml_files import find_config, read_config
     from sim.experiments import continue_experiment, run_experiment
 
-    plugins = read_config(find_config(config)).plugin_folders
+    file = read_config(find_config(config))
+    plugins = file.plugin_folders
     overrides = [*(override or []), *([f"engine.name={engine}"] if engine else [])]
     if on is not None:
         from sim.deploy.follow import overrides_of, run_on
@@ -234,16 +235,17 @@ def run(
         if go_on:
             raise ValueError("--continue: it cannot be used with --on; softbeam resume RUN continues a stopped run")
         overrides += [*overrides_of(on), "engine.name=deployment"]
-    wanted = _strategies(strategy, without_use=partial(idle_keys, config))
+    names = _names_of_strategies(strategy)
+    idle = {name: idle_keys(file, name) for name in names}
+    trainer = _who_trains_controls(idle) if strategy else None
     experiments = [
-        load_experiment(config, [*overrides, *seed, *controls], strategy=name)
+        load_experiment(config, [*overrides, *seed, *_controls(name, trainer)], strategy=name)
         for seed in [[f"seed={seed}"] for seed in parse_seeds(seeds)] or [[]]
-        for name, controls in wanted
+        for name in names
     ]
-    for name, idle in ((name, idle_keys(config, name)) for name, _ in wanted):
-        if idle:
-            left_out = ", ".join(f"strategy.{key}" for key in idle)
-            typer.echo(f"{name}: {left_out} of {config} left out, for which it has no use", err=True)
+    for name in (name for name in idle if idle[name]):
+        left_out = ", ".join(f"strategy.{key}" for key in idle[name])
+        typer.echo(f"{name}: {left_out} of {config} left out, for which it has no use", err=True)
     if dry_run:
         _preview(experiments, plugins, as_json=as_json)
         return
@@ -391,20 +393,29 @@ def _preview(experiments: list[Experiment], plugins: tuple[Path, ...], *, as_jso
     typer.echo("---\n".join(preview_text(experiment, cost) for experiment, cost in found), nl=False)
 
 
-def _strategies(names: str, without_use: Callable[[str], list[str]]) -> list[tuple[str, list[str]]]:
-    """Each strategy with its overrides; the controls are trained once.
-
-    They digest and decide by keys of the YAML file as the federated students do, so they are trained with a strategy
-    for which none of these is left out, if there is one: with ``local`` if it is such a one, else with the first.
-    """
+def _names_of_strategies(text: str) -> list[str]:
+    """The names that ``--strategies`` gives; one empty name, which keeps the strategy of the file, without it."""
     from configs.recipes import RECIPES
 
-    if not names:
-        return [("", [])]
-    wanted = list(RECIPES) if names == "all" else [name.strip() for name in names.split(",")]
-    whole = [name for name in wanted if not without_use(name)] or wanted
-    with_controls = "local" if "local" in whole else whole[0]
-    return [(name, [f"controls={'true' if name == with_controls else 'false'}"]) for name in wanted]
+    return list(RECIPES) if text == "all" else [name.strip() for name in text.split(",")]
+
+
+def _who_trains_controls(idle: Mapping[str, Sequence[str]]) -> str:
+    """The strategy whose run trains the controls, which are trained once for all.
+
+    They digest and decide by keys of the YAML file as the federated students do. So it is a strategy for which no key
+    is left out, if there is one: ``local`` if it is such a one, else the first.
+
+    Args:
+        idle: strategy -> the keys of the file that are left out for it.
+    """
+    candidates = [name for name in idle if not idle[name]] or list(idle)
+    return "local" if "local" in candidates else candidates[0]
+
+
+def _controls(name: str, trainer: str | None) -> list[str]:
+    """The override that lets one of several strategies train the controls; none without ``--strategies``."""
+    return [] if trainer is None else [f"controls={'true' if name == trainer else 'false'}"]
 
 
 if __name__ == "__main__":

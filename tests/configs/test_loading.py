@@ -23,7 +23,7 @@ from configs.loading import (
 from configs.recipes import RECIPES
 from configs.schema import Experiment
 from configs.strategy import USES
-from configs.yaml_files import find_config
+from configs.yaml_files import find_config, read_config
 
 SMALLEST: dict[str, Any] = {
     "name": "smallest",
@@ -380,7 +380,7 @@ def test_what_another_strategy_has_no_use_for_is_left_out_of_the_file_and_refuse
     without = [name for name, recipe in RECIPES.items() if not getattr(recipe.traits, USES[key].trait)]
     assert without and GIVEN.keys() == USES.keys()
     for name in without:
-        assert key in idle_keys(config, name)
+        assert key in idle_keys(read_config(config), name)
         plain = load_experiment("deepsense-sites", strategy=name)
         assert load_experiment(config, strategy=name).strategy == plain.strategy
         with pytest.raises(ValueError, match=rf"strategy\.{key}: {name} .*; leave it out"):
@@ -389,8 +389,8 @@ def test_what_another_strategy_has_no_use_for_is_left_out_of_the_file_and_refuse
 
 
 def test_nothing_is_left_out_for_the_strategy_of_the_file_or_for_one_of_a_users_own() -> None:
-    assert idle_keys("deepsense-sites", "") == idle_keys("deepsense-sites", "distillation") == []
-    assert idle_keys("deepsense-sites", "mine:Strategy") == []
+    config = read_config(find_config("deepsense-sites"))
+    assert idle_keys(config, "") == idle_keys(config, "distillation") == idle_keys(config, "mine:Strategy") == []
 
 
 @pytest.mark.parametrize("name", ["quickstart", "deepsense-scenario9", "deepsense-scenario5"])
