@@ -74,7 +74,8 @@ def train_controls(context: ClientContext, request: Request) -> Work:
         learners.append(learner)
     local, offline = learners
     metrics |= _evaluate(local, context, prefix="local.")
-    metrics |= _evaluate(_kept(offline, local if strategy.keeps == "mixture" else None), context, prefix="offline_kd.")
+    kept = _kept(offline, local if strategy.keeps == "mixture" else None, context)
+    metrics |= _evaluate(kept, context, prefix="offline_kd.")
     return Reply(metrics={**metrics, **_baselines(local, context)})
 
 
@@ -116,7 +117,7 @@ def take_round(context: ClientContext, request: Request) -> Work:
     loss = yield _next_round(learner, exchange.lesson(), context, predicts)
     said = exchange.answer()
     local = yield from _local_self(kind, context, state)
-    kept = _kept(learner, local)
+    kept = _kept(learner, local, context)
     metrics: MetricValues = {**said.metrics, **window_bound(context), **_validation(kept, context, prefix="")}
     if is_scored:
         metrics |= _evaluate(kept, context, prefix="")
@@ -153,9 +154,11 @@ def _local_self(
     return local
 
 
-def _kept(learner: Learner, local: Learner | None) -> Learner | Mixture:
+def _kept(learner: Learner, local: Learner | None, context: ClientContext) -> Learner | Mixture:
     """What a client decides by: its student, or the mixture of it with its local self."""
-    return learner if local is None else weigh(learner, local)
+    if local is None:
+        return learner
+    return weigh(learner, local, context.placement.experiment.strategy.mixture_windows)
 
 
 def _possessions(learner: Learner, context: ClientContext) -> dict[str, int | list[int]]:

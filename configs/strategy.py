@@ -132,6 +132,9 @@ class Strategy(Section):
             in which the better one on own labels weighs more (`clients.learning.mixture`). The local self learns from
             own labels, beside the student and with as many steps, so a client computes twice as much. The control
             *offline KD* gets the same mixture.
+        mixture_windows: the number of independent windows that all own labels count for when the mixture is weighed.
+            It is the premium of an insurance: the more, the more weighs the local self, which fits own labels more
+            closely; at 0 both weigh alike. Without the mixture it has no meaning.
         privacy: what clients do to their soft labels before they leave.
         secure_sum: whether the server learns only the sum of the clients' soft labels
             (`strategies.methods.secure_sum`).
@@ -171,6 +174,7 @@ class Strategy(Section):
     hindsight: bool = False
     relations: PairRelations | None = None
     keeps: Literal["federated", "mixture"] = "federated"
+    mixture_windows: float = Field(default=2.0, ge=0, le=1000)
     privacy: Privacy = Privacy()
     secure_sum: bool = False
     late_rounds: int = Field(default=0, ge=0, le=MAX_ROUNDS)
@@ -259,6 +263,7 @@ class Use:
 
 
 _NO_TARGETS = "publishes no targets for public samples"
+_NO_STUDENT = "has no student that targets could mislead"
 USES: Mapping[str, Use] = {
     "answer_filter": Use("asks_samples", "none", "asks for no public samples"),
     "asks": Use("asks_samples", "all", "asks for no public samples"),
@@ -267,7 +272,8 @@ USES: Mapping[str, Use] = {
     "hindsight": Use("asks_samples", False, _NO_TARGETS),
     "aggregator": Use("sends_labels", Aggregation(), "aggregates no soft labels"),
     "relations": Use("relates", None, "has no public samples to relate"),
-    "keeps": Use("sends_labels", "federated", "has no student that targets could mislead"),
+    "keeps": Use("sends_labels", "federated", _NO_STUDENT),
+    "mixture_windows": Use("sends_labels", 2.0, _NO_STUDENT),
 }
 """The keys that some methods have no use for, and that nothing is lost without."""
 

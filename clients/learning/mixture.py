@@ -23,11 +23,6 @@ from clients.data.recording import Recording
 from clients.learning.learner import Learner
 from clients.learning.task import LearningTask, Scores
 
-# The number of independent windows that all own windows count for. Windows of a pass are alike and the students have
-# learned from most of them, so they count for few. At 0 both students count alike; the more, the more does the local
-# self, which fits own labels more closely. Of 0.5, 1, 2 and 4 it is the smallest at which no client lost by the
-# federation on the seeds it was chosen on (docs/decisions/0049-no-client-worse-off.md).
-INDEPENDENT_WINDOWS = 2.0
 # The number of own windows that are scored, evenly spread: more would hardly change the weights.
 SCORED_WINDOWS = 512
 # The smallest probability that counts, so that a certain mistake has a finite loss.
@@ -94,12 +89,19 @@ class Mixture:
         return torch.where(is_own[:, None, None], mixed, federated)
 
 
-def weigh(federated: Learner, local: Learner) -> Mixture:
+def weigh(federated: Learner, local: Learner, num_windows: float) -> Mixture:
     """The mixture of two students of one material, each weighed by the probability that it gives the client's labels.
 
-    The weights are those of the students' likelihoods over `INDEPENDENT_WINDOWS` windows, when neither was preferred
-    before: the geometric mean of the probability of the right class, over own training and held-out windows, to the
-    power of this number.
+    The weights are those of the students' likelihoods over ``num_windows`` windows, when neither was preferred before:
+    the geometric mean of the probability of the right class, over own training and held-out windows, to the power of
+    this number.
+
+    Args:
+        federated: the student that learns from the targets as well.
+        local: the student that learns from own labels alone.
+        num_windows: the number of independent windows that all own windows count for, at least 0. Windows of a pass are
+            alike and the students have learned from most of them, so they count for few
+            (docs/decisions/0049-no-client-worse-off.md).
     """
     material = federated.material
     starts = np.sort(np.concatenate([material.train, material.validation]))
@@ -108,7 +110,7 @@ def weigh(federated: Learner, local: Learner) -> Mixture:
         _log_score(_calibrated(one, material.recording, some), material.recording, some, one)
         for one in (federated, local)
     )
-    return Mixture(federated, local, 1.0 / (1.0 + math.exp(INDEPENDENT_WINDOWS * (theirs - ours))))
+    return Mixture(federated, local, 1.0 / (1.0 + math.exp(num_windows * (theirs - ours))))
 
 
 def _calibrated(learner: Learner, recording: Recording, starts: NDArray[np.int64]) -> Tensor:

@@ -367,6 +367,7 @@ GIVEN: dict[str, Any] = {
     "aggregator": {"name": "median"},
     "relations": {"pairs": 2},
     "keeps": "mixture",
+    "mixture_windows": 5.0,
 }
 """For each key that some strategies have no use for, a value that says something."""
 

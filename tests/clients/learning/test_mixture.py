@@ -47,7 +47,7 @@ def top1(one: Learner | Mixture, recording: Recording, starts: np.ndarray) -> fl
 def test_a_client_whose_student_was_misled_decides_by_its_local_self(street: Recording, public: Recording) -> None:
     bad, good = misled(street, public), taught(street, public)
     held_out = good.material.validation
-    kept = weigh(bad, good)
+    kept = weigh(bad, good, 2.0)
     assert kept.share < 0.01
     assert top1(kept, street, held_out) == top1(good, street, held_out) > top1(bad, street, held_out)
     assert kept.validation == pytest.approx(good.validation, rel=0.01)
@@ -56,24 +56,27 @@ def test_a_client_whose_student_was_misled_decides_by_its_local_self(street: Rec
 def test_a_client_whose_local_self_is_useless_decides_by_its_federated_student(
     street: Recording, public: Recording
 ) -> None:
-    assert weigh(taught(street, public), misled(street, public)).share > 0.99
+    assert weigh(taught(street, public), misled(street, public), 2.0).share > 0.99
 
 
 def test_the_better_a_student_fits_own_labels_the_more_it_weighs(street: Recording, public: Recording) -> None:
     students = [taught(street, public, rounds=rounds) for rounds in (1, 5, 20)]
-    shares = [weigh(student, students[1]).share for student in students]
+    shares = [weigh(student, students[1], 2.0).share for student in students]
     assert shares[0] < shares[1] == 0.5 < shares[2]
 
 
-def test_the_weights_are_those_of_the_likelihoods_of_two_windows(street: Recording, public: Recording) -> None:
+@pytest.mark.parametrize("num_windows", [0.0, 0.5, 2.0])
+def test_the_weights_are_those_of_the_likelihoods_of_some_windows(
+    street: Recording, public: Recording, num_windows: float
+) -> None:
     one, other = taught(street, public, rounds=2), taught(street, public, rounds=6)
     own = np.concatenate([one.material.train, one.material.validation])
     best = torch.from_numpy(street.beams(own, 4, 2)).unsqueeze(-1)
     likelihoods = []
     for each in (one, other):
         logits = each.predict(street, own, best=True) / each.progress.best_temperature
-        likelihoods.append(float(torch.softmax(logits, dim=-1).gather(-1, best).log().mean().exp()) ** 2)
-    assert weigh(one, other).share == pytest.approx(likelihoods[0] / sum(likelihoods), rel=1e-5)
+        likelihoods.append(float(torch.softmax(logits, dim=-1).gather(-1, best).log().mean().exp()) ** num_windows)
+    assert weigh(one, other, num_windows).share == pytest.approx(likelihoods[0] / sum(likelihoods), rel=1e-5)
 
 
 def test_a_mixture_scores_the_mean_of_the_probabilities(street: Recording, public: Recording) -> None:
@@ -105,7 +108,7 @@ def test_at_another_site_a_client_decides_by_its_federated_student(street: Recor
 
 
 def test_the_local_self_of_a_federation_is_the_control_and_the_record_says_what_was_kept(tmp_path: Path) -> None:
-    placement = place(tiny_experiment(keeps="mixture"), tmp_path / "run")
+    placement = place(tiny_experiment(keeps="mixture", mixture_windows=0.5), tmp_path / "run")
     run_apps(placement)
     checkpoint = load_checkpoint(placement.run)
     assert checkpoint is not None
@@ -123,7 +126,7 @@ def test_the_local_self_of_a_federation_is_the_control_and_the_record_says_what_
         control = checkpoint.findings["controls"][client]
         assert local.evaluate(recording, starts).to_dict()["top5"] == control["local.own.top5"]
         assert local.validation == control["local.validation"]
-        kept = weigh(student, local)
+        kept = weigh(student, local, 0.5)
         assert 0 < kept.share < 1
         assert entry["federated_share"] == kept.share
         assert entry["own"] == kept.evaluate(recording, starts).to_dict()
