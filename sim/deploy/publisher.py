@@ -103,8 +103,10 @@ def decider_of(
     """
     learners, shares = [state["learner"]], [1.0]
     if "local" in state:
-        both = [make_learner(profile, experiment, plugins=plugins, state=state[one]) for one in ("learner", "local")]
-        share = weigh(*both, experiment.strategy.mixture_windows).share
+        student, local = (
+            make_learner(profile, experiment, plugins=plugins, state=state[one]) for one in ("learner", "local")
+        )
+        share = weigh(student, local, experiment.strategy.mixture_windows).share
         learners, shares = [state["learner"], state["local"]], [share, 1.0 - share]
     members = []
     for learner in learners:

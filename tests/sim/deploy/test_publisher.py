@@ -39,7 +39,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     deployment = make_lab(folder / "lab", nodes=["gps:van-4"])
     federation, _ = ensure_federation(experiment_of(deployment, *MORE))
     hand_out(federation, folder / "lab", deployment)
-    experiment = experiment_of(deployment, *MORE, "strategy.keeps=mixture", "strategy.mixture_windows=0.5", "engine.name=inline")
+    mixed = ("strategy.keeps=mixture", "strategy.mixture_windows=0.5")
+    experiment = experiment_of(deployment, *MORE, *mixed, "engine.name=inline")
     run_apps(place(experiment, folder / "run"))
     (folder / "note.json").write_text(json.dumps({"experiment": to_values(experiment), "plugins": []}))
     return folder
