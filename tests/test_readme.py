@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -151,9 +152,17 @@ def at_a_small_size(words: Words, place: Place) -> None:
     data = {"passes": small["data"]["passes"], "nodes": [{"modality": "gps", "count": 2}]}
     own = load_experiment(config).data
     if own.source == "deepsense":
-        place_of = {"sites": [{"name": "here", "folder": str(place.release)}]} if own.sites else None
+        # One site is enough, unless the command says something of another one.
+        num_sites = len(own.sites) if "data.sites." in shlex.join(words) else 1
+        folders = [place.release, *(place.folder / f"release{number}" for number in range(1, num_sites))]
+        for copy in folders[1:]:
+            shutil.copytree(place.release, copy, dirs_exist_ok=True)
         data |= {"passes": {"server": 2, "public": 2, "test": 2, "client": 4}}
-        data |= place_of or {"folder": str(place.release)}
+        data |= (
+            {"sites": [{"name": f"site{number}", "folder": str(folder)} for number, folder in enumerate(folders)]}
+            if own.sites
+            else {"folder": str(place.release)}
+        )
     sizes: dict[str, Any] = {
         **{f"data.{key}": value for key, value in data.items()},
         **{f"training.{key}": value for key, value in small["training"].items()},
