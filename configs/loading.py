@@ -19,7 +19,7 @@ from configs.data_facts import with_facts
 from configs.schema import Experiment
 from configs.section import Section
 from configs.spelling import asked, did_you_mean
-from configs.strategy import keys_without_use
+from configs.strategy import keys_left_out
 from configs.yaml_files import (
     CONFIG_FOLDER,
     EXTENDS,
@@ -69,8 +69,8 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = (), *, strate
     Args:
         source: a YAML file, or the name of one in ``configs/``.
         overrides: ``dotted.path=value`` entries, values as in YAML.
-        strategy: the name of a strategy in place of the file's own. What the file says for which it has no use
-            (:func:`idle_keys`) is left out then. Empty keeps the file's.
+        strategy: the name of a strategy in place of the file's own. What the file says and this one has no use for, or
+            says itself (:func:`left_out`), is left out then. Empty keeps the file's.
 
     Raises:
         ValueError: the file is missing or not YAML, or a key, a type or a range is wrong; one line per mistake.
@@ -83,24 +83,27 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = (), *, strate
     config = read_config(find_config(source))
     if "parts" in config.values:
         raise ValueError(f"{config.files[0]}: this is a study, not an experiment; use softbeam study")
-    for key in idle_keys(config, strategy):
+    for key in left_out(config, strategy):
         del config.values["strategy"][key]
     return checked_config(Experiment, config, [*overrides, *([f"strategy.name={strategy}"] if strategy else [])])
 
 
-def idle_keys(config: ConfigValues, strategy: str) -> list[str]:
-    """The keys of the ``strategy`` section of a YAML file that another strategy has no use for.
+def left_out(config: ConfigValues, strategy: str) -> dict[str, str]:
+    """What a YAML file says of its strategy and another one is not told (`configs.strategy.keys_left_out`).
 
     Args:
         config: the values of the file.
         strategy: the name of a strategy.
 
+    Returns:
+        Key of the ``strategy`` section -> the reason.
+
     Example:
-        >>> idle_keys(read_config(find_config("deepsense")), "fedavg")
-        ['keeps']
+        >>> left_out(read_config(find_config("deepsense")), "fedavg")
+        {'keeps': 'the method has no use for it'}
     """
     section = config.values.get("strategy")
-    return keys_without_use(section, strategy) if isinstance(section, Mapping) else []
+    return keys_left_out(section, strategy) if isinstance(section, Mapping) else {}
 
 
 def build_experiment(values: Any, *, origin: str) -> Experiment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -133,8 +133,8 @@ class Strategy(Section):
             own labels, beside the student and with as many steps, so a client computes twice as much. The control
             *offline KD* gets the same mixture.
         mixture_windows: the number of independent windows that all own labels count for when the mixture is weighed.
-            It is the premium of an insurance: the more, the more weighs the local self, which fits own labels more
-            closely; at 0 both weigh alike. Without the mixture it has no meaning.
+            At 0 both students weigh alike; the larger it is, the more weighs the one that fits own labels better, which
+            is mostly the local self. Without the mixture it has no meaning.
         privacy: what clients do to their soft labels before they leave.
         secure_sum: whether the server learns only the sum of the clients' soft labels
             (`strategies.methods.secure_sum`).
@@ -254,7 +254,7 @@ class Use:
     Attributes:
         trait: the attribute of `Traits` that a method needs for it.
         idle: the value with which the key says nothing.
-        why: why a method without the trait has no use for it, after the name of the method.
+        why: why a method without the trathe method has no use for it, after the name of the method.
     """
 
     trait: str
@@ -263,6 +263,7 @@ class Use:
 
 
 _NO_TARGETS = "publishes no targets for public samples"
+_NO_ENSEMBLE = "aggregates no soft labels"
 _NO_STUDENT = "has no student that targets could mislead"
 USES: Mapping[str, Use] = {
     "answer_filter": Use("asks_samples", "none", "asks for no public samples"),
@@ -270,7 +271,9 @@ USES: Mapping[str, Use] = {
     "own_site_share": Use("asks_samples", 0.0, _NO_TARGETS),
     "publish": Use("asks_samples", "ensemble", _NO_TARGETS),
     "hindsight": Use("asks_samples", False, _NO_TARGETS),
-    "aggregator": Use("sends_labels", Aggregation(), "aggregates no soft labels"),
+    "aggregator": Use("sends_labels", Aggregation(), _NO_ENSEMBLE),
+    "sharpen": Use("sends_labels", "none", _NO_ENSEMBLE),
+    "sharpness": Use("sends_labels", 1.0, _NO_ENSEMBLE),
     "relations": Use("relates", None, "has no public samples to relate"),
     "keeps": Use("sends_labels", "federated", _NO_STUDENT),
     "mixture_windows": Use("sends_labels", 2.0, _NO_STUDENT),
@@ -278,21 +281,31 @@ USES: Mapping[str, Use] = {
 """The keys that some methods have no use for, and that nothing is lost without."""
 
 
-def keys_without_use(given: Iterable[str], name: str) -> list[str]:
-    """Those of some keys of the ``strategy`` section that a strategy has no use for.
+def keys_left_out(section: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The keys of a ``strategy`` section that a strategy is not told which takes the place of the section's own.
+
+    These are the keys that it has no use for, and those that it says itself: DS-FL sharpens as its paper does, whatever
+    suits the strategy that the section was written for.
 
     Args:
-        given: the keys.
-        name: the name of the strategy; nothing is known of a user's own class here, so all keys have a use for it.
+        section: the section as a YAML file has it.
+        name: the name of the other strategy; nothing is known of a user's own class here, so it is told everything.
+
+    Returns:
+        Key -> the reason.
 
     Example:
-        >>> keys_without_use(["rounds", "keeps"], "fedavg")
-        ['keeps']
+        >>> keys_left_out({"rounds": 3, "keeps": "mixture"}, "fedavg")
+        {'keeps': 'the method has no use for it'}
+        >>> keys_left_out({"sharpen": "power"}, "dsfl")
+        {'sharpen': 'the method says it itself'}
     """
-    if name not in RECIPES:
-        return []
-    traits = RECIPES[name].traits
-    return [key for key in given if key in USES and not getattr(traits, USES[key].trait)]
+    if name not in RECIPES or name == section.get("name", Strategy.model_fields["name"].default):
+        return {}
+    recipe = RECIPES[name]
+    own = {key: "the method says it itself" for key in section if key in recipe.values}
+    idle = [key for key in section if key in USES and not getattr(recipe.traits, USES[key].trait)]
+    return own | dict.fromkeys(idle, "the method has no use for it")
 
 
 def check_traits(settings: Strategy, traits: Traits) -> None:

@@ -25,6 +25,8 @@ from clients.learning.task import LearningTask, Scores
 
 # The number of own windows that are scored, evenly spread: more would hardly change the weights.
 SCORED_WINDOWS = 512
+# The largest logarithm of the ratio of both weights; in double precision neither is 0 then.
+MAX_EVIDENCE = 30.0
 # The smallest probability that counts, so that a certain mistake has a finite loss.
 TINY = 1e-12
 
@@ -110,7 +112,9 @@ def weigh(federated: Learner, local: Learner, num_windows: float) -> Mixture:
         _log_score(_calibrated(one, material.recording, some), material.recording, some, one)
         for one in (federated, local)
     )
-    return Mixture(federated, local, 1.0 / (1.0 + math.exp(num_windows * (theirs - ours))))
+    # Neither weight vanishes, so that both students are there wherever the mixture goes.
+    evidence = min(max(num_windows * (ours - theirs), -MAX_EVIDENCE), MAX_EVIDENCE)
+    return Mixture(federated, local, 1.0 / (1.0 + math.exp(-evidence)))
 
 
 def _calibrated(learner: Learner, recording: Recording, starts: NDArray[np.int64]) -> Tensor:

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -222,7 +222,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment, or several; the last lines that it prints are the run folders."""
-    from configs.loading import idle_keys, load_experiment
+    from configs.loading import left_out, load_experiment
     from configs.yaml_files import find_config, read_config
     from sim.experiments import continue_experiment, run_experiment
 
@@ -236,16 +236,17 @@ def run(
             raise ValueError("--continue: it cannot be used with --on; softbeam resume RUN continues a stopped run")
         overrides += [*overrides_of(on), "engine.name=deployment"]
     names = _names_of_strategies(strategy)
-    idle = {name: idle_keys(file, name) for name in names}
-    trainer = _who_trains_controls(idle) if strategy else None
+    untold = {name: left_out(file, name) for name in names}
+    trainer = _who_trains_controls(untold) if strategy else None
     experiments = [
         load_experiment(config, [*overrides, *seed, *_controls(name, trainer)], strategy=name)
         for seed in [[f"seed={seed}"] for seed in parse_seeds(seeds)] or [[]]
         for name in names
     ]
-    for name in (name for name in idle if idle[name]):
-        left_out = ", ".join(f"strategy.{key}" for key in idle[name])
-        typer.echo(f"{name}: {left_out} of {config} left out, for which it has no use", err=True)
+    for name, reasons in untold.items():
+        for reason in sorted(set(reasons.values())):
+            keys = ", ".join(f"strategy.{key}" for key, why in reasons.items() if why == reason)
+            typer.echo(f"{name}: {keys} of {config} left out: {reason}", err=True)
     if dry_run:
         _preview(experiments, plugins, as_json=as_json)
         return
@@ -400,16 +401,16 @@ def _names_of_strategies(text: str) -> list[str]:
     return list(RECIPES) if text == "all" else [name.strip() for name in text.split(",")]
 
 
-def _who_trains_controls(idle: Mapping[str, Sequence[str]]) -> str:
+def _who_trains_controls(untold: Mapping[str, Mapping[str, str]]) -> str:
     """The strategy whose run trains the controls, which are trained once for all.
 
     They digest and decide by keys of the YAML file as the federated students do. So it is a strategy for which no key
     is left out, if there is one: ``local`` if it is such a one, else the first.
 
     Args:
-        idle: strategy -> the keys of the file that are left out for it.
+        untold: strategy -> the keys of the file that are left out for it, each with the reason.
     """
-    candidates = [name for name in idle if not idle[name]] or list(idle)
+    candidates = [name for name in untold if not untold[name]] or list(untold)
     return "local" if "local" in candidates else candidates[0]
 
 

@@ -16,7 +16,7 @@ from configs.loading import (
     commit_of_source,
     data_digest,
     experiment_digest,
-    idle_keys,
+    left_out,
     load_experiment,
     to_values,
 )
@@ -365,6 +365,8 @@ GIVEN: dict[str, Any] = {
     "publish": "teacher",
     "hindsight": True,
     "aggregator": {"name": "median"},
+    "sharpen": "softmax",
+    "sharpness": 3.0,
     "relations": {"pairs": 2},
     "keeps": "mixture",
     "mixture_windows": 5.0,
@@ -381,7 +383,7 @@ def test_what_another_strategy_has_no_use_for_is_left_out_of_the_file_and_refuse
     without = [name for name, recipe in RECIPES.items() if not getattr(recipe.traits, USES[key].trait)]
     assert without and GIVEN.keys() == USES.keys()
     for name in without:
-        assert key in idle_keys(read_config(config), name)
+        assert left_out(read_config(config), name)[key] == "the method has no use for it"
         plain = load_experiment("deepsense-sites", strategy=name)
         assert load_experiment(config, strategy=name).strategy == plain.strategy
         with pytest.raises(ValueError, match=rf"strategy\.{key}: {name} .*; leave it out"):
@@ -391,7 +393,30 @@ def test_what_another_strategy_has_no_use_for_is_left_out_of_the_file_and_refuse
 
 def test_nothing_is_left_out_for_the_strategy_of_the_file_or_for_one_of_a_users_own() -> None:
     config = read_config(find_config("deepsense-sites"))
-    assert idle_keys(config, "") == idle_keys(config, "distillation") == idle_keys(config, "mine:Strategy") == []
+    assert left_out(config, "") == left_out(config, "distillation") == left_out(config, "mine:Strategy") == {}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_method_says_itself_is_left_out_of_the_file_of_another_and_stands_after_set(
+    name: str, tmp_path: Path
+) -> None:
+    config, values = tmp_path / "mine.yaml", {"sharpen": "power", "sharpness": 7.0, "temperature": 3.0}
+    config.write_text(yaml.safe_dump({"extends": "quickstart", "strategy": values}))
+    found, plain = (load_experiment(source, strategy=name).strategy for source in (config, "quickstart"))
+    own = RECIPES[name].values.keys() & values.keys()
+    for key, value in values.items():
+        is_idle = key in USES and not getattr(RECIPES[name].traits, USES[key].trait)
+        assert getattr(found, key) == (getattr(plain, key) if key in own or is_idle else value)
+    if "temperature" in own:
+        assert load_experiment(config, ["strategy.temperature=3.0"], strategy=name).strategy.temperature == 3.0
+
+
+def test_in_a_file_of_its_own_a_method_is_told_what_the_file_says(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump({"extends": "quickstart", "strategy": {"name": "dsfl", "sharpness": 0.05}}))
+    assert load_experiment(config, strategy="dsfl") == load_experiment(config)
+    assert load_experiment(config).strategy.sharpness == 0.05
+    assert load_experiment(config, strategy="scarlet").strategy.sharpness == 1.5
 
 
 @pytest.mark.parametrize("name", ["quickstart", "deepsense-scenario9", "deepsense-scenario5"])

@@ -59,6 +59,13 @@ def test_a_client_whose_local_self_is_useless_decides_by_its_federated_student(
     assert weigh(taught(street, public), misled(street, public), 2.0).share > 0.99
 
 
+@pytest.mark.parametrize("num_windows", [0.0, 2.0, 100.0, 1000.0])
+def test_neither_student_ever_weighs_nothing(street: Recording, public: Recording, num_windows: float) -> None:
+    bad, good = misled(street, public), taught(street, public)
+    for share in (weigh(bad, good, num_windows).share, weigh(good, bad, num_windows).share):
+        assert 0.0 < share < 1.0 and 0.0 < 1.0 - share < 1.0
+
+
 def test_the_better_a_student_fits_own_labels_the_more_it_weighs(street: Recording, public: Recording) -> None:
     students = [taught(street, public, rounds=rounds) for rounds in (1, 5, 20)]
     shares = [weigh(student, students[1], 2.0).share for student in students]
