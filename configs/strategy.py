@@ -254,7 +254,7 @@ class Use:
     Attributes:
         trait: the attribute of `Traits` that a method needs for it.
         idle: the value with which the key says nothing.
-        why: why a method without the trathe method has no use for it, after the name of the method.
+        why: why a method without the trait has no use for it, after the name of the method.
     """
 
     trait: str
