@@ -281,6 +281,11 @@ USES: Mapping[str, Use] = {
 """The keys that some methods have no use for, and that nothing is lost without."""
 
 
+NO_USE = "the method has no use for it"
+SAYS_ITSELF = "the method says it itself"
+"""Why a method that takes the place of another is not told a key."""
+
+
 def keys_left_out(section: Mapping[str, Any], name: str) -> dict[str, str]:
     """The keys of a ``strategy`` section that a strategy is not told which takes the place of the section's own.
 
@@ -292,7 +297,7 @@ def keys_left_out(section: Mapping[str, Any], name: str) -> dict[str, str]:
         name: the name of the other strategy; nothing is known of a user's own class here, so it is told everything.
 
     Returns:
-        Key -> the reason.
+        Key -> the reason, `NO_USE` or `SAYS_ITSELF`.
 
     Example:
         >>> keys_left_out({"rounds": 3, "keeps": "mixture"}, "fedavg")
@@ -303,9 +308,9 @@ def keys_left_out(section: Mapping[str, Any], name: str) -> dict[str, str]:
     if name not in RECIPES or name == section.get("name", Strategy.model_fields["name"].default):
         return {}
     recipe = RECIPES[name]
-    own = {key: "the method says it itself" for key in section if key in recipe.values}
+    own = {key: SAYS_ITSELF for key in section if key in recipe.values}
     idle = [key for key in section if key in USES and not getattr(recipe.traits, USES[key].trait)]
-    return own | dict.fromkeys(idle, "the method has no use for it")
+    return own | dict.fromkeys(idle, NO_USE)
 
 
 def check_traits(settings: Strategy, traits: Traits) -> None:

@@ -405,12 +405,15 @@ def _who_trains_controls(untold: Mapping[str, Mapping[str, str]]) -> str:
     """The strategy whose run trains the controls, which are trained once for all.
 
     They digest and decide by keys of the YAML file as the federated students do. So it is a strategy for which no key
-    is left out, if there is one: ``local`` if it is such a one, else the first.
+    is left out, if there is one, else one that has a use for each: of several ``local``, or the first.
 
     Args:
         untold: strategy -> the keys of the file that are left out for it, each with the reason.
     """
-    candidates = [name for name in untold if not untold[name]] or list(untold)
+    from configs.strategy import NO_USE
+
+    ranks = {name: (NO_USE in reasons.values(), len(reasons) > 0) for name, reasons in untold.items()}
+    candidates = [name for name in ranks if ranks[name] == min(ranks.values())]
     return "local" if "local" in candidates else candidates[0]
 
 

@@ -134,6 +134,8 @@ def test_a_run_whose_settings_were_edited_is_not_resumed(key: str, tmp_path: Pat
         ("local,distillation,fedavg", "distillation"),
         ("fedavg,local", "local"),
         ("distillation,scarlet", "distillation"),
+        ("scarlet,distillation", "distillation"),
+        ("local,fedavg,scarlet", "scarlet"),
     ],
 )
 def test_controls_are_trained_with_a_strategy_for_which_nothing_of_the_file_is_left_out(
